@@ -1,0 +1,25 @@
+"""The Keras layers that a model may be made of: what an experiment may name and what a reader agrees to load.
+
+A name in here computes on tensors and nothing else. Lambda (arbitrary code), TFSMLayer (a foreign graph),
+TextVectorization and the lookup layers (they do not survive `.h5`, docs/decisions/) are left out on purpose.
+"""
+
+import difflib
+
+ALLOWED_LAYERS = frozenset(
+    "InputLayer Rescaling Normalization Resizing CenterCrop RandomFlip RandomRotation RandomZoom RandomTranslation "
+    "RandomContrast RandomBrightness Dense Flatten Reshape Permute RepeatVector Activation ReLU LeakyReLU PReLU ELU "
+    "Softmax Dropout SpatialDropout1D SpatialDropout2D GaussianNoise GaussianDropout AlphaDropout "
+    "ActivityRegularization BatchNormalization LayerNormalization GroupNormalization UnitNormalization "
+    "Conv1D Conv2D Conv3D SeparableConv1D SeparableConv2D DepthwiseConv1D DepthwiseConv2D Conv1DTranspose "
+    "Conv2DTranspose MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D AveragePooling3D "
+    "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GlobalAveragePooling1D GlobalAveragePooling2D "
+    "GlobalAveragePooling3D ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D UpSampling1D UpSampling2D "
+    "Embedding Masking SimpleRNN LSTM GRU Bidirectional TimeDistributed".split()
+)
+
+
+def suggest(name: str) -> str:
+    """Say which allowed layer a misspelt name may have meant; empty when none is near."""
+    near = difflib.get_close_matches(name, ALLOWED_LAYERS, n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else ""

@@ -1,0 +1,145 @@
+"""What a bundle says of itself: `manifest.json`, validated on both sides by the same model.
+
+`prep_sha256` names the preparation of one input (preprocessing, dtype, shape). Inputs may be given to a model only
+when both carry the same one.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+
+from bundle import BundleError
+
+MAX_MANIFEST_BYTES = 16 * 2**20
+MODEL_FILE, MANIFEST_FILE, HOLDOUT_FILE, PREDICTIONS_FILE = (
+    "model.h5",
+    "manifest.json",
+    "holdout.npz",
+    "predictions.csv",
+)
+
+# A name becomes part of a path: no separators, no leading dot.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Dtype = Literal["uint8", "int32", "float32"]
+
+
+class Record(BaseModel):
+    """Base of everything in the manifest: immutable, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArrayPreprocessing(Record):
+    """Arrays are stored and given to the model as they are."""
+
+    kind: Literal["array"] = "array"
+
+
+class InputSpec(Record):
+    """One sample as the model takes it, without the batch axis."""
+
+    dtype: Dtype
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
+
+
+class FileEntry(Record):
+    """A file of the bundle; size in bytes."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+
+
+class GitState(Record):
+    """The commit that trained, and whether the tree had changes beside it; None where neither is known."""
+
+    commit: str | None = None
+    dirty: bool | None = None
+
+
+class TrackedRun(Record):
+    """Where the Weights & Biases record of the training lies."""
+
+    mode: Literal["online", "offline", "disabled"]
+    id: str | None = None
+    url: str | None = None
+    directory: str | None = None
+
+
+class Metrics(Record):
+    """Figures on the held-out test set. accuracy = n_correct / n, as IEEE double; loss is the trained loss's mean."""
+
+    n: Annotated[int, Field(ge=1)]
+    n_correct: Annotated[int, Field(ge=0)]
+    accuracy: float
+    loss: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+
+
+class Manifest(Record):
+    """Everything a reader needs in order to prepare inputs for the model and to trust it."""
+
+    format_version: Literal[1] = 1
+    bundle_id: Name
+    name: Name
+    dataset: Name
+    task: Literal["classification"] = "classification"
+    input: InputSpec
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    preprocessing: ArrayPreprocessing
+    experiment: dict[str, JsonValue]
+    data_sha256: Sha256
+    metrics: Metrics
+    best_epoch: Annotated[int, Field(ge=1)]
+    epochs_trained: Annotated[int, Field(ge=1)]
+    train_seconds: float
+    parameters: int
+    seed: int
+    git: GitState
+    versions: dict[str, str]
+    tracked_run: TrackedRun
+    created_at: AwareDatetime
+    files: dict[str, FileEntry] = {}
+
+    @property
+    def prep_sha256(self) -> str:
+        """Hash of what one input has to look like: preprocessing, dtype and shape."""
+        return sha256_of_json({"preprocessing": self.preprocessing.model_dump(), "input": self.input.model_dump()})
+
+
+def sha256_of_json(value: object) -> str:
+    """Hash a JSON value independently of key order and white space."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and validate a manifest file.
+
+    Raises BundleError when it is missing, larger than 16 MiB, not JSON, of another format version or incomplete.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); a bundle needs its manifest") from error
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; that is no manifest")
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a valid manifest: {explain(error)}") from error
+    return manifest
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one sentence where a document is wrong: the first problem, and how many more there are."""
+    first, *rest = error.errors(include_url=False)
+    place = ".".join(str(part) for part in first["loc"]) or "the document"
+    more = f" (and {len(rest)} more)" if rest else ""
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"

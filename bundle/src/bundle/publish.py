@@ -1,0 +1,163 @@
+"""Write a bundle so that a reader sees all of it or nothing.
+
+Everything is staged in a temporary directory on the same volume and fsynced; one rename makes the bundle appear, and
+only then the data set's pointer is replaced. A trainer killed before the rename leaves a directory `.tmp-*`, which no
+reader looks at and the next trainer removes: it holds a lock on its own, so a dead one's can be told.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bundle import BundleError
+from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest, Name, Record, Sha256, explain
+
+STAGING_PREFIX = ".tmp-"
+
+
+class Pointer(Record):
+    """The trainer's proposal for a data set: a bundle, and the sha256 of its model.h5."""
+
+    bundle_id: Name
+    sha256: Sha256
+
+
+def file_sha256(path: Path) -> str:
+    """Hash a file's bytes, as hexadecimal text."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bundle_path(models: Path, bundle_id: str) -> Path:
+    """Tell where a bundle lies on the volume, published or not."""
+    return models / "bundles" / bundle_id
+
+
+@contextmanager
+def staging(models: Path) -> Iterator[Path]:
+    """Give a private directory on the models volume to write a bundle into; it is removed unless published.
+
+    Removes what dead trainers left behind. Raises BundleError when the volume cannot be written.
+    """
+    bundles = models / "bundles"
+    try:
+        bundles.mkdir(parents=True, exist_ok=True)
+        with _locked(bundles):
+            _remove_abandoned(bundles)
+            path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
+            lock = os.open(path, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise BundleError(
+            f"{bundles} cannot be written ({error.strerror}); a trainer needs a writable volume"
+        ) from error
+    try:
+        yield path
+    except OSError as error:
+        raise BundleError(
+            f"the bundle could not be written to {bundles}: {error.strerror}; nothing was published"
+        ) from error
+    finally:
+        shutil.rmtree(path, ignore_errors=True)  # already gone when it was published
+        os.close(lock)
+
+
+def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
+    """Make the staged files appear as bundle `manifest.bundle_id`; return the manifest with their hashes in it.
+
+    Raises BundleError when that bundle exists already. The pointer does not move: that is `point`.
+    """
+    files = {
+        path.name: FileEntry(sha256=file_sha256(path), size=path.stat().st_size) for path in sorted(staged.iterdir())
+    }
+    complete = manifest.model_copy(update={"files": files})
+    (staged / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
+    for path in staged.iterdir():
+        path.chmod(0o644)
+        _fsync(path)
+    staged.chmod(0o755)  # mkdtemp makes it private; readers run as another user
+    _fsync(staged)
+    target = bundle_path(models, manifest.bundle_id)
+    try:
+        staged.rename(target)  # fails when target holds files: a bundle is never overwritten
+    except OSError as error:
+        if target.exists():
+            raise BundleError(
+                f"bundle {manifest.bundle_id} is published already; a bundle is never overwritten"
+            ) from error
+        raise
+    _fsync(target.parent)
+    return complete
+
+
+def point(models: Path, manifest: Manifest) -> None:
+    """Propose a published bundle as its data set's current one, by replacing the pointer in one step."""
+    pointer = Pointer(bundle_id=manifest.bundle_id, sha256=manifest.files[MODEL_FILE].sha256)
+    current = models / "current"
+    current.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=current)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(json.dumps(pointer.model_dump()) + "\n")
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        os.replace(name, current / f"{manifest.dataset}.json")
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _fsync(current)
+
+
+def read_pointer(path: Path) -> Pointer:
+    """Read one `models/current/<dataset>.json`. Raises BundleError when it is missing or malformed."""
+    try:
+        return Pointer.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); train a model first: pyml train") from error
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a valid pointer: {explain(error)}") from error
+
+
+def pointers(models: Path) -> dict[str, Path]:
+    """List the data sets that have a pointer, and its file."""
+    return {path.stem: path for path in sorted((models / "current").glob("[!.]*.json"))}
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_abandoned(bundles: Path) -> None:
+    for path in bundles.glob(STAGING_PREFIX + "*"):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue  # its trainer is alive
+        else:
+            shutil.rmtree(path)
+        finally:
+            os.close(handle)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

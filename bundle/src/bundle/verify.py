@@ -1,0 +1,145 @@
+"""Distrust a bundle before anything in it is used.
+
+Order matters: manifest, then size and sha256 of every file, then the structure of the HDF5 file (of a private copy, so
+that what was checked is what is loaded), and only then Keras. Keras itself is not trusted with a forged file:
+CVE-2025-9905 (safe_mode ignored for .h5), CVE-2026-1669 (external datasets read host files).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from bundle import BundleError
+from bundle.layers import ALLOWED_LAYERS
+from bundle.manifest import HOLDOUT_FILE, MANIFEST_FILE, MODEL_FILE, PREDICTIONS_FILE, Manifest, read_manifest
+from bundle.publish import bundle_path, file_sha256, read_pointer
+
+MAX_FILE_BYTES = 4 * 2**30
+PLAIN_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")  # arithmetic on weights
+CONTAINERS = {"Sequential", "Functional", "__keras_tensor__"}
+REQUIRED_FILES = (MODEL_FILE, HOLDOUT_FILE, PREDICTIONS_FILE)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were found to have the sizes and hashes that its manifest names."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def model_sha256(self) -> str:
+        """Hash of model.h5: the identity of the model."""
+        return self.manifest.files[MODEL_FILE].sha256
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read the manifest and compare every file with it.
+
+    Raises BundleError naming the file that is missing, of another size or of another hash.
+    """
+    manifest = read_manifest(path / MANIFEST_FILE)
+    for name in REQUIRED_FILES:
+        if name not in manifest.files:
+            raise BundleError(f"{path / MANIFEST_FILE} does not list {name}; the bundle is incomplete")
+    for name, entry in manifest.files.items():
+        if Path(name).name != name:
+            raise BundleError(f"{path / MANIFEST_FILE} lists {name!r}; a bundle's files lie beside its manifest")
+        size = _size(path / name)
+        if size != entry.size or size > MAX_FILE_BYTES:
+            raise BundleError(f"{path / name} has {size} bytes, the manifest says {entry.size}; publish it again")
+        digest = file_sha256(path / name)
+        if digest != entry.sha256:
+            raise BundleError(
+                f"{path / name} has sha256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
+                "the file was changed after it was published; restore or retrain it"
+            )
+    return Bundle(path, manifest)
+
+
+def open_current(models: Path, pointer_path: Path) -> Bundle:
+    """Open the bundle that a pointer names. Raises BundleError also when the two disagree."""
+    pointer = read_pointer(pointer_path)
+    bundle = open_bundle(bundle_path(models, pointer.bundle_id))
+    if bundle.model_sha256 != pointer.sha256 or bundle.manifest.dataset != pointer_path.stem:
+        raise BundleError(f"{pointer_path} and the manifest of {pointer.bundle_id} name different models; train again")
+    return bundle
+
+
+def check_h5(path: Path) -> None:
+    """Refuse an HDF5 model file that reaches outside itself, declares more data than it holds, or names odd layers.
+
+    path must be a private copy. Raises BundleError.
+    """
+    size = path.stat().st_size
+    try:
+        with h5py.File(path, "r") as file:
+            _check_links(file)
+            declared = sum(_declared_bytes(item) for item in _objects(file))
+            if declared > size:
+                raise BundleError(f"model.h5 declares {declared} bytes of data in a file of {size}; refused")
+            _check_layers(file)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise BundleError(f"model.h5 is not a readable HDF5 model ({error}); restore or retrain it") from error
+
+
+def _size(path: Path) -> int:
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path} is missing or not a plain file; the bundle is incomplete")
+    return path.stat().st_size
+
+
+def _check_links(group: h5py.Group) -> None:
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise BundleError(
+                f"model.h5 holds a {type(link).__name__} at {group.name}/{name}; only plain data is allowed"
+            )
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            _check_links(item)
+        elif item.is_virtual or item.external:
+            raise BundleError(f"model.h5 reads {item.name} from another file; only plain data is allowed")
+
+
+def _objects(group: h5py.Group) -> Iterator[h5py.Group | h5py.Dataset]:
+    yield group
+    found: list[h5py.Group | h5py.Dataset] = []
+    group.visititems(lambda _, item: found.append(item))
+    yield from found
+
+
+def _declared_bytes(item: h5py.Group | h5py.Dataset) -> int:
+    data = item.size * item.dtype.itemsize if isinstance(item, h5py.Dataset) and item.size else 0
+    attributes = (h5py.h5a.open(item.id, name.encode()) for name in item.attrs)
+    return int(data + sum(attribute.get_storage_size() for attribute in attributes))
+
+
+def _check_layers(file: h5py.File) -> None:
+    if "model_config" not in file.attrs:
+        raise BundleError("model.h5 holds no model_config; it is not a whole Keras model")
+    for entry in _serialized_objects(json.loads(file.attrs["model_config"])):
+        module, name = entry.get("module"), entry["class_name"]
+        plain = module in PLAIN_MODULES or (module, name) == ("keras", "DTypePolicy")
+        layer = module in (None, "keras.layers") and name in ALLOWED_LAYERS | CONTAINERS
+        if not (plain or layer) or entry.get("registered_name"):
+            raise BundleError(
+                f"model.h5 holds {module or 'a layer'} {name}, which is not on the allow-list; refused unread"
+            )
+
+
+def _serialized_objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Walk Keras's JSON; yield everything in it that Keras would turn into an object."""
+    if isinstance(value, dict):
+        if "class_name" in value:
+            yield value
+        for child in value.values():
+            yield from _serialized_objects(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _serialized_objects(child)
