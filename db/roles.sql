@@ -1,0 +1,46 @@
+-- Who may do what: reapplied after each migration, after the views. Roles belong to the whole cluster, so each is made
+-- only when it is missing. Group roles carry the rights; the logins `pypredict` and `reader` are members.
+DO $$
+DECLARE
+    name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['ml_loader', 'ml_predictor', 'ml_reader'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+        END IF;
+    END LOOP;
+    FOREACH name IN ARRAY ARRAY['pypredict', 'reader'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN', name);
+        END IF;
+    END LOOP;
+END $$;
+GRANT ml_loader, ml_predictor TO pypredict;
+GRANT ml_reader TO reader;
+ALTER ROLE pypredict SET search_path = ml;
+ALTER ROLE reader SET search_path = ml;
+ALTER ROLE reader SET default_transaction_read_only = on;  -- beside the missing rights, a clearer error
+ALTER ROLE reader SET statement_timeout = '60s';
+
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA ml FROM ml_loader, ml_predictor, ml_reader;
+
+-- Loader: adds inputs. Nobody but the owner changes or deletes one.
+GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.holdout, ml.vocabulary TO ml_loader;
+GRANT SELECT ON ml.model, ml.alembic_version TO ml_loader;
+
+-- Predictor: registers models, claims batches, adds outcomes.
+GRANT SELECT ON ALL TABLES IN SCHEMA ml TO ml_predictor;
+GRANT INSERT ON ml.model, ml.holdout, ml.batch, ml.prediction, ml.prediction_error, ml.suspect,
+    ml.ping TO ml_predictor;
+GRANT UPDATE (state) ON ml.model TO ml_predictor;
+GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_error, in_flight, done_at) ON ml.batch
+    TO ml_predictor;
+GRANT UPDATE (deaths) ON ml.suspect TO ml_predictor;
+
+-- Reader: everything but the bytes.
+GRANT SELECT ON ml.progress, ml.inputs, ml.outcome, ml.accuracy, ml.confusion, ml.class_report, ml.misclassified,
+    ml.latest_predictions, ml.lineage, ml.integrity, ml.model, ml.chunk, ml.holdout, ml.batch, ml.prediction,
+    ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
+GRANT SELECT (input_id, chunk_id, sample_no, label_no) ON ml.input TO ml_reader;

@@ -1,0 +1,142 @@
+-- What people look at, and what wakes the workers: made anew after each migration, so this file is always the whole truth.
+-- No view shows a payload: a data grid that reads BYTEA without a limit kills its reader.
+
+DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
+    ml.accuracy, ml.outcome, ml.inputs, ml.progress;
+
+CREATE VIEW ml.progress AS
+SELECT m.dataset, m.model_id, m.name, m.state,
+       count(b.chunk_id) AS batches,
+       count(*) FILTER (WHERE b.state = 'done') AS batches_done,
+       count(*) FILTER (WHERE b.state = 'running') AS batches_running,
+       coalesce(sum(c.n_inputs), 0) AS inputs,
+       coalesce(sum(c.n_inputs) FILTER (WHERE b.state = 'done'), 0) AS inputs_done,
+       max(b.done_at) AS last_done_at
+FROM ml.model m
+LEFT JOIN ml.batch b USING (model_id)
+LEFT JOIN ml.chunk c USING (chunk_id)
+GROUP BY m.model_id
+ORDER BY m.model_id;
+COMMENT ON VIEW ml.progress IS 'How much of its work each model has done.';
+
+CREATE VIEW ml.inputs AS
+SELECT i.input_id, c.dataset, c.classes[i.label_no + 1] AS label, c.dtype, c.shape,
+       octet_length(i.payload) AS payload_bytes, i.sample_no, c.chunk_id, c.source, c.created_at AS loaded_at
+FROM ml.input i JOIN ml.chunk c USING (chunk_id);
+COMMENT ON VIEW ml.inputs IS 'Every input without its bytes: label, dtype, shape, size in bytes, source.';
+
+CREATE VIEW ml.outcome AS
+SELECT p.model_id, i.input_id, m.dataset, h.model_id IS NOT NULL AS held_out,
+       c.classes[i.label_no + 1] AS label, m.classes[p.class_no + 1] AS predicted, p.score,
+       c.chunk_id, i.sample_no, p.created_at AS predicted_at
+FROM ml.prediction p
+JOIN ml.model m USING (model_id)
+JOIN ml.input i USING (input_id)
+JOIN ml.chunk c USING (chunk_id)
+LEFT JOIN ml.holdout h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id;
+COMMENT ON VIEW ml.outcome IS 'Every prediction with its label (NULL when unlabelled), both by class name.';
+
+CREATE VIEW ml.accuracy AS
+SELECT m.dataset, m.model_id, m.name, o.held_out, o.n, o.n_correct,
+       o.n_correct::double precision / o.n AS accuracy,
+       CASE WHEN o.held_out THEN (m.metrics ->> 'accuracy')::double precision END AS manifest_accuracy,
+       CASE WHEN o.held_out THEN o.n = (m.metrics ->> 'n')::bigint
+            AND o.n_correct::double precision / o.n = (m.metrics ->> 'accuracy')::double precision END AS agrees
+FROM ml.model m
+JOIN (SELECT model_id, held_out, count(*) AS n, count(*) FILTER (WHERE label = predicted) AS n_correct
+      FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, held_out) o USING (model_id)
+ORDER BY m.model_id, o.held_out DESC;
+COMMENT ON VIEW ml.accuracy IS
+    'Share of labelled inputs whose predicted class name is the label; held-out rows beside the manifest''s figure.';
+
+CREATE VIEW ml.confusion AS
+SELECT model_id, dataset, held_out, label, predicted, count(*) AS n
+FROM ml.outcome WHERE label IS NOT NULL
+GROUP BY model_id, dataset, held_out, label, predicted
+ORDER BY model_id, held_out DESC, label, predicted;
+COMMENT ON VIEW ml.confusion IS 'Confusion matrix in long form: how often a label was predicted as which class.';
+
+CREATE VIEW ml.class_report AS
+SELECT m.model_id, m.dataset, o.held_out, k.class,
+       count(*) FILTER (WHERE o.label = k.class) AS support,
+       count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
+           / nullif(count(*) FILTER (WHERE o.predicted = k.class), 0) AS "precision",
+       count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
+           / nullif(count(*) FILTER (WHERE o.label = k.class), 0) AS recall,
+       2 * count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
+           / nullif(count(*) FILTER (WHERE o.label = k.class) + count(*) FILTER (WHERE o.predicted = k.class), 0) AS f1
+FROM ml.model m
+CROSS JOIN LATERAL unnest(m.classes) WITH ORDINALITY AS k (class, no)
+JOIN ml.outcome o ON o.model_id = m.model_id AND o.label IS NOT NULL
+GROUP BY m.model_id, o.held_out, k.class, k.no
+ORDER BY m.model_id, o.held_out DESC, k.no;
+COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL where a class was never predicted or never there.';
+
+CREATE VIEW ml.misclassified AS
+SELECT dataset, model_id, input_id, label, predicted, score, held_out
+FROM ml.outcome WHERE label <> predicted
+ORDER BY score DESC, input_id;
+COMMENT ON VIEW ml.misclassified IS 'Wrong predictions, the most confident first.';
+
+CREATE VIEW ml.latest_predictions AS
+SELECT DISTINCT ON (input_id) input_id, dataset, label, predicted, score, model_id, predicted_at
+FROM ml.outcome
+ORDER BY input_id, model_id DESC;
+COMMENT ON VIEW ml.latest_predictions IS 'For every input the prediction of the newest model that saw it.';
+
+CREATE VIEW ml.lineage AS
+SELECT p.model_id, p.input_id, encode(sha256(i.payload), 'hex') AS input_sha256, encode(m.sha256, 'hex') AS model_sha256,
+       m.bundle_id, m.manifest #>> '{git,commit}' AS git_commit, (m.manifest #>> '{git,dirty}')::boolean AS git_dirty,
+       coalesce(m.manifest #>> '{tracked_run,url}', m.manifest #>> '{tracked_run,directory}') AS tracked_run,
+       b.worker, b.attempt, p.created_at AS predicted_at
+FROM ml.prediction p
+JOIN ml.model m USING (model_id)
+JOIN ml.input i USING (input_id)
+LEFT JOIN ml.batch b ON b.model_id = p.model_id AND b.chunk_id = i.chunk_id;
+COMMENT ON VIEW ml.lineage IS 'Where a prediction comes from: input hash, model hash, bundle, git commit, W&B run, worker.';
+
+CREATE VIEW ml.integrity AS
+WITH outcome AS (
+    SELECT model_id, input_id FROM ml.prediction
+    UNION ALL
+    SELECT model_id, input_id FROM ml.prediction_error
+), counted AS (
+    SELECT o.model_id, i.chunk_id, count(*) AS outcomes, count(DISTINCT o.input_id) AS inputs
+    FROM outcome o JOIN ml.input i USING (input_id) GROUP BY o.model_id, i.chunk_id
+)
+SELECT 'batch done without exactly one outcome per input' AS problem,
+       format('model %s, chunk %s: %s outcomes for %s inputs', model_id, chunk_id, coalesce(n.outcomes, 0), c.n_inputs) AS detail
+FROM ml.batch b JOIN ml.chunk c USING (chunk_id) LEFT JOIN counted n USING (model_id, chunk_id)
+WHERE b.state = 'done' AND (n.outcomes, n.inputs) IS DISTINCT FROM (c.n_inputs::bigint, c.n_inputs::bigint)
+UNION ALL
+SELECT 'outcome of a batch that is not done', format('model %s, chunk %s: %s outcomes', model_id, chunk_id, n.outcomes)
+FROM counted n LEFT JOIN ml.batch b USING (model_id, chunk_id) WHERE b.state IS DISTINCT FROM 'done'
+UNION ALL
+SELECT 'chunk does not hold the inputs it declares', format('chunk %s: %s of %s inputs', c.chunk_id, count(i.input_id), c.n_inputs)
+FROM ml.chunk c LEFT JOIN ml.input i USING (chunk_id)
+GROUP BY c.chunk_id
+HAVING count(i.input_id) <> c.n_inputs OR max(i.sample_no) IS DISTINCT FROM c.n_inputs - 1
+UNION ALL
+SELECT 'label does not fit the classes of its chunk', format('input %s: label %s', i.input_id, i.label_no)
+FROM ml.input i JOIN ml.chunk c USING (chunk_id)
+WHERE (c.classes IS NULL) <> (i.label_no IS NULL) OR i.label_no >= cardinality(c.classes)
+UNION ALL
+SELECT 'prediction does not fit the classes of its model', format('model %s, input %s', p.model_id, p.input_id)
+FROM ml.prediction p JOIN ml.model m USING (model_id)
+WHERE cardinality(p.probs) <> cardinality(m.classes) OR p.probs[p.class_no + 1] IS DISTINCT FROM p.score
+UNION ALL
+SELECT 'model was given inputs prepared in another way', format('model %s, chunk %s', model_id, chunk_id)
+FROM (SELECT model_id, chunk_id FROM ml.batch UNION SELECT model_id, chunk_id FROM ml.holdout) u
+JOIN ml.model m USING (model_id) JOIN ml.chunk c USING (chunk_id)
+WHERE (m.dataset, m.prep_sha256) <> (c.dataset, c.prep_sha256);
+COMMENT ON VIEW ml.integrity IS 'What must never be: empty means that every outcome exists exactly once and fits.';
+
+-- A new chunk wakes the workers at once; they poll anyway, so a lost notification costs a second and nothing else.
+CREATE OR REPLACE FUNCTION ml.notify_chunk() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('ml_chunk', '');
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.notify_chunk() IS 'Tells listening workers that a chunk was added.';
+DROP TRIGGER IF EXISTS notify_chunk ON ml.chunk;
+CREATE TRIGGER notify_chunk AFTER INSERT ON ml.chunk FOR EACH STATEMENT EXECUTE FUNCTION ml.notify_chunk();

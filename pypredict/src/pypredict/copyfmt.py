@@ -1,0 +1,120 @@
+"""Whole chunks as streams of PostgreSQL's binary COPY format, built and parsed without Python per row.
+
+The format (PostgreSQL manual, "COPY", "Binary Format"; every integer big-endian):
+
+    stream  = "PGCOPY\\n\\xff\\r\\n\\0" int32 flags=0 int32 extension=0   row*   int16 -1
+    row     = int16 number of fields, then for each field: int32 length (-1 for NULL), that many bytes
+
+All rows of a chunk have one size, so the rows are one numpy structured array whose fields are the bytes above.
+Streams here:
+
+    ml.input (chunk_id int8, sample_no int4, label_no int4 or NULL, payload bytea)        written
+    (input_id int8, payload bytea)                                                        read
+    ml.prediction (model_id int8, input_id int8, class_no int4, score float4, probs float4[])   written
+
+float4[] on the wire: int32 dimensions=1, int32 has-null=0, int32 element type 700, int32 length, int32 lower bound 1,
+then for each element int32 4 and the float.
+"""
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from pypredict.codec import DTYPES, Array, npy_header
+
+SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+TRAILER = struct.pack(">h", -1)
+FLOAT4_OID = 700
+
+
+def input_stream(chunk_id: int, arrays: Array, labels: npt.NDArray[np.int32] | None) -> bytearray:
+    """Build the COPY stream of one chunk of ml.input.
+
+    arrays: (n, ...) in a dtype of the codec; labels: (n,) numbers into chunk.classes, or None. Raises CodecError.
+    """
+    name = arrays.dtype.newbyteorder("=").name
+    header = npy_header(name, arrays.shape[1:])
+    data = np.ascontiguousarray(arrays, DTYPES[name])
+    element_bytes = data[0].nbytes
+    row = [("fields", ">i2"), ("n1", ">i4"), ("chunk_id", ">i8"), ("n2", ">i4"), ("sample_no", ">i4"), ("n3", ">i4")]
+    row += [("label_no", ">i4")] if labels is not None else []
+    row += [("n4", ">i4"), ("header", f"V{len(header)}"), ("data", f"V{element_bytes}")]
+    stream, rows = _allocate(np.dtype(row), len(data))
+    rows["fields"], rows["n1"], rows["n2"], rows["n4"] = 4, 8, 4, len(header) + element_bytes
+    rows["chunk_id"], rows["sample_no"] = chunk_id, np.arange(len(data))
+    if labels is None:
+        rows["n3"] = -1
+    else:
+        rows["n3"], rows["label_no"] = 4, labels
+    rows["header"] = np.void(header)
+    rows["data"] = data.reshape(len(data), -1).view(f"V{element_bytes}")[:, 0]
+    return stream
+
+
+def prediction_stream(
+    model_id: int, input_ids: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
+) -> bytearray:
+    """Build the COPY stream of one batch of ml.prediction; class_no is the arg max, score its probability.
+
+    input_ids: (n,), probabilities: (n, k) float32.
+    """
+    k = probabilities.shape[1]
+    array = np.dtype([(name, ">i4") for name in ("dims", "nulls", "oid", "length", "lower")])
+    element = np.dtype([("n", ">i4"), ("value", ">f4")])
+    row = [("fields", ">i2"), ("n1", ">i4"), ("model_id", ">i8"), ("n2", ">i4"), ("input_id", ">i8"), ("n3", ">i4")]
+    row += [("class_no", ">i4"), ("n4", ">i4"), ("score", ">f4"), ("n5", ">i4")]
+    stream, rows = _allocate(np.dtype([*row, ("array", array), ("probs", element, (k,))]), len(input_ids))
+    rows["fields"], rows["n1"], rows["n2"], rows["n3"], rows["n4"] = 5, 8, 8, 4, 4
+    rows["n5"] = array.itemsize + k * element.itemsize
+    rows["model_id"], rows["input_id"] = model_id, input_ids
+    rows["class_no"], rows["score"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    rows["array"] = (1, 0, FLOAT4_OID, k, 1)
+    rows["probs"]["n"], rows["probs"]["value"] = 4, probabilities
+    return stream
+
+
+def parse_inputs(
+    stream: bytes | bytearray, dtype: str, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], Array] | None:
+    """Parse (input_id, payload) rows that all have the payload the chunk promises; None when any row differs.
+
+    Returns input_ids (n,) int64 and arrays (n, *shape), copied out of the stream.
+    """
+    header = npy_header(dtype, shape)
+    descr = np.dtype(DTYPES[dtype])
+    element_bytes = int(np.prod(shape)) * descr.itemsize
+    row = np.dtype(
+        [
+            *[("fields", ">i2"), ("n1", ">i4"), ("input_id", ">i8"), ("n2", ">i4")],
+            *[("header", f"V{len(header)}"), ("data", f"V{element_bytes}")],
+        ]
+    )
+    n, rest = divmod(len(stream) - len(SIGNATURE) - len(TRAILER), row.itemsize)
+    if rest or n < 0:
+        return None
+    rows = np.frombuffer(stream, row, count=n, offset=len(SIGNATURE))
+    alike = (rows["fields"] == 2) & (rows["n1"] == 8) & (rows["n2"] == len(header) + element_bytes)
+    if not (alike.all() and (rows["header"] == np.void(header)).all()):
+        return None
+    arrays = np.ascontiguousarray(rows["data"]).view(descr).reshape(n, *shape)
+    return rows["input_id"].astype(np.int64), arrays
+
+
+def iterate_inputs(stream: bytes | bytearray) -> Iterator[tuple[int, memoryview]]:
+    """Walk (input_id, payload) rows one by one: the careful path for a chunk with an odd row in it."""
+    view = memoryview(stream)
+    offset = len(SIGNATURE)
+    while struct.unpack_from(">h", view, offset) != (-1,):
+        _, _, input_id, length = struct.unpack_from(">hiqi", view, offset)
+        offset += 18
+        yield input_id, view[offset : offset + length]
+        offset += length
+
+
+def _allocate(row: np.dtype[np.void], n: int) -> tuple[bytearray, npt.NDArray[np.void]]:
+    stream = bytearray(len(SIGNATURE) + n * row.itemsize + len(TRAILER))
+    stream[: len(SIGNATURE)] = SIGNATURE
+    stream[-len(TRAILER) :] = TRAILER
+    return stream, np.frombuffer(stream, row, count=n, offset=len(SIGNATURE))

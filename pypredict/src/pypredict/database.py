@@ -1,0 +1,69 @@
+"""The way to Postgres: one engine, configured by libpq's own variables, and errors that a person understands.
+
+PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSFILE are read by libpq itself (docs/operations.md); DATABASE_URL, when
+set, goes before them. No password is ever part of a message of ours.
+"""
+
+import logging
+import random
+import time
+from typing import Any
+
+import psycopg2
+import sqlalchemy as sa
+
+from pypredict import PypredictError, schema
+
+log = logging.getLogger(__name__)
+
+# A dead peer is noticed within about a minute: 30 s idle, then 3 probes 10 s apart.
+KEEPALIVE: dict[str, Any] = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+FINAL_ERRORS = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+
+
+class DatabaseError(PypredictError):
+    """The database is absent, refuses the login, or has another schema than this code."""
+
+
+def connect(url: str | None, *, wait_seconds: float = 30, application: str = "pypredict") -> sa.Engine:
+    """Make an engine and wait until the server answers.
+
+    Raises DatabaseError at once on a refused login, and after wait_seconds when nothing answers.
+    """
+    engine = sa.create_engine(
+        "postgresql+psycopg2://",
+        creator=lambda: psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE),
+        pool_pre_ping=True,
+        pool_size=4,
+    )
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            with engine.connect():
+                return engine
+        except sa.exc.OperationalError as error:
+            reason = _reason(error)
+            if any(final in reason for final in FINAL_ERRORS):
+                raise DatabaseError(f"the database refuses the login: {reason}; check PGUSER and PGPASSFILE") from error
+            if time.monotonic() >= deadline:
+                raise DatabaseError(
+                    f"no database answered within {wait_seconds:g} s ({reason}); start it, or check PGHOST and PGPORT"
+                ) from error
+            log.info("waiting for the database: %s", reason)
+            time.sleep(min(1.0, 0.2 + 0.2 * random.random()))  # noqa: S311 - jitter, no secret
+
+
+def check_schema(connection: sa.Connection) -> None:
+    """Refuse a database whose schema is not the one this code was written for. Raises DatabaseError."""
+    found = None
+    if connection.execute(sa.text("SELECT to_regclass('ml.alembic_version')")).scalar() is not None:
+        found = connection.execute(sa.text("SELECT version_num FROM ml.alembic_version")).scalar()
+    if found != schema.REVISION:
+        raise DatabaseError(
+            f"the database has schema revision {found or 'none'}, this version needs {schema.REVISION}: "
+            "run `pypredict migrate` as the owner of the database"
+        )
+
+
+def _reason(error: sa.exc.DBAPIError) -> str:
+    return " ".join(str(error.orig).split()) or type(error.orig).__name__

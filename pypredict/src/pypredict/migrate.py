@@ -1,0 +1,79 @@
+"""Bring a database to the current schema: Alembic's migrations, then the plain SQL that is reapplied each time.
+
+Runs as the owner of the database. Roles are cluster-wide and made idempotently; logins get their passwords from pgpass
+files, as a SCRAM verifier computed here, so that no password reaches the server's log.
+"""
+
+import logging
+from contextlib import closing
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+import psycopg2.extensions
+import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from pypredict import PypredictError
+
+log = logging.getLogger(__name__)
+
+LOGINS = ("pypredict", "reader")  # made by roles.sql
+LOCK = 7_316_002  # advisory lock: two migrations at the same moment come one after the other
+
+
+def migrate(engine: sa.Engine, db: Path, passfiles: list[Path]) -> str:
+    """Apply what is missing, in one transaction; return the revision before (or "none").
+
+    db: the directory with migrations/, roles.sql and views.sql. Raises PypredictError when it is not there.
+    """
+    if not (db / "migrations" / "env.py").is_file():
+        raise PypredictError(f"{db} holds no migrations; give the project's db directory with --db")
+    with engine.begin() as connection:
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        config = alembic_config(db, connection)
+        before = _revision(connection)
+        connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS ml"))
+        alembic.command.upgrade(config, "head")
+        with closing(connection.connection.cursor()) as cursor:
+            for name in ("views.sql", "roles.sql"):
+                cursor.execute((db / name).read_text())  # without parameters: % stands for itself
+        for passfile in passfiles:
+            _set_passwords(connection, passfile)
+    return before or "none"
+
+
+def alembic_config(db: Path, connection: sa.Connection) -> alembic.config.Config:
+    """Configure Alembic for this connection, without an ini file."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(db / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head_revision(db: Path) -> str | None:
+    """Tell the newest revision in db/migrations."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(db / "migrations"))
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": "ml"})
+    return context.get_current_revision()
+
+
+def _set_passwords(connection: sa.Connection, passfile: Path) -> None:
+    """Give the logins named in a pgpass file (host:port:database:user:password) their passwords."""
+    try:
+        lines = passfile.read_text().splitlines()
+    except OSError as error:
+        raise PypredictError(f"{passfile} cannot be read ({error.strerror}); it holds the logins' passwords") from error
+    driver = connection.connection.driver_connection
+    for line in lines:
+        fields = line.split(":", 4)
+        if len(fields) == 5 and fields[3] in LOGINS:
+            verifier = psycopg2.extensions.encrypt_password(fields[4], fields[3], driver, "scram-sha-256")
+            connection.exec_driver_sql(f'ALTER ROLE "{fields[3]}" PASSWORD %s', (verifier,))
+            log.info("password of login %s set", fields[3])

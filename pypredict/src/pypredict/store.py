@@ -1,0 +1,316 @@
+"""Everything that is said to Postgres about models, chunks and batches, as named SQL.
+
+The caller owns the transaction: functions take a connection and never commit. Times are the server's (now()). Rows
+travel as binary COPY (`copyfmt`).
+"""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from bundle.verify import Bundle
+from pypredict import PypredictError
+from pypredict.codec import Array, CodecError, decode
+from pypredict.copyfmt import input_stream, iterate_inputs, parse_inputs, prediction_stream
+from pypredict.source import Chunk
+
+# Only one at a time registers a model of a data set: the one that serves changes hands here.
+LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
+FIND_MODEL = sa.text("SELECT model_id FROM ml.model WHERE sha256 = :sha256")
+RETIRE = sa.text("UPDATE ml.model SET state = 'retired' WHERE dataset = :dataset AND state = 'serving'")
+ADD_MODEL = sa.text("""
+    INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
+                          manifest, state)
+    VALUES (:sha256, :bundle_id, :dataset, :prep_sha256, :name, :input_dtype, :input_shape, :classes,
+            CAST(:metrics AS jsonb), CAST(:manifest AS jsonb), 'serving')
+    RETURNING model_id""")
+ADD_HOLDOUT = sa.text(
+    "INSERT INTO ml.holdout (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
+)
+ADD_CHUNK = sa.text("""
+    INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256)
+    VALUES (:dataset, :prep_sha256, :chunk_no, :n_inputs, :dtype, :shape, :classes, :source, :content_sha256)
+    ON CONFLICT (dataset, prep_sha256, content_sha256) DO NOTHING
+    RETURNING chunk_id""")
+FIND_CHUNK = sa.text("""
+    SELECT chunk_id FROM ml.chunk
+    WHERE dataset = :dataset AND prep_sha256 = :prep_sha256 AND content_sha256 = :content_sha256""")
+# Every pair that should exist: a model's own held-out chunks always; for the serving model also what came after it and
+# what no model has ever been given. Older chunks that another model has scored stay as they are.
+PLAN = sa.text("""
+    INSERT INTO ml.batch (model_id, chunk_id)
+    SELECT m.model_id, c.chunk_id
+    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
+    WHERE NOT EXISTS (SELECT FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id)
+      AND (EXISTS (SELECT FROM ml.holdout h WHERE h.model_id = m.model_id AND h.chunk_id = c.chunk_id)
+           OR m.state = 'serving'
+              AND (c.created_at > m.created_at OR NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)))
+    ON CONFLICT DO NOTHING""")
+WANTED_MODELS = sa.text("""
+    SELECT m.model_id, m.bundle_id, encode(m.sha256, 'hex') AS sha256
+    FROM ml.model m
+    WHERE m.state = 'serving'
+       OR EXISTS (SELECT FROM ml.batch b WHERE b.model_id = m.model_id AND b.state <> 'done')
+    ORDER BY m.model_id""")
+# The oldest open batch that nobody holds. A running batch carries its lease's end in run_after too, so that one
+# condition and one index find both the pending and the abandoned; retaking an abandoned one counts as a failure.
+CLAIM = sa.text("""
+    UPDATE ml.batch b
+    SET state = 'running', attempt = b.attempt + 1, failures = b.failures + (b.state = 'running')::int,
+        worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
+        run_after = now() + :lease * interval '1 second'
+    FROM (SELECT model_id, chunk_id, in_flight FROM ml.batch
+          WHERE state <> 'done' AND run_after <= now() AND model_id = ANY(:models)
+          ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED) open
+    JOIN ml.chunk c ON c.chunk_id = open.chunk_id
+    WHERE b.model_id = open.model_id AND b.chunk_id = open.chunk_id
+    RETURNING b.model_id, b.chunk_id, b.attempt, b.failures, c.n_inputs, c.dtype, c.shape, open.in_flight AS died_on""")
+COUNT_DEATH = sa.text("""
+    INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
+    ON CONFLICT (model_id, input_id) DO UPDATE SET deaths = ml.suspect.deaths + 1""")
+READ_DEATHS = sa.text("""
+    SELECT s.input_id, s.deaths FROM ml.suspect s JOIN ml.input i USING (input_id)
+    WHERE s.model_id = :model_id AND i.chunk_id = :chunk_id""")
+MARK_IN_FLIGHT = sa.text("""
+    UPDATE ml.batch SET in_flight = :input_id
+    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
+RENEW = sa.text("""
+    UPDATE ml.batch SET lease_until = now() + :lease * interval '1 second',
+                        run_after = now() + :lease * interval '1 second'
+    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
+FINISH = sa.text("""
+    UPDATE ml.batch SET state = 'done', done_at = now(), lease_until = NULL, in_flight = NULL,
+                        last_error = NULL
+    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
+RELEASE = sa.text("""
+    UPDATE ml.batch SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
+                        last_error = :error, run_after = now() + :delay * interval '1 second'
+    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
+COUNT_OPEN = sa.text("SELECT count(*) FROM ml.batch WHERE state <> 'done'")
+ADD_ERROR = sa.text("""
+    INSERT INTO ml.prediction_error (model_id, input_id, reason, detail)
+    VALUES (:model_id, :input_id, :reason, :detail)""")
+
+
+class StoreError(PypredictError):
+    """The database holds, or does not hold, something that this step needs."""
+
+
+class LeaseLostError(StoreError):
+    """Another worker has taken the batch over: the caller has to roll back."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A claimed batch: one model, one chunk, and the attempt that fences it."""
+
+    model_id: int
+    chunk_id: int
+    attempt: int
+    failures: int
+    n_inputs: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class InputError:
+    """Why one input has no prediction; reason is one of the schema's codes."""
+
+    input_id: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A chunk as read: the good rows as arrays (n, ...), the odd ones as errors."""
+
+    input_ids: npt.NDArray[np.int64]
+    arrays: Array
+    errors: list[InputError]
+
+    def keep(self, good: npt.NDArray[np.bool_], reason: str, detail: str) -> "Inputs":
+        """Turn the rows that are not good (n,) into errors."""
+        errors = [InputError(int(input_id), reason, detail) for input_id in self.input_ids[~good]]
+        return Inputs(self.input_ids[good], self.arrays[good], self.errors + errors)
+
+
+def knows_model(connection: sa.Connection, sha256: str) -> bool:
+    """Tell whether a model with this hash (hexadecimal) was ever registered."""
+    return connection.execute(FIND_MODEL, {"sha256": bytes.fromhex(sha256)}).scalar() is not None
+
+
+def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool]:
+    """Make a verified bundle the serving model of its data set, once; return its number and whether it is new.
+
+    A model that is known already keeps its state, so a pointer that has not moved never undoes a roll-back.
+    """
+    manifest = bundle.manifest
+    sha256 = bytes.fromhex(bundle.model_sha256)
+    connection.execute(LOCK_DATASET, {"dataset": manifest.dataset})
+    known = connection.execute(FIND_MODEL, {"sha256": sha256}).scalar()
+    if known is not None:
+        return int(known), False
+    connection.execute(RETIRE, {"dataset": manifest.dataset})
+    row = {
+        "sha256": sha256,
+        "bundle_id": manifest.bundle_id,
+        "dataset": manifest.dataset,
+        "prep_sha256": bytes.fromhex(manifest.prep_sha256),
+        "name": manifest.name,
+        "input_dtype": manifest.input.dtype,
+        "input_shape": list(manifest.input.shape),
+        "classes": list(manifest.classes),
+        "metrics": manifest.metrics.model_dump_json(),
+        "manifest": manifest.model_dump_json(),
+    }
+    return int(connection.execute(ADD_MODEL, row).scalar_one()), True
+
+
+def add_holdout(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:
+    """Say which chunks are a model's own held-out set."""
+    for chunk_id in chunk_ids:
+        connection.execute(ADD_HOLDOUT, {"model_id": model_id, "chunk_id": chunk_id})
+
+
+def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
+    """Store a chunk and its inputs, once; return its number and whether it is new. Raises CodecError, StoreError."""
+    key = {
+        "dataset": chunk.dataset,
+        "prep_sha256": bytes.fromhex(chunk.prep_sha256),
+        "content_sha256": chunk.content_sha256,
+    }
+    row = key | {
+        "chunk_no": chunk.chunk_no,
+        "n_inputs": len(chunk.arrays),
+        "dtype": chunk.arrays.dtype.name,
+        "shape": list(chunk.arrays.shape[1:]),
+        "classes": None if chunk.classes is None else list(chunk.classes),
+        "source": chunk.source,
+    }
+    try:
+        new = connection.execute(ADD_CHUNK, row).scalar()
+    except ValueError as error:  # psycopg2: a string with a NUL byte
+        raise StoreError(f"a class name or source of {chunk.source} cannot be stored: {error}") from error
+    if new is None:
+        return int(connection.execute(FIND_CHUNK, key).scalar_one()), False
+    stream = input_stream(int(new), chunk.arrays, chunk.labels)
+    statement = "COPY ml.input (chunk_id, sample_no, label_no, payload) FROM STDIN (FORMAT binary)"
+    _cursor(connection).copy_expert(statement, io.BytesIO(stream))
+    return int(new), True
+
+
+def plan_batches(connection: sa.Connection) -> int:
+    """Add the missing (model, chunk) pairs; return how many there were."""
+    return connection.execute(PLAN).rowcount
+
+
+def wanted_models(connection: sa.Connection) -> list[tuple[int, str, str]]:
+    """List (model_id, bundle_id, sha256) of the models that serve or have open batches."""
+    return [(row.model_id, row.bundle_id, row.sha256) for row in connection.execute(WANTED_MODELS)]
+
+
+def claim_batch(connection: sa.Connection, models: list[int], worker: str, lease_seconds: float) -> Batch | None:
+    """Take the oldest open batch of these models; None when there is none. Commit at once."""
+    row = connection.execute(CLAIM, {"models": models, "worker": worker, "lease": lease_seconds}).first()
+    if row is None:
+        return None
+    if row.died_on is not None:  # the last attempt ended with this input alone in flight
+        connection.execute(COUNT_DEATH, {"model_id": row.model_id, "input_id": row.died_on})
+    return Batch(row.model_id, row.chunk_id, row.attempt, row.failures, row.n_inputs, row.dtype, tuple(row.shape))
+
+
+def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
+    """Read a batch's chunk. A payload that is not what the chunk promises becomes an error, never an exception."""
+    stream = io.BytesIO()
+    query = f"SELECT input_id, payload FROM ml.input WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"  # noqa: S608
+    _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
+    content = stream.getvalue()
+    parsed = parse_inputs(content, batch.dtype, batch.shape)
+    if parsed is not None:
+        return Inputs(*parsed, errors=[])
+    good: list[tuple[int, Array]] = []
+    errors: list[InputError] = []
+    for input_id, payload in iterate_inputs(content):
+        try:
+            array = decode(payload)
+        except CodecError as error:
+            errors.append(InputError(input_id, "corrupt", str(error)))
+            continue
+        if array.dtype != batch.dtype or array.shape != batch.shape:
+            reason = "wrong_dtype" if array.dtype != batch.dtype else "wrong_shape"
+            detail = f"the payload is {array.dtype} {array.shape}, its chunk says {batch.dtype} {batch.shape}"
+            errors.append(InputError(input_id, reason, detail))
+        else:
+            good.append((input_id, array))
+    arrays = np.stack([array for _, array in good]) if good else np.empty((0, *batch.shape), batch.dtype)
+    return Inputs(np.array([input_id for input_id, _ in good], np.int64), arrays, errors)
+
+
+def finish_batch(
+    connection: sa.Connection, batch: Batch, inputs: Inputs, probabilities: npt.NDArray[np.float32]
+) -> None:
+    """Set the batch done and add its outcomes, in the caller's one transaction.
+
+    inputs.input_ids (n,) and probabilities (n, k) belong together row by row. Raises LeaseLostError when the batch is
+    no longer ours, StoreError when the outcomes are not one per input; in both cases roll back.
+    """
+    found = f"{len(probabilities)} predictions and {len(inputs.errors)} errors"
+    if len(probabilities) + len(inputs.errors) != batch.n_inputs or len(probabilities) != len(inputs.input_ids):
+        raise StoreError(f"chunk {batch.chunk_id} got {found} for {batch.n_inputs} inputs; nothing was stored")
+    if connection.execute(FINISH, _fence(batch)).rowcount != 1:
+        raise LeaseLostError(
+            f"chunk {batch.chunk_id} was taken over after attempt {batch.attempt}; its work is dropped"
+        )
+    if len(inputs.input_ids):
+        statement = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN (FORMAT binary)"
+        stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities)
+        _cursor(connection).copy_expert(statement, io.BytesIO(stream))
+    for error in inputs.errors:
+        connection.execute(ADD_ERROR, {"model_id": batch.model_id, **vars(error)})
+
+
+def release_batch(
+    connection: sa.Connection, batch: Batch, *, failed: bool, error: str | None = None, delay_seconds: float = 0
+) -> None:
+    """Give a batch back, to rest for delay_seconds; `failed` when its model or inputs are at fault."""
+    values = {"failed": int(failed), "error": error, "delay": delay_seconds}
+    connection.execute(RELEASE, _fence(batch) | values)
+
+
+def renew_lease(connection: sa.Connection, batch: Batch, lease_seconds: float) -> None:
+    """Push the lease's end to lease_seconds from now; nothing happens when the batch is no longer ours."""
+    connection.execute(RENEW, _fence(batch) | {"lease": lease_seconds})
+
+
+def mark_in_flight(connection: sa.Connection, batch: Batch, input_id: int) -> None:
+    """Say which input is about to run alone. Commit before it runs. Raises LeaseLostError."""
+    if connection.execute(MARK_IN_FLIGHT, _fence(batch) | {"input_id": input_id}).rowcount != 1:
+        raise LeaseLostError(
+            f"chunk {batch.chunk_id} was taken over after attempt {batch.attempt}; its work is dropped"
+        )
+
+
+def read_deaths(connection: sa.Connection, batch: Batch) -> dict[int, int]:
+    """Tell how often a worker died with each of the batch's inputs alone in flight."""
+    return {row.input_id: row.deaths for row in connection.execute(READ_DEATHS, _fence(batch))}
+
+
+def count_open(connection: sa.Connection) -> int:
+    """Count the batches that are not done."""
+    return int(connection.execute(COUNT_OPEN).scalar_one())
+
+
+def _fence(batch: Batch) -> dict[str, int]:
+    return {"model_id": batch.model_id, "chunk_id": batch.chunk_id, "attempt": batch.attempt}
+
+
+def _cursor(connection: sa.Connection) -> Any:
+    """Give psycopg2's own cursor, for COPY."""
+    return connection.connection.cursor()

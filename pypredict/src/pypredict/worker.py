@@ -1,0 +1,254 @@
+"""Claim a batch, predict it, commit predictions and "done" together; again until told to stop.
+
+Whatever dies, every (model, input) gets exactly one outcome: the claim is committed at once with a lease, and the
+outcomes are committed with the batch's `done` in one transaction that only the newest attempt can pass. While the model
+computes, one thread reads the next chunk and another writes the last one.
+"""
+
+import logging
+import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from bundle import BundleError
+from bundle.publish import pointers
+from bundle.verify import open_current
+from pypredict import PypredictError, store
+from pypredict.isolate import predict_alone
+from pypredict.lease import Leases
+from pypredict.listen import OUTAGE, Listener, Stop
+from pypredict.predictor import Models, Probabilities
+from pypredict.source import read_holdout
+from pypredict.store import Batch, Inputs
+
+log = logging.getLogger(__name__)
+
+MAX_FAILURES = 3  # a batch that failed this often is worked row by row
+BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """A claimed batch and its inputs."""
+
+    batch: Batch
+    inputs: Inputs
+
+
+@dataclass
+class Worker:
+    """One worker: it registers what the trainer published, plans, claims and predicts."""
+
+    engine: sa.Engine
+    directory: Path
+    models: Models
+    name: str
+    lease_seconds: float = 60
+    poll_seconds: float = 1
+    health_file: Path | None = None
+    stop: Stop = field(default_factory=Stop)
+
+    def __post_init__(self) -> None:
+        """Nothing is known yet."""
+        self._proposals: dict[Path, bytes] = {}
+        self._servable: list[int] = []
+        self._next_look = 0.0
+        self._outages = 0
+        self._leases = Leases(self.engine, self.lease_seconds)
+        self._listener = Listener(self.engine, self.stop)
+        self.predicted = 0
+
+    def run(self, *, until_empty: bool) -> int:
+        """Work until `stop` is set, or until nothing is left to do; return how many inputs were predicted.
+
+        With until_empty a bundle that cannot be trusted is an error (BundleError), and so is an absent database;
+        a daemon names them in the log and tries again. Everything else that a statement raises ends both.
+        """
+        ahead: Future[Work | None] | None = None
+        written: Future[None] | None = None
+        with self._leases, ThreadPoolExecutor(2, "worker") as threads:
+            try:
+                while not self.stop.is_set():
+                    self._beat()
+                    try:
+                        ahead = ahead or threads.submit(self._fetch, until_empty)
+                        work, ahead = ahead.result(), None
+                        self._outages = 0
+                    except OUTAGE as error:
+                        ahead = None
+                        self._wait_out(error, until_empty)
+                        continue
+                    if work is not None:
+                        ahead = threads.submit(self._fetch, until_empty)
+                        outcome = self._predict(work)
+                        if written is not None:
+                            written.result()  # at most one chunk waits to be written
+                        written = threads.submit(self._write, work.batch, outcome) if outcome else None
+                        continue
+                    if written is not None:
+                        written.result()
+                        written = None
+                    if until_empty and self._nothing_open():
+                        break
+                    self._listener.wait(self.poll_seconds)
+            finally:
+                self._put_back(ahead)
+                self._listener.close()
+        return self.predicted
+
+    def _fetch(self, until_empty: bool) -> Work | None:
+        """Look for new models now and then, plan, claim and read; None when nothing is open."""
+        look = time.monotonic() >= self._next_look
+        self._listener.open()
+        if look:
+            self._next_look = time.monotonic() + self.poll_seconds
+            self._register_current(strict=until_empty)
+            with self.engine.begin() as connection:
+                store.plan_batches(connection)
+                wanted = store.wanted_models(connection)
+            self._servable, problems = self.models.servable(wanted, lazily=until_empty)
+            if until_empty and problems:
+                raise BundleError(problems[0])
+        if not self._servable:
+            return None
+        with self.engine.begin() as connection:
+            batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
+            if batch is None and not look and store.plan_batches(connection):
+                batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
+        if batch is None:
+            return None
+        self._leases.add(batch)
+        try:
+            with self.engine.begin() as connection:
+                return Work(batch, store.read_inputs(connection, batch))
+        except BaseException:
+            self._leases.drop(batch)  # it will be retaken when the lease ends
+            raise
+
+    def _register_current(self, *, strict: bool) -> None:
+        """Register every bundle that the trainer proposes and load its held-out set, both once.
+
+        A new model is loaded and tried first: one that fails is never registered, and the old one stays.
+        """
+        for path in pointers(self.directory).values():
+            proposal = path.read_bytes()
+            if self._proposals.get(path) == proposal:
+                continue
+            try:
+                bundle = open_current(self.directory, path)
+                with self.engine.begin() as connection:
+                    known = store.knows_model(connection, bundle.model_sha256)
+                predict = None if known else self.models.load(bundle)
+                chunks = list(read_holdout(bundle))
+            except (BundleError, PypredictError) as error:
+                if strict:
+                    raise
+                log.error("%s is not taken, the model before it stays: %s", path.name, error)
+            else:
+                with self.engine.begin() as connection:
+                    model_id, new = store.register_model(connection, bundle)
+                    store.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
+                if new:
+                    log.info("model %d (%s) now serves %s", model_id, bundle.manifest.bundle_id, path.stem)
+                if predict is not None:
+                    self.models.admit(model_id, bundle, predict)
+            self._proposals[path] = proposal
+
+    def _predict(self, work: Work) -> tuple[Inputs, Probabilities] | None:
+        """Predict a batch, row by row when it has failed too often; None when it was given back."""
+        batch, outcome = work.batch, None
+        try:
+            if batch.failures < MAX_FAILURES:
+                return self.models.predict(batch.model_id, work.inputs)
+            log.warning("chunk %d has failed %d times: row by row", batch.chunk_id, batch.failures)
+            outcome = predict_alone(self.engine, batch, work.inputs, self.models, self.stop.is_set)
+            if outcome is None:
+                self._give_back(batch)
+        except store.LeaseLostError as error:
+            log.warning("%s", error)
+            self._leases.drop(batch)
+        except BundleError:
+            self._give_back(batch)  # its model does not load: no fault of the inputs
+            raise
+        except OUTAGE as error:
+            self._give_back(batch, error, failed=False)
+        except Exception as error:  # whatever a model raises: the batch is at fault, the worker goes on
+            self._give_back(batch, error, failed=True)
+        return outcome
+
+    def _write(self, batch: Batch, outcome: tuple[Inputs, Probabilities]) -> None:
+        """Commit the outcomes, unless somebody else has taken the batch over."""
+        inputs, probabilities = outcome
+        try:
+            with self.engine.begin() as connection:
+                store.finish_batch(connection, batch, inputs, probabilities)
+        except store.LeaseLostError as error:
+            log.warning("%s", error)
+        except OUTAGE as error:
+            self._give_back(batch, error, failed=False)
+        except Exception as error:
+            self._give_back(batch, error, failed=True)
+            raise
+        else:
+            self.predicted += len(probabilities)
+            log.info(
+                "model %d, chunk %d: %d predicted, %d refused",
+                *(batch.model_id, batch.chunk_id, len(probabilities), len(inputs.errors)),
+            )
+        finally:
+            self._leases.drop(batch)
+
+    def _give_back(self, batch: Batch, error: Exception | None = None, *, failed: bool = False) -> None:
+        """Release a batch; where even that fails, its lease runs out."""
+        self._leases.drop(batch)
+        reason = None if error is None else _sentence(error)
+        if error is not None:
+            log.error("model %d, chunk %d failed: %s", batch.model_id, batch.chunk_id, reason)
+        try:
+            with self.engine.begin() as connection:
+                delay = _backoff_seconds(batch.failures + 1) if failed else 0
+                store.release_batch(connection, batch, failed=failed, error=reason, delay_seconds=delay)
+        except OUTAGE:
+            log.warning("chunk %d could not be released; its lease runs out", batch.chunk_id)
+
+    def _put_back(self, ahead: "Future[Work | None] | None") -> None:
+        """Release what was fetched ahead and never begun."""
+        work = None
+        if ahead is not None and not ahead.cancel():
+            try:
+                work = ahead.result()
+            except (BundleError, PypredictError, *OUTAGE) as error:
+                log.warning("the next batch was not read: %s", _sentence(error))
+        if work is not None:
+            self._give_back(work.batch)
+
+    def _wait_out(self, error: Exception, until_empty: bool) -> None:
+        self._outages += 1
+        if until_empty and self._outages >= len(BACKOFF_SECONDS):
+            raise PypredictError(f"the database stays away: {_sentence(error)}; start it and run again") from error
+        delay = _backoff_seconds(self._outages)
+        log.warning("the database is away (%s); again in %.1f s", _sentence(error), delay)
+        self._listener.close()
+        self._listener.wait(delay)
+
+    def _nothing_open(self) -> bool:
+        with self.engine.begin() as connection:
+            return store.count_open(connection) == 0
+
+    def _beat(self) -> None:
+        """Show that the loop turns; `pypredict health` looks at the file's age."""
+        if self.health_file is not None:
+            self.health_file.touch()
+
+
+def _backoff_seconds(failures: int) -> float:
+    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+
+
+def _sentence(error: Exception) -> str:
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,79 @@
+"""Small real bundles for tests that need a published one but no Keras: model.h5 is any bytes, the rest is true."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from bundle.manifest import ArrayPreprocessing, GitState, InputSpec, Manifest, Metrics, TrackedRun
+from bundle.publish import bundle_path, point, publish, staging
+from bundle.verify import Bundle, open_bundle
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def fake_predict(arrays: np.ndarray) -> np.ndarray:
+    """A model for tests: the class is the first element modulo the number of classes; its probability is 0.9."""
+    first = arrays.reshape(len(arrays), -1)[:, 0].astype(int) % len(CLASSES)
+    probabilities = np.full((len(arrays), len(CLASSES)), 0.05, np.float32)
+    probabilities[np.arange(len(arrays)), first] = 0.9
+    return probabilities
+
+
+def arrays_and_labels(n: int, *, seed: int = 0, shape: tuple[int, ...] = (4, 4, 1)) -> tuple[np.ndarray, np.ndarray]:
+    """Random uint8 arrays and the labels of which fake_predict gets some wrong."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (n, *shape), np.uint8)
+    y = fake_predict(x).argmax(axis=1)
+    wrong = rng.random(n) < 0.2
+    return x, np.where(wrong, (y + 1) % len(CLASSES), y)
+
+
+def manifest_for(
+    bundle_id: str, x: np.ndarray, y: np.ndarray, *, dataset: str = "toys", classes: tuple[str, ...] = CLASSES
+) -> Manifest:
+    """A manifest whose accuracy is that of fake_predict on x, y."""
+    n_correct = int((fake_predict(x).argmax(axis=1) == y).sum())
+    figures = {"loss": 0.5, "macro_precision": 0.5, "macro_recall": 0.5, "macro_f1": 0.5}
+    return Manifest(
+        bundle_id=bundle_id,
+        name=bundle_id,
+        dataset=dataset,
+        input=InputSpec(dtype=x.dtype.name, shape=x.shape[1:]),
+        classes=classes,
+        preprocessing=ArrayPreprocessing(),
+        experiment={"name": bundle_id},
+        data_sha256="0" * 64,
+        metrics=Metrics(n=len(x), n_correct=n_correct, accuracy=n_correct / len(x), **figures),
+        best_epoch=1,
+        epochs_trained=1,
+        train_seconds=1.0,
+        parameters=1,
+        seed=0,
+        git=GitState(),
+        versions={},
+        tracked_run=TrackedRun(mode="disabled"),
+        created_at=datetime.now(UTC),
+    )
+
+
+def publish_bundle(
+    models: Path,
+    bundle_id: str = "toy",
+    *,
+    n: int = 30,
+    seed: int = 0,
+    shape: tuple[int, ...] = (4, 4, 1),
+    dataset: str = "toys",
+    classes: tuple[str, ...] = CLASSES,
+) -> Bundle:
+    """Publish a bundle with n held-out inputs and point its data set at it."""
+    x, y = arrays_and_labels(n, seed=seed, shape=shape)
+    manifest = manifest_for(bundle_id, x, y, dataset=dataset, classes=classes)
+    with staging(models) as staged:
+        (staged / "model.h5").write_bytes(f"model of {bundle_id}".encode())
+        np.savez(staged / "holdout.npz", x=x, y=y)
+        (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
+        published = publish(staged, models, manifest)
+    point(models, published)
+    return open_bundle(bundle_path(models, bundle_id))

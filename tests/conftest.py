@@ -1,0 +1,113 @@
+"""Shared fixtures: a real PostgreSQL server for the run, a fresh migrated database for each test.
+
+TEST_DATABASE_URL, when set, names a server to use (its user must be a superuser); otherwise an embedded one is started.
+"""
+
+import os
+import secrets
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+
+import embedded
+from pypredict import database, migrate
+
+REPO = Path(__file__).resolve().parent.parent
+LOGINS = ("pypredict", "reader")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A server, its superuser's URL, and a template database with the current schema."""
+
+    url: sa.URL
+    template: str
+    passwords: dict[str, str]
+
+    def execute(self, *statements: str) -> None:
+        """Run statements outside any transaction, as the superuser."""
+        connection = psycopg2.connect(self.url.render_as_string(hide_password=False))
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        connection.close()
+
+    def drop(self, name: str) -> None:
+        self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+            f'DROP DATABASE "{name}"',
+        )
+
+
+@dataclass(frozen=True)
+class Database:
+    """One test's own database; url(login) gives libpq's URL for the owner or one of the logins."""
+
+    cluster: Cluster
+    name: str
+
+    def url(self, login: str | None = None) -> str:
+        url = self.cluster.url.set(database=self.name)
+        if login is not None:
+            url = url.set(username=login, password=self.cluster.passwords[login])
+        return url.render_as_string(hide_password=False)
+
+    def engine(self, login: str | None = None) -> sa.Engine:
+        return database.connect(self.url(login), wait_seconds=5)
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    state = tmp_path_factory.mktemp("server") / "state"
+    server = embedded.start(state, settings={"fsync": "off", "full_page_writes": "off", "max_connections": "100"})
+    try:
+        yield server.url()
+    finally:
+        embedded.destroy(state)
+
+
+@pytest.fixture(scope="session")
+def cluster(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    passwords = {login: secrets.token_hex(16) for login in LOGINS}
+    passfile = tmp_path_factory.mktemp("passwords") / "pgpass"
+    passfile.write_text("".join(f"*:*:*:{login}:{password}\n" for login, password in passwords.items()))
+    made = Cluster(sa.make_url(server_url), f"template_{uuid.uuid4().hex[:12]}", passwords)
+    made.execute(f'CREATE DATABASE "{made.template}"')
+    engine = database.connect(Database(made, made.template).url(), wait_seconds=5)
+    migrate.migrate(engine, REPO / "db", [passfile])
+    engine.dispose()
+    yield made
+    made.drop(made.template)
+
+
+@pytest.fixture
+def db(cluster: Cluster) -> Iterator[Database]:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
+    yield Database(cluster, name)
+    cluster.drop(name)
+
+
+@pytest.fixture
+def engine(db: Database) -> Iterator[sa.Engine]:
+    """The service's own login: tests see the rights that the service has."""
+    engine = db.engine("pypredict")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def owner(db: Database) -> Iterator[sa.Engine]:
+    engine = db.engine()
+    yield engine
+    engine.dispose()

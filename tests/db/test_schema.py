@@ -1,0 +1,180 @@
+"""The schema keeps its promises by itself, and each role can do its work and nothing else."""
+
+import alembic.command
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from bundles import publish_bundle
+from conftest import REPO, Database
+
+from pypredict import PypredictError, database, migrate, schema, store
+from pypredict.source import read_holdout
+
+
+def execute(engine: sa.Engine, statement: str, **values: object) -> sa.CursorResult:
+    with engine.begin() as connection:
+        return connection.execute(sa.text(statement), values)
+
+
+def add_chunk(engine: sa.Engine, n_inputs: int = 1, classes: list[str] | None = None) -> int:
+    return execute(
+        engine,
+        "INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source)"
+        " VALUES ('toys', :prep, 0, :n, 'uint8', '{3}', :classes, 'a test') RETURNING chunk_id",
+        prep=bytes(32),
+        n=n_inputs,
+        classes=classes,
+    ).scalar_one()
+
+
+def test_the_code_is_written_for_the_newest_migration() -> None:
+    assert migrate.head_revision(REPO / "db") == schema.REVISION
+
+
+def test_alembic_check_finds_no_difference_between_tables_and_migrations(owner: sa.Engine) -> None:
+    with owner.begin() as connection:
+        alembic.command.check(migrate.alembic_config(REPO / "db", connection))
+
+
+def test_migrating_again_changes_nothing(owner: sa.Engine) -> None:
+    assert migrate.migrate(owner, REPO / "db", []) == schema.REVISION
+
+
+def test_every_table_view_and_column_has_a_comment(owner: sa.Engine) -> None:
+    bare = execute(
+        owner,
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = 'ml' AND c.relkind IN ('r', 'v') AND c.relname <> 'alembic_version'"
+        " AND obj_description(c.oid) IS NULL UNION ALL"
+        " SELECT c.relname || '.' || a.attname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 WHERE n.nspname = 'ml' AND c.relkind = 'r'"
+        " AND c.relname <> 'alembic_version' AND col_description(c.oid, a.attnum) IS NULL",
+    )
+    assert bare.scalars().all() == []
+
+
+def test_payloads_are_stored_out_of_line_and_uncompressed(owner: sa.Engine) -> None:
+    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'ml.input'::regclass AND attname = 'payload'"
+    assert execute(owner, storage).scalar_one() in ("e", b"e")
+
+
+@pytest.mark.parametrize(
+    ("payload", "constraint"),
+    [(b"PK\x03\x04 an npz", "payload_npy"), (b"\x80\x04\x95 a pickle", "payload_npy"), (b"", "payload_npy")],
+)
+def test_39_the_schema_refuses_payloads_that_are_not_npy(engine: sa.Engine, payload: bytes, constraint: str) -> None:
+    chunk_id = add_chunk(engine)
+    with pytest.raises(sa.exc.IntegrityError, match=constraint):
+        execute(
+            engine,
+            "INSERT INTO ml.input (chunk_id, sample_no, payload) VALUES (:chunk, 0, :payload)",
+            chunk=chunk_id,
+            payload=payload,
+        )
+
+
+def test_only_one_model_serves_a_data_set(engine: sa.Engine, tmp_path) -> None:
+    with engine.begin() as connection:
+        store.register_model(connection, publish_bundle(tmp_path, "first", seed=1))
+        store.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
+    states = execute(engine, "SELECT name, state FROM ml.model ORDER BY model_id").all()
+    assert states == [("first", "retired"), ("second", "serving")]
+    with pytest.raises(sa.exc.IntegrityError, match="model_serving_idx"):
+        execute(engine, "UPDATE ml.model SET state = 'serving'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM ml.prediction",
+        "DELETE FROM ml.input",
+        "UPDATE ml.input SET label_no = 0",
+        "UPDATE ml.prediction SET class_no = 0",
+        "UPDATE ml.model SET metrics = '{}'",
+        "TRUNCATE ml.chunk",
+        "DROP TABLE ml.prediction",
+        "ALTER TABLE ml.prediction ADD COLUMN x int",
+        "CREATE TABLE ml.mine (x int)",
+        "CREATE TABLE public.mine (x int)",
+        "DROP VIEW ml.integrity",
+        "UPDATE ml.alembic_version SET version_num = 'x'",
+    ],
+)
+def test_20_the_service_may_not_delete_change_or_redefine(engine: sa.Engine, statement: str) -> None:
+    with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
+        execute(engine, statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT payload FROM ml.input",
+        "INSERT INTO ml.ping (line, payload) VALUES ('x', '')",
+        "UPDATE ml.batch SET worker = 'x'",
+    ],
+)
+def test_the_reader_sees_no_bytes_and_writes_nothing(db: Database, statement: str) -> None:
+    reader = db.engine("reader")
+    with pytest.raises(sa.exc.DBAPIError, match=r"permission denied|read-only transaction"):
+        execute(reader, statement)
+    reader.dispose()
+
+
+def test_the_integrity_view_names_what_is_wrong(owner: sa.Engine) -> None:
+    add_chunk(owner, n_inputs=2)
+    problems = execute(owner, "SELECT problem FROM ml.integrity").scalars().all()
+    assert problems == ["chunk does not hold the inputs it declares"]
+
+
+def test_the_integrity_view_finds_a_done_batch_without_predictions(owner: sa.Engine, tmp_path) -> None:
+    bundle = publish_bundle(tmp_path)
+    with owner.begin() as connection:
+        store.register_model(connection, bundle)
+        for chunk in read_holdout(bundle):
+            store.load_chunk(connection, chunk)
+        store.plan_batches(connection)
+    assert execute(owner, "SELECT * FROM ml.integrity").all() == []
+    execute(owner, "UPDATE ml.batch SET state = 'done', done_at = now()")
+    assert "batch done without" in execute(owner, "SELECT problem FROM ml.integrity").scalar_one()
+
+
+def test_19_another_schema_revision_is_refused_with_the_command_to_run(owner: sa.Engine, engine: sa.Engine) -> None:
+    execute(owner, "UPDATE ml.alembic_version SET version_num = '0000'")
+    with (
+        engine.connect() as connection,
+        pytest.raises(database.DatabaseError, match=r"revision 0000.*pypredict migrate"),
+    ):
+        database.check_schema(connection)
+
+
+def test_a_database_without_the_schema_is_refused_with_the_command_to_run(cluster, owner: sa.Engine) -> None:
+    execute(owner, "DROP SCHEMA ml CASCADE")
+    with (
+        owner.connect() as connection,
+        pytest.raises(database.DatabaseError, match=r"revision none.*pypredict migrate"),
+    ):
+        database.check_schema(connection)
+
+
+def test_18_a_wrong_password_is_a_named_error_without_the_password(db: Database) -> None:
+    url = sa.make_url(db.url("pypredict")).set(password="wrong-secret").render_as_string(hide_password=False)
+    with pytest.raises(database.DatabaseError, match="refuses the login") as caught:
+        database.connect(url)
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_17_an_absent_database_is_waited_for_and_then_named() -> None:
+    with pytest.raises(database.DatabaseError, match=r"no database answered within 0.5 s.*PGHOST"):
+        database.connect("postgresql://x@127.0.0.1:1/x", wait_seconds=0.5)
+
+
+def test_a_missing_db_directory_is_named(owner: sa.Engine, tmp_path) -> None:
+    with pytest.raises(PypredictError, match="holds no migrations"):
+        migrate.migrate(owner, tmp_path, [])
+
+
+def test_the_reader_login_has_a_password_and_it_is_asked_for(db: Database) -> None:
+    url = sa.make_url(db.url("reader"))
+    assert url.password
+    with pytest.raises(psycopg2.OperationalError, match="password"):
+        psycopg2.connect(url.set(password="no").render_as_string(hide_password=False))

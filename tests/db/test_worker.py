@@ -1,0 +1,320 @@
+"""The worker on a real server, with a model that is a function: what it does when all goes well, and when not."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from bundles import CLASSES, fake_predict, publish_bundle
+
+from bundle import BundleError
+from bundle.verify import Bundle
+from pypredict import store
+from pypredict.listen import Stop
+from pypredict.predictor import Models
+from pypredict.source import cut, read_holdout
+from pypredict.worker import Worker
+
+
+def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Worker:
+    settings = {"poll_seconds": 0.05, "lease_seconds": 60} | options
+    return Worker(engine, models, Models(models, lambda bundle: predict), "tester", **settings)
+
+
+def scalar(engine: sa.Engine, statement: str) -> object:
+    with engine.connect() as connection:
+        return connection.execute(sa.text(statement)).scalar()
+
+
+def rows(engine: sa.Engine, statement: str) -> list[tuple]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
+    with engine.begin() as connection:
+        for chunk in cut(
+            arrays,
+            None,
+            classes=None,
+            dataset=bundle.manifest.dataset,
+            prep_sha256=bundle.manifest.prep_sha256,
+            source="a test",
+        ):
+            store.load_chunk(connection, chunk)
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pypredict.worker.BACKOFF_SECONDS", (0.01,) * 6)
+
+
+def test_a_published_bundle_is_registered_loaded_and_predicted(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, n=2500)
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 2500
+    assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 2500)]
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+    assert scalar(engine, "SELECT count(*) FROM ml.batch") == 3
+
+
+def test_a_second_run_writes_no_row_and_loads_no_model(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    tables = (
+        "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.batch), (SELECT count(*) FROM ml.input)"
+    )
+    before = rows(engine, tables)
+
+    def never(bundle: Bundle):
+        raise AssertionError("a model was loaded")
+
+    assert Worker(engine, tmp_path, Models(tmp_path, never), "second").run(until_empty=True) == 0
+    assert rows(engine, tables) == before
+
+
+def test_what_was_loaded_from_sql_alone_is_predicted(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 1
+    assert scalar(engine, "SELECT predicted FROM ml.outcome WHERE NOT held_out") == CLASSES[5 % 3]
+
+
+def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    model = bundle.path / "model.h5"
+    model.write_bytes(bytes([model.read_bytes()[0] ^ 1]) + model.read_bytes()[1:])
+    with pytest.raises(BundleError, match="changed after it was published"):
+        worker_for(engine, tmp_path).run(until_empty=True)
+
+
+def test_22_a_truncated_model_is_refused_and_the_old_one_stays(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "old", seed=1)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    new = publish_bundle(tmp_path, "new", seed=2)
+    (new.path / "model.h5").write_bytes(b"")
+    worker_for(engine, tmp_path)._register_current(strict=False)
+    assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
+
+
+def test_28_a_model_that_does_not_load_is_never_registered(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "old", seed=1)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    publish_bundle(tmp_path, "new", seed=2)
+
+    def refuse(bundle: Bundle):
+        raise BundleError("a Lambda layer")
+
+    Worker(engine, tmp_path, Models(tmp_path, refuse), "tester")._register_current(strict=False)
+    assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
+
+
+def test_31_a_batch_completes_under_its_own_model_when_another_is_published_meanwhile(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    publish_bundle(tmp_path, "old", n=2000, seed=1)
+    published = []
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        if not published:
+            published.append(publish_bundle(tmp_path, "new", n=1000, seed=2))
+        return fake_predict(arrays)
+
+    worker_for(engine, tmp_path, predict, poll_seconds=0.001).run(until_empty=True)
+    counts = (
+        "SELECT m.name, m.state, count(*) FROM ml.prediction JOIN ml.model m USING (model_id) GROUP BY 1, 2 ORDER BY 1"
+    )
+    assert rows(engine, counts) == [("new", "serving", 1000), ("old", "retired", 2000)]
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_44_nan_and_infinity_become_not_finite(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    floats = np.ones((3, 2), np.float32)
+    floats[1, 0], floats[2, 1] = np.nan, np.inf
+    with engine.begin() as connection:
+        (chunk,) = cut(floats, None, classes=None, dataset="toys", prep_sha256=bundle.manifest.prep_sha256, source="x")
+        store.load_chunk(connection, chunk)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY reason") == [("not_finite", 2)]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [lambda n: np.full((n, 3), np.nan, np.float32), lambda n: np.zeros((n, 2), np.float32), lambda n: -np.ones((n, 3))],
+    ids=["nan", "wrong width", "negative"],
+)
+def test_34_an_output_without_a_probability_for_each_class_becomes_bad_output(
+    engine: sa.Engine, tmp_path: Path, output
+) -> None:
+    publish_bundle(tmp_path)
+    worker_for(engine, tmp_path, lambda arrays: output(len(arrays))).run(until_empty=True)
+    assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY reason") == [("bad_output", 30)]
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_an_input_that_raises_is_isolated_and_the_rest_is_predicted(
+    engine: sa.Engine, tmp_path: Path, no_backoff: None
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    arrays = np.arange(8, dtype=np.uint8).repeat(16).reshape(8, 4, 4, 1)
+    load(engine, bundle, arrays)
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        if (batch[:, 0, 0, 0] == 5).any():
+            raise RuntimeError("I do not like a five")
+        return fake_predict(batch)
+
+    worker_for(engine, tmp_path, predict).run(until_empty=True)
+    assert rows(engine, "SELECT reason, detail FROM ml.prediction_error") == [
+        ("model_error", "RuntimeError: I do not like a five")
+    ]
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 7
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_a_lease_is_renewed_while_the_model_computes(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path)
+    renewed = threading.Event()
+
+    def slow(arrays: np.ndarray) -> np.ndarray:
+        before = scalar(engine, "SELECT lease_until FROM ml.batch")
+        while scalar(engine, "SELECT lease_until FROM ml.batch") == before:
+            pass
+        renewed.set()
+        return fake_predict(arrays)
+
+    assert worker_for(engine, tmp_path, slow, lease_seconds=0.6).run(until_empty=True) == 30
+    assert renewed.is_set()
+    assert scalar(engine, "SELECT attempt FROM ml.batch") == 1
+
+
+def test_7_stop_finishes_the_batch_in_hand_and_releases_the_one_read_ahead(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, n=5000)
+    stop = Stop()
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        stop.set()
+        return fake_predict(arrays)
+
+    assert worker_for(engine, tmp_path, predict, stop=stop).run(until_empty=False) == 1000
+    states = dict(rows(engine, "SELECT state, count(*) FROM ml.batch GROUP BY state"))
+    assert states == {"done": 1, "pending": 4}
+    assert scalar(engine, "SELECT sum(failures) FROM ml.batch") == 0
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_14_a_terminated_backend_costs_nothing(engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff) -> None:
+    publish_bundle(tmp_path, n=4000)
+    killed = []
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        if len(killed) < 3:
+            with owner.connect() as connection:
+                killed.append(
+                    connection.execute(
+                        sa.text(
+                            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                            " WHERE usename = 'pypredict' AND datname = current_database()"
+                        )
+                    ).scalar_one()
+                )
+        return fake_predict(arrays)
+
+    worker_for(engine, tmp_path, predict, lease_seconds=1).run(until_empty=True)
+    assert sum(killed) > 0
+    assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 4000)]
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_a_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    stop, woken = Stop(), threading.Event()
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        woken.set()
+        return fake_predict(arrays)
+
+    daemon = worker_for(engine, tmp_path, predict, stop=stop, poll_seconds=120)
+    thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
+    thread.start()
+    try:
+        listening = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN ml_chunk' AND datname = current_database()"
+        )
+        while not scalar(engine, listening):
+            pass
+        load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
+        assert woken.wait(20)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with owner.begin() as connection:
+        connection.execute(sa.text("DROP TRIGGER notify_chunk ON ml.chunk"))
+    stop = Stop()
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        stop.set()
+        return fake_predict(arrays)
+
+    daemon = worker_for(engine, tmp_path, predict, stop=stop)
+    thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
+    thread.start()
+    load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
+    thread.join(30)
+    assert not thread.is_alive()
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1
+
+
+def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp_path: Path, db) -> None:
+    bundle = publish_bundle(tmp_path)
+    with engine.begin() as connection:
+        store.register_model(connection, bundle)
+        for chunk in read_holdout(bundle):
+            store.load_chunk(connection, chunk)
+        store.plan_batches(connection)
+    barrier, claimed = threading.Barrier(8), []
+
+    def claim(number: int) -> None:
+        mine = psycopg2.connect(db.url("pypredict"))
+        own = sa.create_engine("postgresql+psycopg2://", creator=lambda: mine)
+        with own.connect() as connection:
+            barrier.wait()
+            batch = store.claim_batch(connection, [1], f"worker {number}", 60)
+            connection.commit()
+        if batch is not None:
+            claimed.append(number)
+        own.dispose()
+
+    threads = [threading.Thread(target=claim, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == 1
+
+
+def test_two_workers_share_the_work_and_do_none_twice(engine: sa.Engine, db, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, n=20_000)
+    engines = [engine, db.engine("pypredict")]
+    workers = [worker_for(one, tmp_path) for one in engines]
+    threads = [threading.Thread(target=worker.run, kwargs={"until_empty": True}) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engines[1].dispose()
+    assert sum(worker.predicted for worker in workers) == 20_000
+    assert scalar(engine, "SELECT count(*) FROM ml.prediction") == 20_000
+    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0

@@ -1,0 +1,129 @@
+"""The payload format: what np.save writes, read strictly."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, CodecError, decode, encode, npy_header
+
+shapes = hnp.array_shapes(min_dims=1, max_dims=8, min_side=1, max_side=5)
+arrays = st.sampled_from(sorted(DTYPES)).flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), shapes))
+
+
+def saved(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@given(arrays)
+def test_50_round_trip_is_bit_exact_over_dtypes_and_shapes(array: np.ndarray) -> None:
+    back = decode(encode(array))
+    assert back.dtype == array.dtype
+    assert back.shape == array.shape
+    assert back.tobytes() == array.tobytes()
+
+
+@given(arrays)
+def test_payload_is_what_np_save_writes(array: np.ndarray) -> None:
+    assert encode(array) == saved(array)
+
+
+def test_golden_bytes() -> None:
+    payload = encode(np.array([[1, 2], [3, 4]], np.uint8))
+    text = b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2), }"
+    assert payload == b"\x93NUMPY\x01\x00\x76\x00" + text.ljust(0x75) + b"\n" + b"\x01\x02\x03\x04"
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        lambda a: a.astype(a.dtype.newbyteorder(">")),
+        np.asfortranarray,
+        lambda a: np.repeat(a, 2, axis=0)[::2],
+        lambda a: np.flip(np.flip(a, 0).copy(), 0),
+    ],
+    ids=["big-endian", "fortran", "strided", "negative-stride"],
+)
+@pytest.mark.parametrize("dtype", ["int32", "float32", "uint8"])
+def test_41_big_endian_fortran_and_non_contiguous_are_normalised_with_equal_values(variant, dtype) -> None:
+    array = np.arange(24, dtype=dtype).reshape(4, 3, 2)
+    assert encode(variant(array)) == encode(array)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float16", "float64", "int64", "uint16", "int8"])
+def test_42_other_numeric_dtypes_are_refused_with_the_dtypes_that_would_do(dtype: str) -> None:
+    with pytest.raises(CodecError, match=f"dtype {dtype} cannot be stored; cast to one of uint8, int32, float32"):
+        encode(np.zeros(3, dtype))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros(3, "complex64"),
+        np.zeros(3, "datetime64[s]"),
+        np.ma.masked_array(np.zeros(3, "uint8"), [True, False, False]),
+        np.array([None, "x"], object),
+        np.zeros(2, [("a", "u1"), ("b", "u1")]),
+        np.array(["text"]),
+    ],
+    ids=["complex", "datetime", "masked", "object", "structured", "text"],
+)
+def test_40_43_arrays_that_are_not_plain_numbers_are_refused(array: np.ndarray) -> None:
+    with pytest.raises(CodecError, match="cannot be stored"):
+        encode(array)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,) * 9])
+def test_45_zero_length_0d_and_too_many_dimensions_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CodecError, match="1 to 8 dimensions of at least 1 are needed"):
+        encode(np.zeros(shape, np.uint8))
+
+
+def test_46_an_array_over_64_mib_is_refused() -> None:
+    with pytest.raises(CodecError, match="over the limit"):
+        encode(np.broadcast_to(np.uint8(0), (MAX_PAYLOAD_BYTES,)))
+
+
+def test_decoding_copies_nothing() -> None:
+    payload = encode(np.arange(6, dtype=np.uint8))
+    assert not decode(payload).flags.owndata
+    assert not decode(payload).flags.writeable
+
+
+@given(arrays, st.data())
+def test_36_every_truncation_and_every_trailing_byte_is_refused(array: np.ndarray, data: st.DataObject) -> None:
+    payload = encode(array)
+    cut = data.draw(st.integers(0, len(payload) - 1))
+    with pytest.raises(CodecError):
+        decode(payload[:cut])
+    with pytest.raises(CodecError):
+        decode(payload + b"\0")
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_refused_and_never_crashes(garbage: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode(garbage)
+    with pytest.raises(CodecError):
+        decode(b"\x93NUMPY\x01\x00" + garbage)
+
+
+@given(arrays, st.data())
+def test_a_flipped_byte_in_the_header_never_changes_the_size_that_is_read(
+    array: np.ndarray, data: st.DataObject
+) -> None:
+    payload = bytearray(encode(array))
+    header = len(npy_header(array.dtype.name, array.shape))
+    payload[data.draw(st.integers(0, header - 1))] = data.draw(st.integers(0, 255))
+    try:
+        back = decode(bytes(payload))
+    except CodecError:
+        return
+    assert back.nbytes == len(payload) - (10 + int.from_bytes(payload[8:10], "little"))
+    assert math.prod(back.shape) == back.size
