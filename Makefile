@@ -24,11 +24,67 @@ $(VENV)/.run-installed: $(foreach p,pyml pypredict db,$(p)/requirements.txt) $(S
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --require-hashes $(foreach p,pyml pypredict db,-r $(p)/requirements.txt)
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(SOURCES:%=-e ./%)
+	@awk -v t=$$(stat -c %Y $(VENV)/pyvenv.cfg) 'BEGIN { "date +%s" | getline now; printf "%7.1f s  install\n", now - t }' >> $(STEPS)
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.run-installed tests/requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r tests/requirements.txt
 	@touch $@
+
+# $(call step,title,command): run a step of the walk and note its seconds for the table at the end.
+STEPS := .local/steps
+step = @printf '\n\033[1m%s\033[0m\n' '$(1)'; t=$$(date +%s%N); $(2) && \
+  awk -v t=$$t -v now=$$(date +%s%N) 'BEGIN { printf "%7.1f s  $(1)\n", (now - t) / 1e9 }' >> $(STEPS)
+EMBEDDED = $(PYTHON) db/embedded.py
+
+.PHONY: run
+run: begin install  ## train, publish, store, predict, check: the whole walk on this machine
+	@STARTED=$$(date +%s%N) $(BIN)/python db/embedded.py exec -- $(MAKE) --no-print-directory walk
+
+.PHONY: begin
+begin:
+	@mkdir -p .local && : > $(STEPS)
+
+.PHONY: walk
+walk:
+	@awk -v t=$$STARTED -v now=$$(date +%s%N) 'BEGIN { printf "%7.1f s  start the database\n", (now - t) / 1e9 }' >> $(STEPS)
+	$(call step,bring the schema up to date,PGUSER=ml_owner $(BIN)/pypredict migrate --passfile .local/postgres/pgpass)
+	$(call step,train and publish,$(BIN)/pyml train $(EXPERIMENT))
+	$(call step,store the held-out set,$(BIN)/pypredict load models/current/*.json)
+	$(call step,predict what is pending,$(BIN)/pypredict run --until-empty)
+	$(call step,compare SQL with the manifest,$(BIN)/pypredict report)
+	@printf '\n\033[1mHow long it took\033[0m\n'; cat $(STEPS)
+	@printf '\n\033[1mWhere to look next\033[0m\n'
+	@echo "  make db               starts this database and prints how psql and pgAdmin reach it; make db-stop ends it"
+	@echo "  $(BIN)/wandb leet .local/wandb/wandb    the training's curves in the terminal, no account needed"
+	@echo "  ls models/bundles/*   the model with its manifest, held-out set and predictions.csv"
+	@echo "  make up               the same as a stack of containers, with pgAdmin"
+
+.PHONY: db
+db: install  ## start the embedded database, keep it up, print how to reach it
+	@$(BIN)/python db/embedded.py start
+
+.PHONY: db-stop
+db-stop:  ## stop it
+	@$(EMBEDDED) stop
+
+PACKAGES := bundle/src pyml/src pypredict/src
+.PHONY: test
+test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on the embedded database
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy $(PACKAGES) db/embedded.py
+	$(BIN)/pytest $(PYTEST)
+
+.PHONY: test-db
+test-db: $(VENV)/.test-installed  ## the db tests alone; POSTGRES_BIN=DIR takes another server's binaries
+	POSTGRES_BIN=$(POSTGRES_BIN) $(BIN)/pytest tests/db --ignore tests/db/test_embedded.py $(PYTEST)
+
+.PHONY: clean
+clean:  ## back to the clone: removes the environment, the database, models and records
+	@if [ -d .local/postgres ]; then $(EMBEDDED) destroy; fi
+	rm -rf $(VENV) .local models .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: lock
 lock: $(VENV)/.test-installed  ## resolve the requirements anew and write every hash

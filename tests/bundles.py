@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.manifest import ArrayPreprocessing, GitState, InputSpec, Manifest, Metrics, TrackedRun
+from bundle.manifest import GitState, InputSpec, Manifest, Metrics, TrackedRun
+from bundle.preprocessing import ArrayPreprocessing
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.verify import Bundle, open_bundle
 

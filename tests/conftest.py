@@ -1,6 +1,7 @@
 """Shared fixtures: a real PostgreSQL server for the run, a fresh migrated database for each test.
 
-TEST_DATABASE_URL, when set, names a server to use (its user must be a superuser); otherwise an embedded one is started.
+TEST_DATABASE_URL, when set, names a server to use (its user must be a superuser); otherwise an embedded one is started,
+from the binaries in POSTGRES_BIN when that is set.
 """
 
 import os
@@ -69,7 +70,12 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     state = tmp_path_factory.mktemp("server") / "state"
-    server = embedded.start(state, settings={"fsync": "off", "full_page_writes": "off", "max_connections": "100"})
+    binaries = os.environ.get("POSTGRES_BIN")
+    server = embedded.start(
+        state,
+        bin=Path(binaries) if binaries else None,
+        settings={"fsync": "off", "full_page_writes": "off", "max_connections": "100"},
+    )
     try:
         yield server.url()
     finally:

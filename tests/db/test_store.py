@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from bundles import CLASSES, fake_predict, publish_bundle
 
 from pypredict import store
+from pypredict.chunk import Chunk, cut
 from pypredict.codec import encode
-from pypredict.source import Chunk, cut, read_holdout
+from pypredict.source import read_holdout
 from pypredict.store import Batch, Inputs, LeaseLostError, StoreError
 
 LEASE = 60

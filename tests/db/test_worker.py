@@ -1,6 +1,8 @@
 """The worker on a real server, with a model that is a function: what it does when all goes well, and when not."""
 
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ from bundles import CLASSES, fake_predict, publish_bundle
 from bundle import BundleError
 from bundle.verify import Bundle
 from pypredict import store
-from pypredict.listen import Stop
+from pypredict.chunk import cut
+from pypredict.listen import Stop, somebody_listens
 from pypredict.predictor import Models
-from pypredict.source import cut, read_holdout
+from pypredict.source import read_holdout
 from pypredict.worker import Worker
 
 
@@ -44,6 +47,18 @@ def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
             source="a test",
         ):
             store.load_chunk(connection, chunk)
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    """Return as soon as it is true; fail the test when it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def listens(engine: sa.Engine) -> bool:
+    with engine.begin() as connection:
+        return somebody_listens(connection)
 
 
 @pytest.fixture
@@ -184,8 +199,7 @@ def test_a_lease_is_renewed_while_the_model_computes(engine: sa.Engine, tmp_path
 
     def slow(arrays: np.ndarray) -> np.ndarray:
         before = scalar(engine, "SELECT lease_until FROM ml.batch")
-        while scalar(engine, "SELECT lease_until FROM ml.batch") == before:
-            pass
+        until(lambda: scalar(engine, "SELECT lease_until FROM ml.batch") != before)
         renewed.set()
         return fake_predict(arrays)
 
@@ -245,11 +259,7 @@ def test_a_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path: Pat
     thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
     thread.start()
     try:
-        listening = (
-            "SELECT count(*) FROM pg_stat_activity WHERE query = 'LISTEN ml_chunk' AND datname = current_database()"
-        )
-        while not scalar(engine, listening):
-            pass
+        until(lambda: listens(engine))
         load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
         assert woken.wait(20)
     finally:

@@ -4,39 +4,20 @@
 when both carry the same one.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
 from bundle import BundleError
+from bundle.preprocessing import Preprocessing
+from bundle.record import Name, Record, Sha256, explain, sha256_of_json
 
 MAX_MANIFEST_BYTES = 16 * 2**20
-MODEL_FILE, MANIFEST_FILE, HOLDOUT_FILE, PREDICTIONS_FILE = (
-    "model.h5",
-    "manifest.json",
-    "holdout.npz",
-    "predictions.csv",
-)
+MODEL_FILE, MANIFEST_FILE, HOLDOUT_FILE = "model.h5", "manifest.json", "holdout.npz"
+PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only where inputs are texts
 
-# A name becomes part of a path: no separators, no leading dot.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Dtype = Literal["uint8", "int32", "float32"]
-
-
-class Record(BaseModel):
-    """Base of everything in the manifest: immutable, and a key that nobody knows is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ArrayPreprocessing(Record):
-    """Arrays are stored and given to the model as they are."""
-
-    kind: Literal["array"] = "array"
 
 
 class InputSpec(Record):
@@ -91,7 +72,7 @@ class Manifest(Record):
     task: Literal["classification"] = "classification"
     input: InputSpec
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    preprocessing: ArrayPreprocessing
+    preprocessing: Preprocessing
     experiment: dict[str, JsonValue]
     data_sha256: Sha256
     metrics: Metrics
@@ -104,18 +85,12 @@ class Manifest(Record):
     versions: dict[str, str]
     tracked_run: TrackedRun
     created_at: AwareDatetime
-    files: dict[str, FileEntry] = {}
+    files: dict[str, FileEntry] = Field(default_factory=dict)
 
     @property
     def prep_sha256(self) -> str:
         """Hash of what one input has to look like: preprocessing, dtype and shape."""
         return sha256_of_json({"preprocessing": self.preprocessing.model_dump(), "input": self.input.model_dump()})
-
-
-def sha256_of_json(value: object) -> str:
-    """Hash a JSON value independently of key order and white space."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -135,11 +110,3 @@ def read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         raise BundleError(f"{path} is not a valid manifest: {explain(error)}") from error
     return manifest
-
-
-def explain(error: ValidationError) -> str:
-    """Say in one sentence where a document is wrong: the first problem, and how many more there are."""
-    first, *rest = error.errors(include_url=False)
-    place = ".".join(str(part) for part in first["loc"]) or "the document"
-    more = f" (and {len(rest)} more)" if rest else ""
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"

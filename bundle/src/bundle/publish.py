@@ -18,7 +18,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from bundle import BundleError
-from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest, Name, Record, Sha256, explain
+from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
+from bundle.record import Name, Record, Sha256, explain
 
 STAGING_PREFIX = ".tmp-"
 

@@ -22,8 +22,11 @@ from pypredict.config import Settings
 
 if TYPE_CHECKING:
     from pypredict.listen import Stop
+    from pypredict.worker import Worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+models_app = typer.Typer(no_args_is_help=True, help="Which model serves: list, promote, retire, roll back.")
+app.add_typer(models_app, name="models")
 log = logging.getLogger("pypredict")
 
 ModelsOption = Annotated[Path | None, typer.Option(help="The models volume.")]
@@ -63,47 +66,151 @@ def migrate(
     log.info("schema ml is at revision %s (before: %s)", schema.REVISION, before)
 
 
-@app.command(epilog="Example: pypredict load models/bundles/digits_cnn-0123456789ab")
+@app.command(epilog="Example: pypredict load photographs/ --dataset animals")
 def load(
-    source: Annotated[list[Path], typer.Argument(help="A bundle, or a pointer models/current/DATASET.json.")],
+    source: Annotated[
+        list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv.")
+    ],
+    dataset: Annotated[str | None, typer.Option(help="Data set the inputs belong to (not for a bundle).")] = None,
+    text_column: Annotated[str, typer.Option(help="CSV: the column with the texts.")] = "text",
+    label_column: Annotated[str | None, typer.Option(help="CSV: the column with the labels, if any.")] = None,
+    models: ModelsOption = None,
 ) -> None:
     """Store inputs in the database as BYTEA; the same content twice is stored once."""
-    from bundle.verify import open_bundle, open_current
-    from pypredict.source import read_holdout
-    from pypredict.store import load_chunk
+    from pypredict.intake import bundle_at, load_chunks, preparation
+    from pypredict.source import TextColumns, read_holdout, read_source
 
-    with _database(Settings()) as engine:
+    settings = Settings()
+    with _database(settings) as engine:
         for path in source:
-            bundle = open_current(path.parent.parent, path) if path.suffix == ".json" else open_bundle(path)
-            loaded = known = 0
-            for chunk in read_holdout(bundle):
-                with engine.begin() as connection:
-                    _, new = load_chunk(connection, chunk)
-                loaded, known = loaded + new * len(chunk.arrays), known + (not new) * len(chunk.arrays)
-            log.info("%s: %d inputs loaded, %d were there already", bundle.manifest.bundle_id, loaded, known)
+            bundle = bundle_at(path)
+            if bundle is not None:
+                load_chunks(engine, bundle.manifest.bundle_id, read_holdout(bundle), bundle.manifest.metrics.n)
+                continue
+            if dataset is None:
+                raise PypredictError(f"{path} is no bundle, so its data set must be named: --dataset NAME")
+            how = preparation(engine, models or settings.models, dataset)
+            load_chunks(engine, str(path), read_source(path, how, TextColumns(text_column, label_column)), None)
 
 
 @app.command(epilog="Example: pypredict run --until-empty")
 def run(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to predict.")] = False,
     models: ModelsOption = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Answer Prometheus on this port.")] = None,
+    metrics_address: Annotated[str, typer.Option(help="The address that port is bound to.")] = "127.0.0.1",
 ) -> None:
     """Predict every pending input with the published model, as a daemon or until nothing is left."""
     from pypredict.listen import Stop
-    from pypredict.predictor import Models
-    from pypredict.worker import Worker
+    from pypredict.status import serve_metrics
 
     settings = Settings()
-    directory = models or settings.models
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop_once(stop))
     with _database(settings) as engine:
-        name = f"{socket.gethostname()}-{os.getpid()}"
-        patience = (settings.lease_seconds, settings.poll_seconds)
-        worker = Worker(engine, directory, Models(directory), name, *patience, settings.health_file, stop)
+        worker = _worker(engine, settings, models, stop)
+        if metrics_port is not None:
+            serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
         predicted = worker.run(until_empty=until_empty)
     log.info("%d inputs predicted%s", predicted, "" if predicted or stop.is_set() else "; nothing was pending")
+
+
+@app.command(epilog="Example: pypredict predict cat.jpg dog.jpg --dataset animals")
+def predict(
+    item: Annotated[list[str], typer.Argument(metavar="IMAGE|TEXT...", help="Image or .npy files, or texts.")],
+    dataset: Annotated[str, typer.Option(help="Data set whose model shall predict.")],
+    models: ModelsOption = None,
+    timeout_seconds: Annotated[float, typer.Option(help="How long a running daemon is waited for.")] = 30,
+) -> None:
+    """Store single inputs and print class and confidence; the running daemon predicts, or else this process."""
+    from pypredict.listen import Stop
+    from pypredict.report import answers_table
+    from pypredict.single import predict_items
+
+    settings = Settings()
+    with _database(settings) as engine:
+        worker = _worker(engine, settings, models, Stop())
+        answers = predict_items(worker, dataset, item, timeout_seconds)
+    Console().print(answers_table(answers))
+    if any(answer.predicted is None for answer in answers):
+        raise PypredictError("not every input could be predicted; the table says why")
+
+
+@app.command(epilog="Example: pypredict status")
+def status() -> None:
+    """Show the queue: what waits, for how long, and how fast it shrinks."""
+    from pypredict.status import MEANING, read_status
+
+    with _database(Settings()) as engine, engine.begin() as connection:
+        now = read_status(connection)
+    for name, meaning in MEANING.items():
+        Console().print(f"{getattr(now, name):>12,.6g}  {meaning}", highlight=False)
+
+
+@app.command(epilog="Example: pypredict export predictions.csv --dataset digits")
+def export(
+    path: Annotated[Path, typer.Argument(help="The file to write: .csv or .parquet.")],
+    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+) -> None:
+    """Write predictions with their labels to a file, streamed."""
+    from pypredict.export import export as write
+
+    with _database(Settings()) as engine, engine.begin() as connection:
+        write(connection, path, dataset)
+    log.info("%s: %d bytes", path, path.stat().st_size)
+
+
+@app.command(epilog="Example: pypredict health")
+def health() -> None:
+    """Exit 0 while the daemon's loop turns: looks at the age of PYPREDICT_HEALTH_FILE and at nothing else."""
+    from pypredict.health import check_health
+
+    check_health(Settings().health_file)
+
+
+@models_app.command("list", epilog="Example: pypredict models list")
+def list_models() -> None:
+    """List every model that was ever registered, and which one serves."""
+    from pypredict.registry import list_models as read
+    from pypredict.report import models_table
+
+    with _database(Settings()) as engine, engine.begin() as connection:
+        Console().print(models_table(read(connection)))
+
+
+@models_app.command("promote", epilog="Example: pypredict models promote 3 --rescore")
+def promote(
+    model_id: int,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Also predict the older inputs of the data set.")] = False,
+) -> None:
+    """Let a model serve its data set; the one before it is retired."""
+    from pypredict import registry, store
+
+    with _database(Settings()) as engine, engine.begin() as connection:
+        dataset = registry.promote(connection, model_id)
+        planned = store.rescore(connection, dataset) if rescore else 0
+    log.info("model %d serves %s%s", model_id, dataset, f"; {planned} older batches planned" if rescore else "")
+
+
+@models_app.command("retire", epilog="Example: pypredict models retire 3")
+def retire(model_id: int) -> None:
+    """Let a model serve no longer; its predictions stay."""
+    from pypredict import registry
+
+    with _database(Settings()) as engine, engine.begin() as connection:
+        dataset = registry.retire(connection, model_id)
+    log.info("model %d is retired; no model serves %s", model_id, dataset)
+
+
+@models_app.command("rollback", epilog="Example: pypredict models rollback digits")
+def rollback(dataset: str) -> None:
+    """Let the model before the present one serve a data set again."""
+    from pypredict import registry
+
+    with _database(Settings()) as engine, engine.begin() as connection:
+        model_id = registry.roll_back(connection, dataset)
+    log.info("model %d serves %s again", model_id, dataset)
 
 
 @app.command(epilog="Example: pypredict report")
@@ -139,6 +246,16 @@ def ping() -> None:
     with _database(Settings()) as engine:
         trip = round_trip(engine)
     Console().print(f"PostgreSQL {trip.server_version}: round trip in {trip.milliseconds:.1f} ms\n{trip.line}")
+
+
+def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
+    from pypredict.predictor import Models
+    from pypredict.worker import Worker
+
+    directory = models or settings.models
+    patience = (settings.lease_seconds, settings.poll_seconds)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    return Worker(engine, directory, Models(directory), name, *patience, settings.health_file, stop)
 
 
 @contextmanager

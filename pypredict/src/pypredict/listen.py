@@ -14,6 +14,7 @@ import sqlalchemy as sa
 log = logging.getLogger(__name__)
 
 CHANNEL = "ml_chunk"  # db/views.sql: the trigger on ml.chunk
+PRESENCE = 7_316_003  # advisory lock, shared by every daemon as long as it listens
 OUTAGE = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError)
 
 
@@ -39,6 +40,12 @@ class Stop:
         return self._read
 
 
+def somebody_listens(connection: sa.Connection) -> bool:
+    """Tell whether a daemon is there to predict what is loaded now."""
+    free = sa.text("SELECT pg_try_advisory_xact_lock(:presence)")
+    return not connection.execute(free, {"presence": PRESENCE}).scalar_one()
+
+
 class Listener:
     """One connection that LISTENs, opened when needed and again after a fault."""
 
@@ -56,7 +63,7 @@ class Listener:
                 pooled.detach()
                 assert isinstance(connection, psycopg2.extensions.connection)  # noqa: S101 - for the type checker
                 connection.autocommit = True
-                connection.cursor().execute(f"LISTEN {CHANNEL}")
+                connection.cursor().execute(f"LISTEN {CHANNEL}; SELECT pg_advisory_lock_shared({PRESENCE})")
                 self._connection = connection
 
     def wait(self, seconds: float) -> None:

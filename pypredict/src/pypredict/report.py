@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from pypredict.registry import Model
+from pypredict.single import Answer
 
 PROGRESS = sa.text("SELECT * FROM ml.progress")
 ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE held_out ORDER BY model_id")
@@ -88,6 +92,18 @@ def show(connection: sa.Connection, console: Console) -> None:
         console.print(_table("Inputs that could not be predicted", errors, "reason", "inputs"))
 
 
+def models_table(models: Sequence[Model]) -> Table:
+    """Lay out the registered models."""
+    rows = [(m.model_id, m.dataset, m.name, m.state, repr(m.accuracy), m.bundle_id) for m in models]
+    return _table("Models", rows, "model", "data set", "experiment", "state", "test accuracy", "bundle")
+
+
+def answers_table(answers: Sequence[Answer]) -> Table:
+    """Lay out what was asked and what the model says."""
+    rows = [(a.item, a.predicted or a.reason, "" if a.score is None else f"{a.score:.4f}", a.model) for a in answers]
+    return _table("Predictions", rows, "input", "class", "confidence", "model")
+
+
 def _confusion(connection: sa.Connection, model_id: int, name: str) -> Table:
     classes = connection.execute(CLASSES, {"model_id": model_id}).scalar_one()
     counts = {(row.label, row.predicted): row.n for row in connection.execute(CONFUSION, {"model_id": model_id})}
@@ -96,10 +112,10 @@ def _confusion(connection: sa.Connection, model_id: int, name: str) -> Table:
 
 
 def _table(title: str, rows: Sequence[tuple[object, ...]], *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, column in enumerate(columns):
         numeric = all(isinstance(row[number], int) or row[number] == "·" for row in rows)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table

@@ -1,24 +1,34 @@
-"""Where inputs come from: arrays with labels, prepared as the model's manifest says, cut into chunks.
+"""Where inputs come from: a bundle's held-out set, array files, images, texts; prepared as the model's manifest says.
 
-A chunk's content hash is over the prepared arrays, labels and classes, so the same content is the same chunk whatever
-file it came from.
+Everything is read in chunks, so a source may be larger than memory (an .npz or .npy is read whole).
 """
 
-import hashlib
-import json
-from collections.abc import Iterator
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.manifest import HOLDOUT_FILE
+from bundle.files import IMAGE_SUFFIXES, list_images, read_texts
+from bundle.manifest import HOLDOUT_FILE, VOCABULARY_FILE, Manifest
+from bundle.preprocessing import (
+    ImagePreprocessing,
+    PreprocessingError,
+    TextPreprocessing,
+    prepare_image,
+    prepare_text,
+    read_vocabulary,
+    token_numbers,
+)
 from bundle.verify import Bundle
 from pypredict import PypredictError
+from pypredict.chunk import Chunk, cut, inputs_per_chunk
 from pypredict.codec import Array
 
-CHUNK_INPUTS = 1_000
-CHUNK_BYTES = 32 * 2**20
+log = logging.getLogger(__name__)
 
 
 class SourceError(PypredictError):
@@ -26,29 +36,19 @@ class SourceError(PypredictError):
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Inputs that are loaded in one transaction and predicted as one batch.
+class Preparation:
+    """How inputs of a data set are prepared: its model's manifest, and the words of its vocabulary (texts only)."""
 
-    arrays: (n, ...) raw; labels: (n,) int32 numbers into classes, or None when unlabelled (classes is None, too).
-    """
+    manifest: Manifest
+    words: Sequence[str] = ()
 
-    dataset: str
-    prep_sha256: str
-    chunk_no: int
-    arrays: Array
-    labels: npt.NDArray[np.int32] | None
-    classes: tuple[str, ...] | None
-    source: str
 
-    @property
-    def content_sha256(self) -> bytes:
-        """Hash of what is stored: dtype, shape, classes, elements, labels."""
-        head = [self.arrays.dtype.str, self.arrays.shape, self.classes]
-        digest = hashlib.sha256(json.dumps(head).encode())
-        digest.update(np.ascontiguousarray(self.arrays).data)
-        if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels, "<i4").data)
-        return digest.digest()
+@dataclass(frozen=True)
+class TextColumns:
+    """The columns of a CSV file of texts; without a label column the texts are unlabelled."""
+
+    text: str = "text"
+    label: str | None = None
 
 
 def read_holdout(bundle: Bundle) -> Iterator[Chunk]:
@@ -78,18 +78,130 @@ def read_holdout(bundle: Bundle) -> Iterator[Chunk]:
     )
 
 
-def cut(
-    arrays: Array,
-    labels: npt.NDArray[np.int32] | None,
-    *,
+def read_words(bundle: Bundle) -> list[str]:
+    """Read a bundle's vocabulary by token number; empty when it takes no texts. Raises BundleError."""
+    preprocessing = bundle.manifest.preprocessing
+    if not isinstance(preprocessing, TextPreprocessing):
+        return []
+    return read_vocabulary(bundle.path / VOCABULARY_FILE, preprocessing)
+
+
+def read_source(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Chunk]:
+    """Read a file or folder as the chunks of how's data set. Raises SourceError or a BundleError naming the place."""
+    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
+        return _read_images(path, how)
+    if not path.is_file():
+        raise SourceError(f"{path} does not exist; give a bundle, a folder, an image, .npy, .npz or .csv file")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return _read_csv(path, how, columns)
+    if suffix in (".npy", ".npz"):
+        return _read_arrays(path, how)
+    raise SourceError(f"{path} is of no kind that can be read; give a bundle, a folder, an image, .npy, .npz or .csv")
+
+
+def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
+    """Prepare texts as (n, length) int32. Raises SourceError when the data set's model takes something else."""
+    preprocessing = how.manifest.preprocessing
+    if not isinstance(preprocessing, TextPreprocessing):
+        raise SourceError(f"data set {how.manifest.dataset} takes no texts: its model wants {how.manifest.input}")
+    numbers = token_numbers(how.words)
+    return np.stack([prepare_text(text, preprocessing, numbers) for text in texts])
+
+
+def _read_arrays(path: Path, how: Preparation) -> Iterator[Chunk]:
+    """Read x and, when there, y (numbers into the model's classes, or class names) from .npz; x alone from .npy."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays, labels = (loaded["x"], loaded.get("y")) if path.suffix.lower() == ".npz" else (loaded, None)
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(f"{path} is not an array file with plain numbers, x in an .npz ({error})") from error
+    wanted = how.manifest.input
+    if arrays.dtype.newbyteorder("=") != wanted.dtype or arrays.shape[1:] != wanted.shape or not len(arrays):
+        raise SourceError(
+            f"{path} holds {arrays.dtype} {arrays.shape}; data set {how.manifest.dataset} takes {wanted.dtype} "
+            f"of shape (n, {', '.join(map(str, wanted.shape))}); cast or reshape it"
+        )
+    classes, numbers = None, None
+    if labels is not None:
+        classes, numbers = _number_labels(path, labels, how.manifest.classes)
+        if len(numbers) != len(arrays):
+            raise SourceError(f"{path} holds {len(arrays)} arrays and {len(numbers)} labels; one label each is needed")
+    yield from cut(arrays, numbers, classes=classes, source=str(path), **_identity(how))
+
+
+def _number_labels(
+    path: Path, labels: npt.NDArray[np.generic], classes: tuple[str, ...]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+    if labels.dtype.kind in "iu" and labels.ndim == 1:
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise SourceError(
+                f"{path} holds labels up to {labels.max()}; the model's {len(classes)} classes count from 0"
+            )
+        return classes, labels.astype(np.int32)
+    if labels.dtype.kind == "U" and labels.ndim == 1:
+        names, numbers = np.unique(labels, return_inverse=True)
+        return tuple(map(str, names)), numbers.astype(np.int32)
+    raise SourceError(f"{path} holds y {labels.dtype} {labels.shape}; class numbers or class names, (n,), are needed")
+
+
+def _read_images(path: Path, how: Preparation) -> Iterator[Chunk]:
+    preprocessing = how.manifest.preprocessing
+    if not isinstance(preprocessing, ImagePreprocessing):
+        raise SourceError(f"data set {how.manifest.dataset} takes no images: its model wants {how.manifest.input}")
+    images = list_images(path) if path.is_dir() else [(path, None)]
+    classes = tuple(sorted({label for _, label in images if label is not None})) or None
+    step = inputs_per_chunk(int(np.prod(preprocessing.shape)))
+    skipped = 0
+    prepared: list[tuple[Array, str | None]] = []
+    chunk_no = 0
+    for file, label in images:
+        try:
+            prepared.append((prepare_image(file, preprocessing), label))
+        except PreprocessingError as error:
+            skipped += 1
+            log.warning("skipped: %s", error)
+        if len(prepared) == step:
+            yield _chunk(prepared, classes, chunk_no, str(path), how)
+            prepared, chunk_no = [], chunk_no + 1
+    if prepared:
+        yield _chunk(prepared, classes, chunk_no, str(path), how)
+    elif not chunk_no:
+        raise SourceError(f"{path}: none of {len(images)} images could be read; nothing was loaded")
+    if skipped:
+        log.warning("%s: %d of %d images were skipped", path, skipped, len(images))
+
+
+def _read_csv(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Chunk]:
+    classes = None
+    if columns.label is not None:  # a first pass over the labels alone: every chunk needs the whole list
+        classes = tuple(sorted({row.label for row in read_texts(path, columns.text, columns.label) if row.label}))
+    rows = read_texts(path, columns.text, columns.label)
+    step = inputs_per_chunk(4 * int(np.prod(how.manifest.input.shape)))
+    for chunk_no in itertools.count():
+        part = list(itertools.islice(rows, step))
+        if not part and not chunk_no:
+            raise SourceError(f"{path} holds no text; a header and at least one row are needed")
+        if not part:
+            return
+        arrays = prepare_texts([row.text for row in part], how)
+        prepared = [(array, row.label) for array, row in zip(arrays, part, strict=True)]
+        yield _chunk(prepared, classes, chunk_no, str(path), how)
+
+
+def _chunk(
+    prepared: list[tuple[Array, str | None]],
     classes: tuple[str, ...] | None,
-    dataset: str,
-    prep_sha256: str,
+    chunk_no: int,
     source: str,
-) -> Iterator[Chunk]:
-    """Cut arrays (n, ...) and labels (n,) into chunks of at most 1,000 inputs and 32 MiB."""
-    step = max(1, min(CHUNK_INPUTS, CHUNK_BYTES // max(1, arrays[:1].nbytes)))
-    for chunk_no, start in enumerate(range(0, len(arrays), step)):
-        part = slice(start, start + step)
-        numbers = None if labels is None else labels[part]
-        yield Chunk(dataset, prep_sha256, chunk_no, arrays[part], numbers, classes, source)
+    how: Preparation,
+) -> Chunk:
+    arrays = np.stack([array for array, _ in prepared])
+    labels = None
+    if classes is not None:
+        labels = np.array([classes.index(label) for _, label in prepared if label is not None], np.int32)
+    return Chunk(**_identity(how), chunk_no=chunk_no, arrays=arrays, labels=labels, classes=classes, source=source)
+
+
+def _identity(how: Preparation) -> dict[str, str]:
+    return {"dataset": how.manifest.dataset, "prep_sha256": how.manifest.prep_sha256}

@@ -5,7 +5,7 @@ travel as binary COPY (`copyfmt`).
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from bundle.manifest import Manifest
 from bundle.verify import Bundle
 from pypredict import PypredictError
+from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode
 from pypredict.copyfmt import input_stream, iterate_inputs, parse_inputs, prediction_stream
-from pypredict.source import Chunk
 
 # Only one at a time registers a model of a data set: the one that serves changes hands here.
 LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
@@ -29,6 +30,12 @@ ADD_MODEL = sa.text("""
     VALUES (:sha256, :bundle_id, :dataset, :prep_sha256, :name, :input_dtype, :input_shape, :classes,
             CAST(:metrics AS jsonb), CAST(:manifest AS jsonb), 'serving')
     RETURNING model_id""")
+ADD_VOCABULARY = sa.text(
+    "INSERT INTO ml.vocabulary (prep_sha256, words) VALUES (:prep_sha256, :words) ON CONFLICT DO NOTHING"
+)
+SERVING_MANIFEST = sa.text("""
+    SELECT m.manifest, v.words FROM ml.model m LEFT JOIN ml.vocabulary v USING (prep_sha256)
+    WHERE m.dataset = :dataset AND m.state = 'serving'""")
 ADD_HOLDOUT = sa.text(
     "INSERT INTO ml.holdout (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
 )
@@ -51,6 +58,13 @@ PLAN = sa.text("""
            OR m.state = 'serving'
               AND (c.created_at > m.created_at OR NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)))
     ON CONFLICT DO NOTHING""")
+# The serving model gets what it was never given, however old: one chunk, or all of its data set.
+RESCORE = sa.text("""
+    INSERT INTO ml.batch (model_id, chunk_id)
+    SELECT m.model_id, c.chunk_id
+    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
+    WHERE m.state = 'serving' AND m.dataset = :dataset AND c.chunk_id = coalesce(:chunk_id, c.chunk_id)
+    ON CONFLICT DO NOTHING""")
 WANTED_MODELS = sa.text("""
     SELECT m.model_id, m.bundle_id, encode(m.sha256, 'hex') AS sha256
     FROM ml.model m
@@ -66,6 +80,7 @@ CLAIM = sa.text("""
         run_after = now() + :lease * interval '1 second'
     FROM (SELECT model_id, chunk_id, in_flight FROM ml.batch
           WHERE state <> 'done' AND run_after <= now() AND model_id = ANY(:models)
+            AND chunk_id = coalesce(:chunk_id, chunk_id)
           ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED) open
     JOIN ml.chunk c ON c.chunk_id = open.chunk_id
     WHERE b.model_id = open.model_id AND b.chunk_id = open.chunk_id
@@ -173,6 +188,17 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool
     return int(connection.execute(ADD_MODEL, row).scalar_one()), True
 
 
+def add_vocabulary(connection: sa.Connection, prep_sha256: str, words: Sequence[str]) -> None:
+    """Store the words of a text preprocessing, by token number, once."""
+    connection.execute(ADD_VOCABULARY, {"prep_sha256": bytes.fromhex(prep_sha256), "words": list(words)})
+
+
+def serving_manifest(connection: sa.Connection, dataset: str) -> tuple[Manifest, list[str]] | None:
+    """Read the manifest of the model that serves a data set, and its vocabulary; None when none serves."""
+    row = connection.execute(SERVING_MANIFEST, {"dataset": dataset}).first()
+    return None if row is None else (Manifest.model_validate(row.manifest), row.words or [])
+
+
 def add_holdout(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:
     """Say which chunks are a model's own held-out set."""
     for chunk_id in chunk_ids:
@@ -216,9 +242,17 @@ def wanted_models(connection: sa.Connection) -> list[tuple[int, str, str]]:
     return [(row.model_id, row.bundle_id, row.sha256) for row in connection.execute(WANTED_MODELS)]
 
 
-def claim_batch(connection: sa.Connection, models: list[int], worker: str, lease_seconds: float) -> Batch | None:
-    """Take the oldest open batch of these models; None when there is none. Commit at once."""
-    row = connection.execute(CLAIM, {"models": models, "worker": worker, "lease": lease_seconds}).first()
+def rescore(connection: sa.Connection, dataset: str, chunk_id: int | None = None) -> int:
+    """Plan for the serving model what it was never given, one chunk or all of them; return how many batches."""
+    return connection.execute(RESCORE, {"dataset": dataset, "chunk_id": chunk_id}).rowcount
+
+
+def claim_batch(
+    connection: sa.Connection, models: list[int], worker: str, lease_seconds: float, chunk_id: int | None = None
+) -> Batch | None:
+    """Take the oldest open batch of these models (and of this chunk); None when there is none. Commit at once."""
+    values = {"models": models, "worker": worker, "lease": lease_seconds, "chunk_id": chunk_id}
+    row = connection.execute(CLAIM, values).first()
     if row is None:
         return None
     if row.died_on is not None:  # the last attempt ended with this input alone in flight

@@ -22,7 +22,7 @@ from pypredict.isolate import predict_alone
 from pypredict.lease import Leases
 from pypredict.listen import OUTAGE, Listener, Stop
 from pypredict.predictor import Models, Probabilities
-from pypredict.source import read_holdout
+from pypredict.source import read_holdout, read_words
 from pypredict.store import Batch, Inputs
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,20 @@ class Worker:
                 self._listener.close()
         return self.predicted
 
+    def run_chunk(self, chunk_id: int) -> None:
+        """Predict this one chunk here and now, if nobody else has it. Raises BundleError, PypredictError."""
+        self._register_current(strict=True)
+        with self.engine.begin() as connection:
+            store.plan_batches(connection)
+            self._servable, _ = self.models.servable(store.wanted_models(connection), lazily=True)
+            batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, chunk_id)
+        if batch is not None:
+            with self.engine.begin() as connection:
+                inputs = store.read_inputs(connection, batch)
+            outcome = self._predict(Work(batch, inputs))
+            if outcome is not None:
+                self._write(batch, outcome)
+
     def _fetch(self, until_empty: bool) -> Work | None:
         """Look for new models now and then, plan, claim and read; None when nothing is open."""
         look = time.monotonic() >= self._next_look
@@ -143,7 +157,7 @@ class Worker:
                 with self.engine.begin() as connection:
                     known = store.knows_model(connection, bundle.model_sha256)
                 predict = None if known else self.models.load(bundle)
-                chunks = list(read_holdout(bundle))
+                chunks, words = list(read_holdout(bundle)), read_words(bundle)
             except (BundleError, PypredictError) as error:
                 if strict:
                     raise
@@ -152,6 +166,8 @@ class Worker:
                 with self.engine.begin() as connection:
                     model_id, new = store.register_model(connection, bundle)
                     store.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
+                    if words:
+                        store.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
                 if new:
                     log.info("model %d (%s) now serves %s", model_id, bundle.manifest.bundle_id, path.stem)
                 if predict is not None:

@@ -1,0 +1,66 @@
+"""The unit of work: a closed set of inputs that were prepared alike.
+
+A chunk's content hash is over the prepared arrays, labels and classes, so the same content is the same chunk whatever
+file it came from.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pypredict.codec import Array
+
+CHUNK_INPUTS = 1_000
+CHUNK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Inputs that are loaded in one transaction and predicted as one batch.
+
+    arrays: (n, ...) raw; labels: (n,) int32 numbers into classes, or None when unlabelled (classes is None, too).
+    """
+
+    dataset: str
+    prep_sha256: str
+    chunk_no: int
+    arrays: Array
+    labels: npt.NDArray[np.int32] | None
+    classes: tuple[str, ...] | None
+    source: str
+
+    @property
+    def content_sha256(self) -> bytes:
+        """Hash of what is stored: dtype, shape, classes, elements, labels."""
+        head = [self.arrays.dtype.str, self.arrays.shape, self.classes]
+        digest = hashlib.sha256(json.dumps(head).encode())
+        digest.update(np.ascontiguousarray(self.arrays).data)
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels, "<i4").data)
+        return digest.digest()
+
+
+def inputs_per_chunk(input_bytes: int) -> int:
+    """Tell how many inputs of this size make a chunk: at most 1,000, and 32 MiB."""
+    return max(1, min(CHUNK_INPUTS, CHUNK_BYTES // max(1, input_bytes)))
+
+
+def cut(
+    arrays: Array,
+    labels: npt.NDArray[np.int32] | None,
+    *,
+    classes: tuple[str, ...] | None,
+    dataset: str,
+    prep_sha256: str,
+    source: str,
+) -> Iterator[Chunk]:
+    """Cut arrays (n, ...) and labels (n,) into chunks of at most 1,000 inputs and 32 MiB."""
+    step = inputs_per_chunk(arrays[:1].nbytes)
+    for chunk_no, start in enumerate(range(0, len(arrays), step)):
+        part = slice(start, start + step)
+        numbers = None if labels is None else labels[part]
+        yield Chunk(dataset, prep_sha256, chunk_no, arrays[part], numbers, classes, source)

@@ -1,0 +1,85 @@
+"""Predictions with labels as a CSV or Parquet file, streamed: memory stays flat however many there are."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from psycopg2 import sql
+
+from pypredict import PypredictError
+
+ROWS = """
+    SELECT o.input_id, o.dataset, o.model_id, o.held_out, o.label, o.predicted, o.score, o.predicted_at, c.source,
+           o.chunk_id, o.sample_no
+    FROM ml.outcome o JOIN ml.chunk c USING (chunk_id)
+    WHERE o.dataset = coalesce({dataset}, o.dataset)
+    ORDER BY o.model_id, o.input_id"""
+FETCH_ROWS = 20_000
+
+
+def export_csv(connection: sa.Connection, file: IO[bytes], dataset: str | None) -> None:
+    """Write CSV with a header by the server's own COPY."""
+    cursor: Any = connection.connection.cursor()  # psycopg2's own
+    query = sql.SQL("COPY (" + ROWS + ") TO STDOUT (FORMAT csv, HEADER)").format(dataset=sql.Literal(dataset))
+    cursor.copy_expert(query.as_string(cursor), file)
+
+
+def export_parquet(connection: sa.Connection, file: IO[bytes], dataset: str | None) -> None:
+    """Write Parquet, 20,000 rows a row group, from a server-side cursor. Raises PypredictError without pyarrow."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise PypredictError(
+            "Parquet needs pyarrow: pip install --require-hashes -r pypredict/requirements-parquet.txt, or export CSV"
+        ) from error
+    text, number = pa.string(), pa.int64()
+    schema = pa.schema(
+        [
+            *(("input_id", number), ("dataset", text), ("model_id", number), ("held_out", pa.bool_())),
+            *(("label", text), ("predicted", text), ("score", pa.float32())),
+            *(("predicted_at", pa.timestamp("us", tz="UTC")), ("source", text)),
+            *(("chunk_id", number), ("sample_no", pa.int32())),
+        ]
+    )
+    result = connection.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS).execute(
+        sa.text(ROWS.format(dataset="CAST(:dataset AS text)")), {"dataset": dataset}
+    )
+    with pq.ParquetWriter(file, schema) as writer:
+        for rows in result.mappings().partitions(FETCH_ROWS):
+            writer.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema))
+
+
+FORMATS: dict[str, Callable[[sa.Connection, IO[bytes], str | None], None]] = {
+    ".csv": export_csv,
+    ".parquet": export_parquet,
+}
+
+
+def export(connection: sa.Connection, path: Path, dataset: str | None) -> None:
+    """Write path (.csv or .parquet) whole or not at all. Raises PypredictError."""
+    if path.suffix not in FORMATS:
+        raise PypredictError(f"{path} ends in {path.suffix or 'nothing'}; a file ending in .csv or .parquet is needed")
+    with _whole(path) as file:
+        FORMATS[path.suffix](connection, file, dataset)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """Write aside, fsync, rename."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".export-", dir=path.parent)
+    except OSError as error:
+        raise PypredictError(f"{path.parent} cannot be written ({error.strerror}); choose another place") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""What the repository itself must never hold, and what keeps it out."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+
+SCAN = (
+    str(Path(sys.executable).parent / "detect-secrets-hook"),
+    "--exclude-files",
+    r"(requirements|constraints)\.txt$",
+)
+
+
+def git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True, check=False)
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    files = [name for name in git("ls-files") if (REPO / name).is_file()]
+    assert len(files) > 20, "the tests of the repository need a git checkout"
+    return files
+
+
+def scan(*files: str, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SCAN, *files], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_no_tracked_file_holds_a_secret(tracked: list[str]) -> None:
+    done = scan(*tracked)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("line", ["WANDB_API_KEY={hex}", "password = '{hex}'", "-----BEGIN RSA PRIVATE {key}-----"])
+def test_the_scan_finds_a_secret_that_is_there(tmp_path: Path, line: str) -> None:
+    (tmp_path / "leak.env").write_text(line.format(hex=os.urandom(20).hex(), key="KEY") + "\n")
+    assert scan("leak.env", cwd=tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".env", ".env.local", "secrets/wandb_token", "models/bundles/x/model.h5", "data/mnist.npz", "a/model.keras"),
+        *("x.npy", ".local/postgres/pgpass", "wandb/run/x.wandb", "some.pgpass", ".netrc", "key.pem", ".venv/pip"),
+    ],
+)
+def test_git_ignores_secrets_models_and_data(name: str) -> None:
+    assert git("check-ignore", "--no-index", name) == [name]
+
+
+def test_git_keeps_the_example_environment() -> None:
+    assert git("check-ignore", "--no-index", ".env.example") == []
+
+
+def test_the_docker_context_is_an_allow_list() -> None:
+    lines = [line for line in (REPO / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert lines[0] == "*"
+    allowed = [line[1:] for line in lines if line.startswith("!")]
+    assert not [name for name in allowed if re.match(r"\.|models|data|secrets|tests", name)]
+
+
+def test_scripts_have_the_run_bit(tracked: list[str]) -> None:
+    scripts = [name for name in tracked if (REPO / name).read_bytes()[:2] == b"#!"]
+    assert scripts
+    assert [name for name in scripts if not os.access(REPO / name, os.X_OK)] == []
+
+
+def test_every_requirement_has_a_hash_and_no_file_names_an_index(tracked: list[str]) -> None:
+    locks = [name for name in tracked if name.endswith("requirements.txt")]
+    assert len(locks) >= 4
+    for name in locks:
+        text = (REPO / name).read_text()
+        assert not re.search(r"--(extra-)?index-url|--trusted-host|https?://", text), name
+        requirements = re.findall(r"^[A-Za-z0-9].*", text.replace("\\\n", " "), re.MULTILINE)
+        assert requirements, name
+        assert [line[:60] for line in requirements if "--hash=sha256:" not in line] == [], name
+
+
+def test_locked_versions_agree_between_the_parts(tracked: list[str]) -> None:
+    versions: dict[str, set[str]] = {}
+    for name in (name for name in tracked if name.endswith("requirements.txt")):
+        for package, version, marker in re.findall(
+            r"^([A-Za-z0-9_.-]+)==(\S+)(?: ; (.*?))? \\$", (REPO / name).read_text(), re.MULTILINE
+        ):
+            versions.setdefault(f"{package} ; {marker}", set()).add(version)
+    assert {package: found for package, found in versions.items() if len(found) > 1} == {}
+
+
+def test_no_large_file_is_tracked(tracked: list[str]) -> None:
+    assert [name for name in tracked if (REPO / name).stat().st_size > 1_500_000] == []
