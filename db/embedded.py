@@ -346,8 +346,8 @@ def _start(data: Path, bin: Path, password: str, settings: Mapping[str, str]) ->
     _, port = _last_start(data)
     for _ in range(3):
         port = _free_port(port)
-        ours = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": ""}
-        options = shlex.join(f"--{name}={value}" for name, value in {**settings, **ours}.items())
+        ours = {"listen_addresses": HOST, **settings, "port": str(port), "unix_socket_directories": ""}
+        options = shlex.join(f"--{name}={value}" for name, value in ours.items())
         wait = ("-w", "-t", str(WAIT_SECONDS))
         done = _call(data.parent, run / "pg_ctl", "start", "-D", data, "-l", server_log, "-o", options, *wait)
         if done.returncode == 0:

@@ -18,6 +18,12 @@ END $$;
 GRANT ml_loader, ml_predictor TO pypredict;
 GRANT ml_reader TO reader;
 ALTER ROLE pypredict SET search_path = ml;
+-- A worker that is cut off or frozen while it commits must not hold its batch's row for hours.
+ALTER ROLE pypredict SET idle_in_transaction_session_timeout = '60s';
+ALTER ROLE pypredict SET tcp_keepalives_idle = 30;
+ALTER ROLE pypredict SET tcp_keepalives_interval = 10;
+ALTER ROLE pypredict SET tcp_keepalives_count = 3;
+ALTER ROLE pypredict SET tcp_user_timeout = '60s';
 ALTER ROLE reader SET search_path = ml;
 ALTER ROLE reader SET default_transaction_read_only = on;  -- beside the missing rights, a clearer error
 ALTER ROLE reader SET statement_timeout = '60s';

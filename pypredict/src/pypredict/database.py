@@ -16,8 +16,12 @@ from pypredict import PypredictError, schema
 
 log = logging.getLogger(__name__)
 
-# A dead peer is noticed within about a minute: 30 s idle, then 3 probes 10 s apart.
-KEEPALIVE: dict[str, Any] = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# A dead peer is noticed within a minute: after 30 s idle 3 probes 10 s apart, or data unacknowledged for as long.
+# roles.sql sets the same for the server's end.
+KEEPALIVE: dict[str, Any] = {
+    **{"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
+    "tcp_user_timeout": 60_000,  # ms
+}
 FINAL_ERRORS = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
 
 

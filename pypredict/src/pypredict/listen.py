@@ -55,7 +55,7 @@ class Listener:
         self._connection: psycopg2.extensions.connection | None = None
 
     def open(self) -> None:
-        """Start listening; call before looking for work, so that nothing falls between."""
+        """Start listening, as a daemon does; call before looking for work, so that nothing falls between."""
         if self._connection is None:
             with contextlib.suppress(*OUTAGE):
                 pooled = self._engine.raw_connection()

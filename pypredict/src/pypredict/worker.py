@@ -6,6 +6,7 @@ computes, one thread reads the next chunk and another writes the last one.
 """
 
 import logging
+import math
 import random
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,7 +57,7 @@ class Worker:
         """Nothing is known yet."""
         self._proposals: dict[Path, bytes] = {}
         self._servable: list[int] = []
-        self._next_look = 0.0
+        self._next_look = -math.inf
         self._outages = 0
         self._leases = Leases(self.engine, self.lease_seconds)
         self._listener = Listener(self.engine, self.stop)
@@ -117,7 +118,8 @@ class Worker:
     def _fetch(self, until_empty: bool) -> Work | None:
         """Look for new models now and then, plan, claim and read; None when nothing is open."""
         look = time.monotonic() >= self._next_look
-        self._listener.open()
+        if not until_empty:
+            self._listener.open()
         if look:
             self._next_look = time.monotonic() + self.poll_seconds
             self._register_current(strict=until_empty)

@@ -1,0 +1,135 @@
+"""A worker process with a model that is a function, for tests that kill it: a real process, a real connection.
+
+    fake_worker.py URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME] [--clock-offset S] [--daemon]
+
+At --point it prints the point's name and waits for a line on stdin: claimed, read, predicting, fenced, committed.
+--seconds makes each prediction take that long. An input that starts with 250 kills the process, one with 251 raises.
+--mutant breaks the code on purpose: `no-fence` forgets the attempt, `apart` commits predictions before `done`.
+"""
+
+import argparse
+import io
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from bundles import fake_predict
+
+from pypredict import database, store, worker
+from pypredict.copyfmt import prediction_stream
+from pypredict.listen import Stop
+from pypredict.predictor import Models
+
+KILLER, RAISER = 250, 251
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("models", type=Path)
+    parser.add_argument("--point", default="")
+    parser.add_argument("--seconds", type=float, default=0)
+    parser.add_argument("--lease", type=float, default=1)
+    parser.add_argument("--mutant", default="")
+    parser.add_argument("--clock-offset", type=float, default=0)
+    parser.add_argument("--daemon", action="store_true")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    worker.BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 1)  # type: ignore[assignment]
+    if options.clock_offset:
+        _shift_clock(options.clock_offset)
+
+    def pause(point: str) -> None:
+        if point == options.point:
+            options.point = ""
+            print(point, flush=True)
+            sys.stdin.readline()
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        pause("predicting")
+        time.sleep(options.seconds)  # the work that a model would do
+        first = arrays.reshape(len(arrays), -1)[:, 0]
+        if (first == KILLER).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (first == RAISER).any():
+            raise RuntimeError("this input raises")
+        return fake_predict(arrays)
+
+    _pause_in_store(pause)
+    if options.mutant:
+        MUTANTS[options.mutant](pause)
+    database.KEEPALIVE |= {
+        "keepalives_idle": 1,
+        "keepalives_interval": 1,
+        "keepalives_count": 2,
+        "tcp_user_timeout": 2000,
+    }
+    engine = database.connect(options.url, wait_seconds=30)
+    stop = Stop()
+
+    def stop_once(number: int, _: object) -> None:
+        if stop.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, stop_once)
+    models = Models(options.models, lambda bundle: predict)
+    name = f"fake-{os.getpid()}"
+    made = worker.Worker(engine, options.models, models, name, options.lease, poll_seconds=0.05, stop=stop)
+    made.run(until_empty=not options.daemon)
+
+
+def _pause_in_store(pause) -> None:
+    read_inputs, stream, write = store.read_inputs, store.prediction_stream, worker.Worker._write
+
+    def read(connection, batch):
+        pause("claimed")
+        inputs = read_inputs(connection, batch)
+        pause("read")
+        return inputs
+
+    def fenced(*arguments):
+        pause("fenced")  # the UPDATE has passed the fence, the COPY has not begun
+        return stream(*arguments)
+
+    def written(self, batch, outcome):
+        write(self, batch, outcome)
+        pause("committed")
+
+    store.read_inputs, store.prediction_stream, worker.Worker._write = read, fenced, written
+
+
+def _shift_clock(seconds: float) -> None:
+    real_time, real_monotonic = time.time, time.monotonic
+    time.time = lambda: real_time() + seconds
+    time.monotonic = lambda: real_monotonic() + seconds
+
+
+def _no_fence(pause) -> None:
+    store.FINISH = sa.text(
+        "UPDATE ml.batch SET state = 'done', done_at = now(), lease_until = NULL"
+        " WHERE model_id = :model_id AND chunk_id = :chunk_id AND :attempt = :attempt"
+    )
+
+
+def _apart(pause) -> None:
+    def apart(connection, batch, inputs, probabilities):
+        with connection.engine.begin() as own:  # the predictions in a transaction of their own
+            statement = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN (FORMAT binary)"
+            stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities)
+            own.connection.cursor().copy_expert(statement, io.BytesIO(stream))
+        pause("fenced")
+        connection.execute(store.FINISH, store._fence(batch))
+
+    store.finish_batch = apart
+
+
+MUTANTS = {"no-fence": _no_fence, "apart": _apart}
+
+if __name__ == "__main__":
+    main()

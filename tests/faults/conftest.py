@@ -1,0 +1,73 @@
+"""Fixtures for the fault tests: a scene on the shared server, and a server of one's own that may be crashed."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from bundles import publish_bundle
+from conftest import REPO, Database
+from faults.scene import Scene, wait_until
+
+import embedded
+from pypredict import database, migrate, store
+from pypredict.source import read_holdout
+
+N = 200  # held-out inputs of the published model
+
+
+def make_scene(url: str, engine: sa.Engine, models: Path) -> Scene:
+    bundle = publish_bundle(models, n=N)
+    with engine.begin() as connection:
+        model_id, _ = store.register_model(connection, bundle)
+        chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
+        store.add_holdout(connection, model_id, chunk_ids)
+    return Scene(url, models, engine, bundle)
+
+
+@pytest.fixture
+def scene(db: Database, engine: sa.Engine, tmp_path: Path) -> Iterator[Scene]:
+    made = make_scene(db.url("pypredict"), engine, tmp_path)
+    yield made
+    made.end()
+
+
+@dataclass
+class OwnServer:
+    """A server that belongs to one test, migrated; it may be crashed and started again."""
+
+    state: Path
+    server: embedded.Server
+    settings: dict[str, str]
+
+    def crash(self) -> None:
+        """End it as a power cut would: SIGQUIT is the immediate shutdown, nothing is flushed."""
+        pid = int((self.server.data / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGQUIT)
+        wait_until(lambda: not (self.server.data / "postmaster.pid").exists())
+
+    def start(self) -> None:
+        self.server = embedded.start(self.state, bin=_binaries(), settings=self.settings)
+
+
+def start_server(state: Path, **settings: str) -> OwnServer:
+    server = embedded.start(state, bin=_binaries(), settings=settings)
+    engine = database.connect(server.url(), wait_seconds=10)
+    migrate.migrate(engine, REPO / "db", [server.passfile])
+    engine.dispose()
+    return OwnServer(state, server, settings)
+
+
+def _binaries() -> Path | None:
+    given = os.environ.get("POSTGRES_BIN")
+    return Path(given) if given else None
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[OwnServer]:
+    made = start_server(tmp_path / "state")
+    yield made
+    embedded.destroy(made.state)

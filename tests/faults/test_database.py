@@ -1,0 +1,192 @@
+"""Servers that crash, networks that vanish, disks that fill. Numbers are those of the fault list."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+import psycopg2.errors
+import pytest
+import sqlalchemy as sa
+from conftest import REPO, Database
+from faults.conftest import N, OwnServer, make_scene, start_server
+from faults.scene import Scene, reach, wait_until
+
+import embedded
+from pypredict import database, migrate
+
+ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not ROOT, reason="SKIPPED, LOUDLY: needs root (a tmpfs, a network namespace)")
+
+
+def arrays(n: int, seed: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 250, (n, 4, 4, 1), np.uint8)
+
+
+def test_13_an_immediate_shutdown_under_load_is_exact_after_restart(own_server: OwnServer, tmp_path: Path) -> None:
+    engine = database.connect(own_server.server.url("pypredict"), wait_seconds=10)
+    scene = make_scene(own_server.server.url("pypredict"), engine, tmp_path / "models")
+    for seed in range(30):
+        scene.load(arrays(100, seed))
+    workers = [scene.start("--daemon", "--seconds", "0.02") for _ in range(2)]
+    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.batch WHERE state = 'done'")[0][0] >= 5)
+    own_server.crash()
+    own_server.start()
+    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.batch WHERE state <> 'done'") == [(0,)])
+    for worker in workers:
+        worker.terminate()
+        _, errors = worker.communicate(timeout=30)
+        assert worker.returncode == 0, errors
+    scene.assert_exact(N + 3000)
+    scene.end()
+    engine.dispose()
+
+
+def test_06_a_worker_frozen_while_it_commits_does_not_hold_its_batch(
+    scene: Scene, db: Database, owner: sa.Engine
+) -> None:
+    with owner.begin() as connection:  # a minute in production
+        timeout = "SET idle_in_transaction_session_timeout = '1s'"
+        connection.execute(sa.text(f'ALTER ROLE pypredict IN DATABASE "{db.name}" {timeout}'))
+    sleeper = scene.start("--point", "fenced", "--lease", "0.5")
+    reach(sleeper, "fenced")  # waits for stdin, holding the row it has updated
+    scene.finish()
+    scene.assert_exact(N)
+    _, errors = sleeper.communicate("\n", timeout=60)
+    assert sleeper.returncode == 0, errors
+    scene.assert_exact(N)
+
+
+@pytest.fixture
+def far_network(tmp_path: Path) -> Iterator[tuple[str, OwnServer]]:
+    """A host of our own in a network namespace, and a server that it reaches over a cable that can be pulled."""
+    name = f"far{os.getpid()}"
+    here, there = "10.213.77.1", "10.213.77.2"
+    try:
+        for command in (
+            f"ip netns add {name}",
+            f"ip link add {name}a type veth peer name {name}b",
+            f"ip link set {name}b netns {name}",
+            f"ip addr add {here}/24 dev {name}a",
+            f"ip link set {name}a up",
+            f"ip netns exec {name} ip addr add {there}/24 dev {name}b",
+            f"ip netns exec {name} ip link set {name}b up",
+        ):
+            subprocess.run(command.split(), check=True, capture_output=True)
+        hba = Path("/var/tmp") / f"{name}.hba"
+        hba.write_text(f"host all all 127.0.0.1/32 scram-sha-256\nhost all all {there}/32 scram-sha-256\n")
+        hba.chmod(0o644)
+        server = start_server(tmp_path / "state", listen_addresses=f"127.0.0.1,{here}", hba_file=str(hba))
+        yield name, server
+        embedded.destroy(server.state)
+        hba.unlink()
+    finally:
+        subprocess.run(["ip", "link", "del", f"{name}a"], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@needs_root
+def test_15_a_vanished_network_is_given_up_and_the_lease_retaken(
+    far_network: tuple[str, OwnServer], tmp_path: Path
+) -> None:
+    name, own = far_network
+    near = own.server.url("pypredict")
+    engine = database.connect(near, wait_seconds=10)
+    scene = make_scene(near, engine, tmp_path / "models")
+    far = Scene(near.replace("127.0.0.1", "10.213.77.1"), scene.models, engine, scene.bundle)
+    far.prefix = ["ip", "netns", "exec", name]
+    cut_off = far.start("--point", "predicting", "--lease", "2", "--daemon")
+    reach(cut_off, "predicting")
+    subprocess.run(["ip", "link", "set", f"{name}a", "down"], check=True)
+    scene.finish()
+    scene.assert_exact(N)
+    assert cut_off.stdin is not None
+    cut_off.stdin.write("\n")
+    cut_off.stdin.flush()
+    log = iter(cut_off.stderr.readline, "")  # type: ignore[union-attr]
+    assert any("the database is away" in line or "could not be released" in line for line in log)
+    subprocess.run(["ip", "link", "set", f"{name}a", "up"], check=True)
+    scene.load(arrays(10))
+    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.prediction") == [(N + 10,)])  # it is back
+    cut_off.terminate()
+    cut_off.communicate(timeout=30)
+    scene.assert_exact(N + 10)
+    far.end()
+    scene.end()
+    engine.dispose()
+
+
+def load_until_full(scene: Scene) -> int:
+    """Load chunks of 1,000 until the disk is full; return how many inputs were accepted."""
+    for chunks in range(1_000):
+        try:
+            scene.load(arrays(1000, seed=chunks))
+        except (psycopg2.errors.DiskFull, sa.exc.OperationalError):
+            return chunks * 1000
+    raise AssertionError("the disk never filled")
+
+
+@needs_root
+def test_16_a_full_disk_is_an_error_and_earlier_rows_are_kept(own_server: OwnServer) -> None:
+    small = own_server.server.data.parent / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], check=True)
+    try:
+        owner_of_data = own_server.server.data.stat()
+        os.chown(small, owner_of_data.st_uid, owner_of_data.st_gid)
+        connection = psycopg2.connect(own_server.server.url())
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE TABLESPACE small LOCATION '{small}'")
+            cursor.execute("ALTER TABLE ml.input SET TABLESPACE small")
+        engine = database.connect(own_server.server.url("pypredict"), wait_seconds=10)
+        scene = make_scene(own_server.server.url("pypredict"), engine, own_server.state.parent / "models")
+        loaded = load_until_full(scene)
+        assert loaded > 0
+        assert scene.rows("SELECT count(*) FROM ml.input") == [(N + loaded,)]
+        assert scene.rows("SELECT * FROM ml.integrity") == []
+        scene.finish()
+        scene.assert_exact(N + loaded)
+        scene.end()
+        engine.dispose()
+        connection.close()
+    finally:
+        embedded.stop(own_server.state)
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_21_dumped_and_restored_on_the_newest_major_all_counts_are_the_same(
+    scene: Scene, db: Database, tmp_path: Path
+) -> None:
+    scene.finish()
+    programs = embedded._binaries(None)  # the newest major's pg_dump reads every older server
+    dump = tmp_path / "dump"
+    subprocess.run([programs / "pg_dump", "-Fc", "-f", dump, db.url()], check=True)
+    state = tmp_path / "newest"
+    newest = embedded.start(state)
+    try:
+        target = start_roles(newest)
+        subprocess.run([programs / "pg_restore", "--no-owner", "-d", target, dump], check=True)
+        engine = database.connect(target, wait_seconds=10)
+        restored = Scene(target, scene.models, engine, scene.bundle)
+        count = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM ml.{} t"
+        for table in ("model", "chunk", "input", "holdout", "batch", "prediction", "prediction_error"):
+            assert restored.rows(count.format(table)) == scene.rows(count.format(table)), table
+        restored.assert_exact(N)
+        engine.dispose()
+    finally:
+        embedded.destroy(state)
+
+
+def start_roles(server: embedded.Server) -> str:
+    """Make the roles on a fresh server by migrating another database there; return the URL of an empty one."""
+    engine = database.connect(server.url(), wait_seconds=10)
+    migrate.migrate(engine, REPO / "db", [])
+    engine.dispose()
+    connection = psycopg2.connect(server.url())
+    connection.autocommit = True
+    connection.cursor().execute("CREATE DATABASE restored")
+    connection.close()
+    return server.url(database="restored")

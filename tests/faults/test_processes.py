@@ -1,0 +1,136 @@
+"""Workers that die, freeze or are told to stop: real processes, real signals. Numbers are those of the fault list.
+
+After every case: `integrity` is empty and each (model, input) has exactly one outcome.
+"""
+
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+from bundles import CLASSES
+from fake_worker import KILLER, RAISER
+from faults.conftest import N
+from faults.scene import Scene, reach, wait_until
+
+
+def killed_at(scene: Scene, point: str, *options: str) -> None:
+    """Kill a worker at a point of a batch, then let another do what is left."""
+    victim = scene.start("--point", point, *options)
+    reach(victim, point)
+    victim.kill()
+    victim.wait()
+    scene.finish()
+    scene.assert_exact(N)
+
+
+@pytest.mark.parametrize("point", ["claimed", "read", "predicting", "fenced"])
+def test_01_to_04_a_batch_whose_worker_was_killed_is_done_again(scene: Scene, point: str) -> None:
+    killed_at(scene, point)
+    assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(2, 1)]
+
+
+def test_05_a_batch_whose_worker_was_killed_just_after_commit_is_not_done_again(scene: Scene) -> None:
+    killed_at(scene, "committed")
+    assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(1, 0)]
+
+
+def frozen_past_its_lease(scene: Scene, *options: str) -> subprocess.Popen[str]:
+    """SIGSTOP a worker in the middle of a batch, let another do that batch, then let the first go on."""
+    sleeper = scene.start("--point", "predicting", "--lease", "0.5", *options)
+    reach(sleeper, "predicting")
+    sleeper.send_signal(signal.SIGSTOP)
+    scene.finish(*options)
+    sleeper.send_signal(signal.SIGCONT)
+    return sleeper
+
+
+def case_06(scene: Scene, *options: str) -> None:
+    sleeper = frozen_past_its_lease(scene, *options)
+    _, errors = sleeper.communicate("\n", timeout=60)
+    assert sleeper.returncode == 0, errors
+    assert "was taken over after attempt 1" in errors
+    scene.assert_exact(N)
+
+
+def test_06_a_worker_frozen_past_its_lease_is_fenced(scene: Scene) -> None:
+    case_06(scene)
+
+
+def test_07_sigterm_mid_batch_finishes_it_and_exits_0(scene: Scene) -> None:
+    worker = scene.start("--point", "predicting", "--daemon")
+    reach(worker, "predicting")
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate("\n", timeout=30)
+    assert worker.returncode == 0
+    scene.assert_exact(N)
+    assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(1, 0)]
+
+
+def test_08_a_second_sigterm_is_as_kill_9(scene: Scene) -> None:
+    worker = scene.start("--seconds", "600", "--daemon")
+    wait_until(lambda: scene.rows("SELECT state FROM ml.batch") == [("running",)])
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGTERM)
+    while worker.poll() is None:
+        worker.send_signal(signal.SIGTERM)  # two that arrive together may be one to the process
+    assert worker.returncode == -signal.SIGKILL
+    scene.finish()
+    scene.assert_exact(N)
+
+
+def test_09_an_input_that_kills_its_worker_is_isolated_as_crash_and_the_rest_done(scene: Scene) -> None:
+    arrays = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1).copy()
+    arrays[3, 0, 0, 0] = KILLER
+    scene.load(arrays)
+    deaths = 0
+    while scene.rows("SELECT count(*) FROM ml.batch WHERE state <> 'done'") != [(0,)] or deaths == 0:
+        worker = scene.start("--lease", "0.3")
+        worker.communicate(timeout=60)
+        deaths += worker.returncode == -signal.SIGKILL
+        assert deaths <= 5
+    scene.assert_exact(N + 6)
+    assert scene.rows("SELECT reason FROM ml.prediction_error") == [("crash",)]
+    assert deaths == 5  # three as a whole batch, two alone in flight
+    crashed = "SELECT i.sample_no FROM ml.prediction_error JOIN ml.input i USING (input_id)"
+    assert scene.rows(crashed) == [(3,)]
+
+
+def test_an_input_that_raises_is_isolated_by_one_process(scene: Scene) -> None:
+    arrays = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1).copy()
+    arrays[3, 0, 0, 0] = RAISER
+    scene.load(arrays)
+    scene.finish()
+    scene.assert_exact(N + 6)
+    assert scene.rows("SELECT reason, detail FROM ml.prediction_error") == [
+        ("model_error", "RuntimeError: this input raises")
+    ]
+
+
+@pytest.mark.parametrize("offset", [86_400, -86_400])
+def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(scene: Scene, offset: int) -> None:
+    honest = scene.start("--point", "predicting", "--lease", "30")
+    reach(honest, "predicting")
+    before = scene.rows("SELECT attempt, worker FROM ml.batch")
+    liar = scene.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
+    wait_until(lambda: scene.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
+    scene.load(np.full((1, 4, 4, 1), 7, np.uint8))
+    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # the liar does free work only
+    assert scene.rows("SELECT attempt, worker FROM ml.batch WHERE state = 'running'") == before
+    liar.send_signal(signal.SIGTERM)
+    liar.communicate(timeout=30)
+    honest.communicate("\n", timeout=30)
+    scene.finish()
+    scene.assert_exact(N + 1)
+    assert scene.rows("SELECT max(attempt) FROM ml.batch") == [(1,)]
+    assert scene.rows("SELECT predicted FROM ml.outcome WHERE NOT held_out") == [(CLASSES[7 % 3],)]
+
+
+def test_12_the_mutant_without_a_fence_is_caught_by_case_06(scene: Scene) -> None:
+    with pytest.raises(AssertionError):
+        case_06(scene, "--mutant", "no-fence")
+
+
+def test_12_the_mutant_that_commits_predictions_apart_is_caught_by_case_04(scene: Scene) -> None:
+    with pytest.raises(AssertionError):
+        killed_at(scene, "fenced", "--mutant", "apart")
