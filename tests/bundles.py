@@ -1,16 +1,25 @@
 """Small real bundles for tests that need a published one but no Keras: model.h5 is any bytes, the rest is true."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from bundle.manifest import GitState, InputSpec, Manifest, Metrics, TrackedRun
-from bundle.preprocessing import ArrayPreprocessing
+from bundle.preprocessing import (
+    RESERVED_WORDS,
+    ArrayPreprocessing,
+    ImagePreprocessing,
+    Preprocessing,
+    TextPreprocessing,
+)
 from bundle.publish import bundle_path, point, publish, staging
+from bundle.record import sha256_of_json
 from bundle.verify import Bundle, open_bundle
 
 CLASSES = ("ant", "bee", "cat")
+ARRAY = ArrayPreprocessing()
 
 
 def fake_predict(arrays: np.ndarray) -> np.ndarray:
@@ -31,7 +40,13 @@ def arrays_and_labels(n: int, *, seed: int = 0, shape: tuple[int, ...] = (4, 4, 
 
 
 def manifest_for(
-    bundle_id: str, x: np.ndarray, y: np.ndarray, *, dataset: str = "toys", classes: tuple[str, ...] = CLASSES
+    bundle_id: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    dataset: str = "toys",
+    classes: tuple[str, ...] = CLASSES,
+    preprocessing: Preprocessing = ARRAY,
 ) -> Manifest:
     """A manifest whose accuracy is that of fake_predict on x, y."""
     n_correct = int((fake_predict(x).argmax(axis=1) == y).sum())
@@ -42,7 +57,7 @@ def manifest_for(
         dataset=dataset,
         input=InputSpec(dtype=x.dtype.name, shape=x.shape[1:]),
         classes=classes,
-        preprocessing=ArrayPreprocessing(),
+        preprocessing=preprocessing,
         experiment={"name": bundle_id},
         data_sha256="0" * 64,
         metrics=Metrics(n=len(x), n_correct=n_correct, accuracy=n_correct / len(x), **figures),
@@ -67,14 +82,34 @@ def publish_bundle(
     shape: tuple[int, ...] = (4, 4, 1),
     dataset: str = "toys",
     classes: tuple[str, ...] = CLASSES,
+    preprocessing: Preprocessing = ARRAY,
+    words: list[str] | None = None,
 ) -> Bundle:
-    """Publish a bundle with n held-out inputs and point its data set at it."""
+    """Publish a bundle with n held-out inputs and point its data set at it; words are the vocabulary of a text set."""
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
-    manifest = manifest_for(bundle_id, x, y, dataset=dataset, classes=classes)
+    x = x.astype(np.int32) if words else x
+    manifest = manifest_for(bundle_id, x, y, dataset=dataset, classes=classes, preprocessing=preprocessing)
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(f"model of {bundle_id}".encode())
         np.savez(staged / "holdout.npz", x=x, y=y)
         (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
+        if words:
+            (staged / "vocabulary.json").write_text(json.dumps(words))
         published = publish(staged, models, manifest)
     point(models, published)
     return open_bundle(bundle_path(models, bundle_id))
+
+
+def publish_images(models: Path, color: str = "rgb") -> Bundle:
+    """Publish the bundle of a data set `pictures` that takes images of 4 x 6 pixels."""
+    preprocessing = ImagePreprocessing(height=4, width=6, color=color)
+    return publish_bundle(
+        models, "pictures", shape=preprocessing.shape, dataset="pictures", preprocessing=preprocessing
+    )
+
+
+def publish_texts(models: Path) -> Bundle:
+    """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words."""
+    words = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
+    preprocessing = TextPreprocessing(length=8, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
+    return publish_bundle(models, "reviews", shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)

@@ -77,10 +77,11 @@ class Collector:
         )
 
 
-def serve_metrics(port: int, address: str, engine: sa.Engine, predicted: Callable[[], int]) -> None:
-    """Answer Prometheus on this port from a thread of its own."""
+def serve_metrics(port: int, address: str, engine: sa.Engine, predicted: Callable[[], int]) -> int:
+    """Answer Prometheus on this port from a thread of its own; return the port (0 takes a free one)."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
     registry.register(Collector(engine, predicted))
-    start_http_server(port, address, registry)
+    server, _ = start_http_server(port, address, registry)
+    return int(server.server_port)

@@ -1,0 +1,251 @@
+"""`pypredict load` and `predict`: files of every kind into the database, prepared as the model says."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from bundles import CLASSES, fake_predict, publish_bundle, publish_images, publish_texts
+from PIL import Image
+
+from bundle.verify import Bundle
+from pypredict import PypredictError, store
+from pypredict.codec import MAX_PAYLOAD_BYTES, decode
+from pypredict.intake import bundle_at, load_chunks, preparation
+from pypredict.listen import Stop, somebody_listens
+from pypredict.predictor import Models
+from pypredict.single import predict_items
+from pypredict.source import SourceError, TextColumns, read_source
+from pypredict.worker import Worker
+
+
+def rows(engine: sa.Engine, statement: str) -> list[tuple]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def worker_for(engine: sa.Engine, models: Path, stop: Stop | None = None) -> Worker:
+    return Worker(
+        engine, models, Models(models, lambda _: fake_predict), "tester", poll_seconds=0.05, stop=stop or Stop()
+    )
+
+
+def load(engine: sa.Engine, models: Path, dataset: str, path: Path, columns: TextColumns | None = None) -> None:
+    how = preparation(engine, models, dataset)
+    load_chunks(engine, str(path), read_source(path, how, columns or TextColumns()), None)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def toys(models: Path) -> Bundle:
+    return publish_bundle(models)
+
+
+def test_a_bundle_and_its_pointer_are_the_same_source(models: Path, toys: Bundle) -> None:
+    assert bundle_at(toys.path) == bundle_at(models / "current/toys.json")
+    assert bundle_at(models) is None
+
+
+def test_arrays_of_an_npz_with_class_numbers_are_loaded_with_labels(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path
+) -> None:
+    x = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)
+    np.savez(tmp_path / "mine.npz", x=x, y=np.array([0, 1, 2]))
+    load(engine, models, "toys", tmp_path / "mine.npz")
+    assert rows(engine, "SELECT label FROM ml.inputs ORDER BY sample_no") == [(name,) for name in CLASSES]
+
+
+def test_33_labels_by_name_keep_their_own_numbers_and_are_compared_by_name(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path
+) -> None:
+    x = np.zeros((3, 4, 4, 1), np.uint8)
+    x[:, 0, 0, 0] = [0, 1, 2]
+    np.savez(tmp_path / "mine.npz", x=x, y=np.array(["cat", "bee", "ant"]))  # the reverse of what the model says
+    worker = worker_for(engine, models)
+    worker.run(until_empty=True)
+    load(engine, models, "toys", tmp_path / "mine.npz")
+    worker_for(engine, models).run(until_empty=True)
+    assert rows(engine, "SELECT n, n_correct FROM ml.accuracy WHERE NOT held_out") == [(3, 1)]
+
+
+def test_the_same_file_twice_is_a_no_op(engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.zeros((2500, 4, 4, 1), np.uint8))
+    for _ in range(2):
+        load(engine, models, "toys", tmp_path / "mine.npy")
+    # Three chunks, two of which hold the same 1,000 zeros: the same content is one chunk.
+    assert rows(engine, "SELECT n_inputs FROM ml.chunk ORDER BY chunk_id") == [(1000,), (500,)]
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((2, 4, 4, 1), np.float64), "cast or reshape"),
+        (np.zeros((2, 4, 4), np.uint8), "cast or reshape"),
+        (np.zeros((0, 4, 4, 1), np.uint8), "cast or reshape"),
+        (np.array([None, "x"]), "plain numbers"),
+        (np.zeros(2, [("a", "u1")]), "cast or reshape"),
+        (np.zeros((2, 4, 4, 1), np.complex64), "cast or reshape"),
+    ],
+    ids=["42_float64", "32_other_shape", "45_empty", "40_object", "40_structured", "43_complex"],
+)
+def test_arrays_that_do_not_fit_are_refused_at_load(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, array: np.ndarray, said: str
+) -> None:
+    np.save(tmp_path / "mine.npy", array, allow_pickle=True)
+    with pytest.raises(SourceError, match=said):
+        load(engine, models, "toys", tmp_path / "mine.npy")
+    assert rows(engine, "SELECT * FROM ml.chunk") == []
+
+
+def test_41_a_big_endian_fortran_file_is_normalised(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_texts(models)
+    x = np.asfortranarray(np.arange(16, dtype=">i4").reshape(2, 8))
+    np.save(tmp_path / "mine.npy", x)
+    load(engine, models, "reviews", tmp_path / "mine.npy")
+    payloads = rows(engine, "SELECT payload FROM ml.input ORDER BY sample_no")
+    assert [decode(payload).tolist() for (payload,) in payloads] == x.tolist()
+
+
+def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa.Engine, models: Path) -> None:
+    with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match="payload_size"):
+        connection.execute(
+            sa.text(
+                "WITH c AS (INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
+                " VALUES ('big', decode(repeat('00', 32), 'hex'), 0, 1, 'uint8', '{1}', 'x') RETURNING chunk_id)"
+                " INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT chunk_id, 0,"
+                " '\\x934e554d50590100'::bytea || decode(repeat('00', :n), 'hex') FROM c"
+            ),
+            {"n": MAX_PAYLOAD_BYTES},
+        )
+
+
+def picture(path: Path, value: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 8), (value,) * 3).save(path)
+    return path
+
+
+def test_51_a_folder_of_images_is_loaded_and_broken_ones_are_named_and_skipped(
+    engine: sa.Engine, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_images(models)
+    for number, label in enumerate(["dog", "cat", "cat"]):
+        picture(tmp_path / f"photos/{label}/{number}.png", number)
+    (tmp_path / "photos/dog/broken.jpg").write_bytes(b"nothing")
+    load(engine, models, "pictures", tmp_path / "photos")
+    assert "broken.jpg is not a readable image" in caplog.text
+    found = rows(engine, "SELECT label, payload FROM ml.inputs JOIN ml.input USING (input_id) ORDER BY 1, 2")
+    assert [(label, int(decode(payload)[0, 0, 0])) for label, payload in found] == [("cat", 1), ("cat", 2), ("dog", 0)]
+
+
+def test_a_folder_where_no_image_can_be_read_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_images(models)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/broken.jpg").write_bytes(b"nothing")
+    with pytest.raises(SourceError, match="none of 1 images could be read"):
+        load(engine, models, "pictures", tmp_path / "photos")
+
+
+def test_texts_of_a_csv_are_tokenised_with_the_models_vocabulary(
+    engine: sa.Engine, models: Path, tmp_path: Path
+) -> None:
+    publish_texts(models)
+    (tmp_path / "mine.csv").write_text("review,stars\nA good film!,pos\nbad BAD,neg\n")
+    load(engine, models, "reviews", tmp_path / "mine.csv", TextColumns("review", "stars"))
+    found = rows(
+        engine, "SELECT label, payload FROM ml.inputs JOIN ml.input USING (input_id) ORDER BY ml.input.sample_no"
+    )
+    assert [(label, decode(payload).tolist()) for label, payload in found] == [
+        ("pos", [0, 0, 0, 0, 1, 2, 4, 6]),
+        ("neg", [0, 0, 0, 0, 0, 1, 5, 5]),
+    ]
+
+
+def test_the_words_of_a_vocabulary_stand_in_the_database(engine: sa.Engine, models: Path) -> None:
+    publish_texts(models)
+    worker_for(engine, models).run(until_empty=True)
+    assert rows(engine, "SELECT words[5] FROM ml.vocabulary") == [("good",)]
+
+
+def test_a_data_set_without_a_model_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no model of data set nothing is known"):
+        preparation(engine, models, "nothing")
+
+
+@pytest.mark.parametrize(("name", "said"), [("none.npy", "does not exist"), ("notes.txt", "is of no kind")])
+def test_a_source_that_cannot_be_read_is_named(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(SourceError, match=said):
+        load(engine, models, "toys", tmp_path / name)
+
+
+def test_texts_for_a_model_of_images_are_refused(engine: sa.Engine, models: Path) -> None:
+    publish_images(models)
+    with pytest.raises(SourceError, match="takes no texts"):
+        predict_items(worker_for(engine, models), "pictures", ["a sentence"], 5)
+
+
+def test_single_inputs_are_predicted_here_when_no_daemon_runs(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_images(models)
+    files = [str(picture(tmp_path / f"{value}.png", value)) for value in (3, 4)]
+    answers = predict_items(worker_for(engine, models), "pictures", files, 5)
+    assert [(answer.item, answer.predicted) for answer in answers] == [(files[0], "ant"), (files[1], "bee")]
+    assert answers[0].score == pytest.approx(0.9)
+    assert rows(engine, "SELECT count(*) FROM ml.integrity") == [(0,)]
+
+
+def test_the_same_single_input_again_is_answered_from_the_database(
+    engine: sa.Engine, models: Path, tmp_path: Path
+) -> None:
+    publish_texts(models)
+    first = predict_items(worker_for(engine, models), "reviews", ["good"], 5)
+    assert predict_items(worker_for(engine, models), "reviews", ["good"], 5) == first
+    assert rows(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == [(1,)]
+
+
+@pytest.fixture
+def daemon(engine: sa.Engine, models: Path) -> Iterator[Worker]:
+    stop = Stop()
+    worker = worker_for(engine, models, stop)
+    thread = threading.Thread(target=worker.run, kwargs={"until_empty": False})
+    yield_worker = worker
+    publish_images(models)
+    thread.start()
+    yield yield_worker
+    stop.set()
+    thread.join()
+
+
+def test_single_inputs_are_predicted_by_the_running_daemon(
+    engine: sa.Engine, models: Path, tmp_path: Path, daemon: Worker
+) -> None:
+    def listens() -> bool:
+        with engine.begin() as connection:
+            return somebody_listens(connection) and bool(store.serving_manifest(connection, "pictures"))
+
+    while not listens():
+        pass
+
+    class NeverHere(Worker):
+        def run_chunk(self, chunk_id: int) -> None:
+            raise AssertionError("the daemon should have predicted it")
+
+    caller = NeverHere(engine, models, Models(models), "caller")
+    (answer,) = predict_items(caller, "pictures", [str(picture(tmp_path / "x.png", 5))], 20)
+    assert answer.predicted == "cat"
+
+
+def test_a_file_with_many_chunks_is_no_single_input(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "many.npy", np.arange(32_016, dtype=np.uint8).reshape(-1, 4, 4, 1))
+    with pytest.raises(PypredictError, match="use `pypredict load`"):
+        predict_items(worker_for(engine, models), "toys", [str(tmp_path / "many.npy")], 5)

@@ -1,0 +1,75 @@
+"""Image folders and CSV files as people have them."""
+
+from pathlib import Path
+
+import pytest
+
+from bundle.files import FilesError, list_images, read_texts
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+
+def test_sub_folders_are_labels_and_stray_files_are_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "cat/2.jpg", tmp_path / "cat/1.PNG", tmp_path / "dog/1.jpeg")
+    touch(tmp_path / "stray.jpg", tmp_path / "README.md", tmp_path / "cat/notes.txt", tmp_path / "cat/.hidden.jpg")
+    found = [(path.relative_to(tmp_path).as_posix(), label) for path, label in list_images(tmp_path)]
+    assert found == [("cat/1.PNG", "cat"), ("cat/2.jpg", "cat"), ("dog/1.jpeg", "dog")]
+
+
+def test_a_folder_without_sub_folders_is_unlabelled(tmp_path: Path) -> None:
+    touch(tmp_path / "b.jpg", tmp_path / "a.jpg")
+    assert [(path.name, label) for path, label in list_images(tmp_path)] == [("a.jpg", None), ("b.jpg", None)]
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_image_is_an_error_that_names_the_folder(tmp_path: Path, missing: bool) -> None:
+    folder = tmp_path / ("nowhere" if missing else "")
+    with pytest.raises(FilesError, match=str(folder)):
+        list_images(folder)
+
+
+def csv_file(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "texts.csv"
+    path.write_bytes(content)
+    return path
+
+
+def test_52_a_byte_order_mark_quotes_and_empty_lines_are_read(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, b'\xef\xbb\xbftext,label\r\n"a ""good"" film,\nreally",pos\r\n\r\nbad,neg\r\n')
+    assert [(row.text, row.label) for row in read_texts(path, "text", "label")] == [
+        ('a "good" film,\nreally', "pos"),
+        ("bad", "neg"),
+    ]
+
+
+def test_52_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, b"review,label\nx,y\n")
+    with pytest.raises(FilesError, match=r"no column 'text'; its header names review, label"):
+        list(read_texts(path, "text", None))
+
+
+def test_52_an_empty_file_has_no_column(tmp_path: Path) -> None:
+    with pytest.raises(FilesError, match="its header names none"):
+        list(read_texts(csv_file(tmp_path, b""), "text", None))
+
+
+def test_52_another_encoding_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "text,label\ngut,pos\nschön,pos\n".encode("latin-1"))
+    with pytest.raises(FilesError, match=r"texts\.csv, line 3: not UTF-8"):
+        list(read_texts(path, "text", "label"))
+
+
+@pytest.mark.parametrize("row", [b",pos\n", b"fine\n", b"fine,\n"])
+def test_52_a_row_without_text_or_label_names_its_line(tmp_path: Path, row: bytes) -> None:
+    path = csv_file(tmp_path, b"text,label\ngood,pos\n" + row)
+    with pytest.raises(FilesError, match="line 3: the text or the label is empty or missing"):
+        list(read_texts(path, "text", "label"))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FilesError, match=r"none\.csv cannot be read"):
+        list(read_texts(tmp_path / "none.csv", "text", None))

@@ -1,0 +1,143 @@
+"""From image files and sentences to raw arrays: converted, or named and refused; never a crash."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle.preprocessing import (
+    PAD,
+    RESERVED_WORDS,
+    START,
+    UNKNOWN,
+    ImagePreprocessing,
+    PreprocessingError,
+    TextPreprocessing,
+    pad,
+    prepare_image,
+    prepare_text,
+    read_vocabulary,
+    token_numbers,
+    words_of,
+)
+from bundle.record import sha256_of_json
+
+RGB = ImagePreprocessing(height=4, width=6)
+GRAY = ImagePreprocessing(height=4, width=6, color="grayscale")
+RED, GREEN = (200, 0, 0), (0, 200, 0)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def halves(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Image.Image:
+    """Left half red, right half green."""
+    image = Image.new("RGB", size, RED)
+    image.paste(Image.new("RGB", (size[0] // 2, size[1]), GREEN), (size[0] // 2, 0))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        *(("RGB", "PNG"), ("RGB", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG")),
+        *(("RGB", "BMP"), ("RGB", "TIFF"), ("RGB", "WEBP")),
+    ],
+)
+def test_51_images_of_every_mode_become_rgb_of_the_wanted_size(mode: str, kind: str) -> None:
+    array = prepare_image(encoded(halves(mode), kind), RGB)
+    assert array.shape == (4, 6, 3)
+    assert array.dtype == np.uint8
+    assert np.abs(array[0, 0].astype(int) - RED).max() < 30
+    assert np.abs(array[0, -1].astype(int) - GREEN).max() < 30
+
+
+def test_51_an_image_turned_by_exif_is_prepared_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    turned = encoded(halves(size=(60, 40)), "JPEG", exif=exif)
+    array = prepare_image(turned, ImagePreprocessing(height=6, width=4))
+    assert np.abs(array[0, 0].astype(int) - RED).max() < 30  # left became top
+    assert np.abs(array[-1, 0].astype(int) - GREEN).max() < 30
+
+
+def test_51_of_an_animation_the_first_frame_counts() -> None:
+    frames = [Image.new("RGB", (6, 4), color) for color in (RED, GREEN)]
+    array = prepare_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), RGB)
+    assert np.abs(array.astype(int) - RED).max() < 10
+
+
+def test_51_one_pixel_is_an_image() -> None:
+    assert (prepare_image(encoded(Image.new("L", (1, 1), 77)), GRAY) == 77).all()
+
+
+def test_transparency_is_laid_on_white() -> None:
+    assert (prepare_image(encoded(Image.new("RGBA", (6, 4), (0, 0, 0, 0))), RGB) == 255).all()
+
+
+def test_of_sixteen_bits_a_pixel_the_upper_eight_are_kept() -> None:
+    deep = Image.fromarray(np.full((4, 6), 0x8123, np.uint16))
+    assert (prepare_image(encoded(deep), GRAY) == 0x81).all()
+
+
+def test_a_grayscale_image_of_the_wanted_size_is_kept_bit_exact() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6), np.uint8)
+    assert np.array_equal(prepare_image(encoded(Image.fromarray(pixels)), GRAY)[:, :, 0], pixels)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an image", encoded(halves())[:100], encoded(halves(), "JPEG")[:300], b"GIF89a" + b"\0" * 20],
+    ids=["empty", "text", "truncated png", "truncated jpeg", "broken gif"],
+)
+def test_51_what_is_not_a_whole_image_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(PreprocessingError, match=r"broken\.jpg is not a readable image"):
+        prepare_image(path, RGB)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = bytearray(encoded(Image.new("L", (10, 10))))
+    bomb[16:24] = (100_000).to_bytes(4, "big") * 2  # the header alone says 100,000 x 100,000
+    with pytest.raises(PreprocessingError):
+        prepare_image(bytes(bomb), RGB)
+
+
+TEXT = TextPreprocessing(length=6, n_words=7, vocabulary_sha256="0" * 64)
+NUMBERS = token_numbers([*RESERVED_WORDS, "good", "bad", "don't"])
+
+
+def test_words_are_lower_case_without_punctuation_and_keep_apostrophes() -> None:
+    assert words_of("A GOOD film!<br />Don't\tmiss (it).") == ["a", "good", "film", "br", "don't", "miss", "it"]
+
+
+def test_a_short_text_is_padded_in_front() -> None:
+    assert prepare_text("Good, bad; ugly.", TEXT, NUMBERS).tolist() == [PAD, PAD, START, 4, 5, UNKNOWN]
+
+
+def test_of_a_long_text_the_end_is_kept() -> None:
+    assert prepare_text("bad " * 10 + "good", TEXT, NUMBERS).tolist() == [5, 5, 5, 5, 5, 4]
+
+
+def test_numbers_beyond_the_vocabulary_become_unknown() -> None:
+    assert pad([1, 4, 99], TEXT).tolist() == [0, 0, 0, 1, 4, UNKNOWN]
+
+
+def test_reserved_words_in_a_text_are_unknown() -> None:
+    assert NUMBERS.keys() == {"good", "bad", "don't"}
+
+
+def test_a_vocabulary_is_read_only_when_it_is_the_one_that_the_manifest_names(tmp_path: Path) -> None:
+    words = [*RESERVED_WORDS, "good", "bad", "don't"]
+    path = tmp_path / "vocabulary.json"
+    path.write_text('["' + '", "'.join(words) + '"]')
+    how = TEXT.model_copy(update={"vocabulary_sha256": sha256_of_json(words)})
+    assert read_vocabulary(path, how) == words
+    with pytest.raises(PreprocessingError, match="not the vocabulary that the manifest names"):
+        read_vocabulary(path, TEXT)
