@@ -1,7 +1,12 @@
 """Load a bundle's model and call it: the same code for the trainer's evaluation and for serving."""
 
+import logging
+import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +21,36 @@ from bundle.verify import Bundle, check_h5
 if TYPE_CHECKING:
     import keras
 
+GREETING = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
 BATCH_SIZE = 256  # rows a call; the fastest of 1..1024 for predict_on_batch on two cores
+
+
+def start_keras() -> None:
+    """Import Keras on TensorFlow (seconds) and keep what they say of themselves off the terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if "keras" not in sys.modules:
+        with _without_greeting():
+            import keras  # noqa: F401
+        logging.getLogger("absl").setLevel(logging.ERROR)  # each save calls .h5 "legacy"; here it is the contract
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Drop TensorFlow's greeting, which C++ writes to file descriptor 2 before any logger exists; keep all else."""
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown, 2)
+            held.seek(0)
+            kept = [line for line in held if not any(part in line for part in GREETING)]
+            os.write(shown, b"".join(kept))
+            os.close(shown)
 
 
 def load_model(bundle: Bundle) -> "keras.Model":
@@ -31,6 +65,7 @@ def load_model(bundle: Bundle) -> "keras.Model":
         if file_sha256(private) != bundle.model_sha256:
             raise BundleError(f"{bundle.path / MODEL_FILE} changed while it was being read; restore or retrain it")
         check_h5(private)
+        start_keras()
         import keras
 
         try:

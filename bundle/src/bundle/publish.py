@@ -100,22 +100,29 @@ def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
 
 
 def point(models: Path, manifest: Manifest) -> None:
-    """Propose a published bundle as its data set's current one, by replacing the pointer in one step."""
+    """Propose a published bundle as its data set's current one, by replacing the pointer in one step.
+
+    Raises BundleError when the volume cannot be written; the pointer is then what it was.
+    """
     pointer = Pointer(bundle_id=manifest.bundle_id, sha256=manifest.files[MODEL_FILE].sha256)
     current = models / "current"
-    current.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=current)
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(json.dumps(pointer.model_dump()) + "\n")
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        os.replace(name, current / f"{manifest.dataset}.json")
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise
-    _fsync(current)
+        current.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=current)
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(json.dumps(pointer.model_dump()) + "\n")
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            os.replace(name, current / f"{manifest.dataset}.json")
+        finally:
+            Path(name).unlink(missing_ok=True)  # already gone when it was replaced
+        _fsync(current)
+    except OSError as error:
+        raise BundleError(
+            f"{current} cannot be written ({error.strerror}); {manifest.bundle_id} is published but not proposed"
+        ) from error
 
 
 def read_pointer(path: Path) -> Pointer:
@@ -145,13 +152,16 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _remove_abandoned(bundles: Path) -> None:
     for path in bundles.glob(STAGING_PREFIX + "*"):
-        handle = os.open(path, os.O_RDONLY)
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # published since it was listed
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue  # its trainer is alive
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # it may have been published since
         finally:
             os.close(handle)
 

@@ -83,7 +83,7 @@ def check_h5(path: Path) -> None:
             if declared > size:
                 raise BundleError(f"model.h5 declares {declared} bytes of data in a file of {size}; refused")
             _check_layers(file)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"model.h5 is not a readable HDF5 model ({error}); restore or retrain it") from error
 
 
@@ -103,6 +103,8 @@ def _check_links(group: h5py.Group) -> None:
         item = group[name]
         if isinstance(item, h5py.Group):
             _check_links(item)
+        elif not isinstance(item, h5py.Dataset):
+            raise BundleError(f"model.h5 holds a {type(item).__name__} at {item.name}; only plain data is allowed")
         elif item.is_virtual or item.external:
             raise BundleError(f"model.h5 reads {item.name} from another file; only plain data is allowed")
 

@@ -1,0 +1,288 @@
+"""A bundle appears whole or not at all, whatever happens to its trainer; the pointer is always valid.
+
+Numbers in the names are those of the list of faults that the system survives.
+"""
+
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles import arrays_and_labels, manifest_for, publish_bundle
+
+from bundle import BundleError
+from bundle.publish import STAGING_PREFIX, bundle_path, point, pointers, publish, read_pointer, staging
+from bundle.verify import open_bundle, open_current
+
+TESTS = Path(__file__).resolve().parents[1]
+PREAMBLE = """
+    import sys
+    from pathlib import Path
+    import numpy as np
+    from bundles import arrays_and_labels, manifest_for, publish_bundle
+    from bundle.publish import point, publish, staging
+    models = Path(sys.argv[1])
+"""
+
+
+def start(program: str, models: Path, **kwargs: object) -> subprocess.Popen[str]:
+    """Start a trainer of its own process; it says a line on stdout when it has come where the test wants it."""
+    source = textwrap.dedent(PREAMBLE) + textwrap.dedent(program)
+    return subprocess.Popen(
+        [sys.executable, "-c", source, str(models)],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(program: str) -> subprocess.Popen[str]:
+        started.append(start(program, tmp_path))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+STAGED_BUT_NOT_PUBLISHED = """
+    with staging(models) as staged:
+        for name in ("model.h5", "holdout.npz", "predictions.csv"):
+            (staged / name).write_bytes(bytes(100_000))
+        print("staged", flush=True)
+        sys.stdin.read()
+"""
+
+
+def temporary(models: Path) -> list[Path]:
+    return sorted((models / "bundles").glob(STAGING_PREFIX + "*"))
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_26_a_trainer_killed_before_the_rename_leaves_only_a_temporary_directory(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = trainer(STAGED_BUT_NOT_PUBLISHED)
+    assert process.stdout
+    assert process.stdout.readline() == "staged\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert sorted((tmp_path / "bundles").iterdir()) == temporary(tmp_path)
+    assert len(temporary(tmp_path)) == 1
+    assert pointers(tmp_path) == {}
+
+
+def test_26_the_next_trainer_removes_what_a_killed_one_left(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = trainer(STAGED_BUT_NOT_PUBLISHED)
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    publish_bundle(tmp_path, "next")
+    assert temporary(tmp_path) == []
+
+
+def test_26_the_staged_files_of_a_living_trainer_stay(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = trainer(STAGED_BUT_NOT_PUBLISHED)
+    assert process.stdout
+    process.stdout.readline()
+    (living,) = temporary(tmp_path)
+    publish_bundle(tmp_path, "next")
+    assert sorted(files_of(living)) == ["holdout.npz", "model.h5", "predictions.csv"]
+
+
+def fail_while_staging(models: Path) -> None:
+    with staging(models) as staged:
+        (staged / "model.h5").write_bytes(b"half")
+        raise RuntimeError
+
+
+def test_an_exception_while_staging_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        fail_while_staging(tmp_path)
+    assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_publishing_the_same_id_twice_is_refused(tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "twice", seed=1)
+    with pytest.raises(BundleError, match="bundle twice is published already"):
+        publish_bundle(tmp_path, "twice", seed=2)
+
+
+def test_a_refused_bundle_leaves_the_published_one_and_nothing_else(tmp_path: Path) -> None:
+    first = publish_bundle(tmp_path, "twice", seed=1)
+    before = files_of(first.path)
+    with pytest.raises(BundleError):
+        publish_bundle(tmp_path, "twice", seed=2)
+    assert files_of(first.path) == before
+    assert list((tmp_path / "bundles").iterdir()) == [first.path]
+
+
+def test_25_two_trainers_at_once_publish_whole_bundles_and_a_valid_pointer(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    rounds = 60
+    processes = [
+        trainer(f"""
+            print("ready", flush=True)
+            sys.stdin.readline()
+            for number in range({rounds}):
+                publish_bundle(models, f"{name}{{number}}", seed=number)
+        """)
+        for name in ("a", "b")
+    ]
+    for process in processes:
+        assert process.stdout
+        process.stdout.readline()
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    published = sorted((tmp_path / "bundles").iterdir())
+    assert len(published) == 2 * rounds
+    for path in published:
+        open_bundle(path)
+    open_current(tmp_path, tmp_path / "current/toys.json")
+    assert [path.name for path in (tmp_path / "current").iterdir()] == ["toys.json"]
+
+
+def test_a_reader_in_a_tight_loop_never_sees_half_a_bundle(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    publish_bundle(tmp_path, "first")
+    process = trainer("""
+        print("ready", flush=True)
+        for number in range(100):
+            publish_bundle(models, f"b{number}", n=500, seed=number)
+    """)
+    assert process.stdout
+    process.stdout.readline()
+    seen: list[str] = []
+    while process.poll() is None:
+        seen.append(open_current(tmp_path, tmp_path / "current/toys.json").manifest.bundle_id)
+    assert process.returncode == 0
+    assert len(set(seen)) > 5
+
+
+@pytest.fixture
+def read_only_volume() -> Iterator[Path]:
+    """A volume that holds a bundle and that this process may read but not write, also when the tests run as root."""
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path, whose parents only its owner may enter
+        volume = Path(directory)
+        volume.chmod(0o755)
+        publish_bundle(volume, "first")
+        folders = [volume, volume / "bundles", volume / "current"]
+        for folder in folders:
+            folder.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield volume
+        finally:
+            os.seteuid(user)
+            for folder in folders:
+                folder.chmod(0o755)
+
+
+def test_27_a_read_only_volume_is_one_sentence_before_anything_is_trained(read_only_volume: Path) -> None:
+    with (
+        pytest.raises(
+            BundleError, match=r"bundles cannot be written \(Permission denied\); a trainer needs a writable"
+        ),
+        staging(read_only_volume),
+    ):
+        pytest.fail("staging began on a volume that cannot be written")
+
+
+def test_27_a_pointer_that_cannot_be_written_is_one_sentence(read_only_volume: Path) -> None:
+    manifest = open_bundle(bundle_path(read_only_volume, "first")).manifest
+    with pytest.raises(BundleError, match=r"current cannot be written \(Permission denied\)"):
+        point(read_only_volume, manifest)
+
+
+def test_27_a_full_volume_is_one_sentence_and_leaves_the_pointer(tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "first")
+    pointer = (tmp_path / "current/toys.json").read_bytes()
+    process = start(
+        """
+        from bundle import BundleError
+        try:
+            publish_bundle(models, "second", n=5000)
+        except BundleError as error:
+            sys.exit(str(error))
+        """,
+        tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),  # a write beyond it fails
+    )
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.strip().endswith("File too large; nothing was published")
+    assert said.count("\n") == 1
+    assert (tmp_path / "current/toys.json").read_bytes() == pointer
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["first"]
+
+
+def test_the_published_manifest_has_the_hash_and_size_of_every_other_file(tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    others = {name: data for name, data in files_of(bundle.path).items() if name != "manifest.json"}
+    listed = {name: (entry.sha256, entry.size) for name, entry in bundle.manifest.files.items()}
+    assert listed == {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in others.items()}
+
+
+def test_the_bundle_can_be_read_by_another_user(tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    assert bundle.path.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in bundle.path.iterdir()} == {0o644}
+    assert (tmp_path / "current/toys.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_pointer_names_the_bundle_and_its_models_hash(tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    pointer = read_pointer(tmp_path / "current/toys.json")
+    assert (pointer.bundle_id, pointer.sha256) == ("toy", bundle.model_sha256)
+
+
+def test_publishing_alone_does_not_move_the_pointer(tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "first")
+    x, y = arrays_and_labels(5)
+    with staging(tmp_path) as staged:
+        (staged / "model.h5").write_bytes(b"model")
+        np.savez(staged / "holdout.npz", x=x, y=y)
+        (staged / "predictions.csv").write_text("")
+        publish(staged, tmp_path, manifest_for("second", x, y))
+    assert read_pointer(tmp_path / "current/toys.json").bundle_id == "first"
+
+
+def test_each_data_set_has_its_own_pointer(tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "a", dataset="toys")
+    publish_bundle(tmp_path, "b", dataset="games")
+    (tmp_path / "current/.tmp-x").write_text("")
+    current = {name: read_pointer(path).bundle_id for name, path in pointers(tmp_path).items()}
+    assert current == {"toys": "a", "games": "b"}

@@ -1,0 +1,402 @@
+"""A real, short training: it learns, publishes a bundle that readers accept, and does it once."""
+
+import csv
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bundle import BundleError
+from bundle.manifest import InputSpec, TrackedRun
+from bundle.model import load_model, predict_probabilities, start_keras
+from bundle.preprocessing import ArrayPreprocessing
+from bundle.publish import read_pointer
+from bundle.verify import Bundle, open_bundle, open_current
+from pyml import PymlError
+from pyml.config import Settings
+from pyml.dataset import Dataset, Split, load_dataset
+from pyml.experiment import Experiment
+from pyml.metrics import evaluate
+from pyml.model import build_model
+from pyml.process import seed_everything
+from pyml.retest import retest
+from pyml.tracking import Tracker
+from pyml.train import fit_model, train
+
+PYML = Path(sys.executable).with_name("pyml")
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+    "layers": [
+        {"layer": "Rescaling", "scale": 0.0625},
+        {"layer": "Conv2D", "filters": 8, "kernel_size": 3, "activation": "relu"},
+        {"layer": "MaxPooling2D"},
+        {"layer": "Dropout", "rate": 0.1},
+        {"layer": "Flatten"},
+        {"layer": "Dense", "units": 10, "activation": "softmax"},
+    ],
+    "optimizer": {"name": "Adam", "learning_rate": 0.01},
+    "loss": "sparse_categorical_crossentropy",
+    "epochs": 3,
+    "batch_size": 32,
+}
+SILENT = Tracker(None, TrackedRun(mode="disabled"))
+
+
+def experiment(**changes: Any) -> Experiment:
+    return Experiment.model_validate({**TINY, **changes})
+
+
+@pytest.fixture(scope="session")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("volume")
+
+
+@pytest.fixture(scope="session")
+def settings(volume: Path) -> Settings:
+    return Settings(models=volume / "models", record=volume / "wandb", wandb_mode="offline")
+
+
+@pytest.fixture(scope="session")
+def trained(settings: Settings) -> Iterator[Bundle]:
+    """The tiny experiment, trained once and recorded offline. Tests that change the bundle take a copy."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+            environment.setenv(f"WANDB_{name}_DIR", "")  # the tracker sets them; afterwards they are as before
+        environment.setenv("WANDB_SILENT", "")
+        bundle, fresh = train(experiment(), settings)
+        assert fresh
+        yield bundle
+
+
+@pytest.fixture(scope="session")
+def retrained(trained: Bundle, settings: Settings) -> Bundle:
+    """The same once more, by force."""
+    bundle, fresh = train(experiment(), unrecorded(settings), force=True)
+    assert fresh
+    return bundle
+
+
+@pytest.fixture
+def copied(trained: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained.path, tmp_path / trained.path.name))
+
+
+def unrecorded(settings: Settings) -> Settings:
+    return settings.model_copy(update={"wandb_mode": "disabled"})
+
+
+def run_pyml(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PYML, *arguments],
+        cwd=cwd,
+        env={**os.environ, "WANDB_MODE": "disabled", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def recorded(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
+    """Read the offline record back with W&B's own tool: one JSON record a line."""
+    directory = bundle.manifest.tracked_run.directory
+    assert directory
+    wandb = Path(sys.executable).with_name("wandb")
+    done = subprocess.run(
+        [wandb, "leet", "inspect", "--json", settings.record / directory],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_bundle_opens(trained: Bundle) -> None:
+    assert open_bundle(trained.path) == trained
+
+
+def test_a_short_training_beats_chance_by_far(trained: Bundle) -> None:
+    assert trained.manifest.metrics.accuracy > 0.6
+
+
+def test_the_loss_falls_from_the_first_to_the_last_epoch(trained: Bundle, settings: Settings) -> None:
+    epochs = [record["history"]["item"] for record in recorded(trained, settings) if record["type"] == "history"]
+    assert [epoch["epoch/epoch"] for epoch in epochs] == [0, 1, 2]
+    assert epochs[-1]["epoch/loss"] < 0.5 * epochs[0]["epoch/loss"]
+    assert epochs[-1]["epoch/val_loss"] < epochs[0]["epoch/val_loss"]
+
+
+def test_the_record_holds_the_test_figures_and_the_model(trained: Bundle, settings: Settings) -> None:
+    records = recorded(trained, settings)
+    summary: dict[str, Any] = {}
+    for record in records:
+        summary |= record.get("summary", {}).get("update", {})
+    assert summary["test/accuracy"] == trained.manifest.metrics.accuracy
+    assert [record["artifact"]["name"] for record in records if record["type"] == "artifact"] == ["tiny"]
+    staged = (settings.record / "data/artifacts/staging").iterdir()
+    assert (trained.path / "model.h5").read_bytes() in [path.read_bytes() for path in staged]
+
+
+def test_plain_keras_opens_the_model_and_predicts_what_is_published(trained: Bundle) -> None:
+    import keras
+
+    x = np.load(trained.path / "holdout.npz")["x"]
+    predicted = keras.models.load_model(trained.path / "model.h5").predict(x, verbose=0)
+    with (trained.path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    published = np.array([[row[f"p_{name}"] for name in trained.manifest.classes] for row in rows], np.float32)
+    assert np.abs(predicted - published).max() < 1e-6
+    assert [trained.manifest.classes[best] for best in predicted.argmax(axis=1)] == [row["predicted"] for row in rows]
+
+
+def test_the_held_out_set_is_the_raw_test_set(trained: Bundle) -> None:
+    holdout, test = np.load(trained.path / "holdout.npz"), load_dataset(experiment().data).test
+    assert (holdout["x"].dtype, holdout["y"].dtype) == (np.uint8, np.int64)
+    assert np.array_equal(holdout["x"], test.x)
+    assert np.array_equal(holdout["y"], test.y)
+
+
+def test_the_manifest_says_what_was_trained(trained: Bundle) -> None:
+    manifest = trained.manifest
+    assert Experiment.model_validate(manifest.experiment) == experiment()
+    assert (manifest.dataset, manifest.input) == ("digits", InputSpec(dtype="uint8", shape=(8, 8, 1)))
+    assert (manifest.epochs_trained, manifest.tracked_run.mode) == (3, "offline")
+    assert 1 <= manifest.best_epoch <= 3
+
+
+def test_the_manifests_figures_are_those_of_the_published_file(trained: Bundle) -> None:
+    holdout = np.load(trained.path / "holdout.npz")
+    probabilities = predict_probabilities(load_model(trained), holdout["x"], 10)
+    assert evaluate(probabilities, holdout["y"]) == trained.manifest.metrics
+
+
+def test_training_twice_gives_the_same_bytes(trained: Bundle, retrained: Bundle) -> None:
+    assert retrained.model_sha256 == trained.model_sha256
+
+
+def test_another_seed_gives_other_weights(trained: Bundle, settings: Settings) -> None:
+    other, _ = train(experiment(seed=1, epochs=1), unrecorded(settings))
+    assert other.model_sha256 != trained.model_sha256
+
+
+def test_a_forced_rerun_is_published_beside_the_first(trained: Bundle, retrained: Bundle) -> None:
+    assert retrained.path.name == f"{trained.path.name}-run2"
+    assert open_bundle(trained.path) == trained
+    assert open_bundle(retrained.path) == retrained
+
+
+def test_an_unforced_call_finds_the_newest_run_and_makes_it_current(retrained: Bundle, settings: Settings) -> None:
+    bundle, fresh = train(experiment(), unrecorded(settings))
+    assert not fresh
+    assert open_current(settings.models, settings.models / "current/digits.json") == bundle == retrained
+
+
+def test_what_is_published_is_not_trained_again_and_tensorflow_not_imported(trained: Bundle, volume: Path) -> None:
+    (volume / "tiny.json").write_text(json.dumps(TINY))
+    program = (
+        "import atexit, sys; from pyml.cli import main;"
+        "atexit.register(lambda: print({'tensorflow', 'keras', 'wandb'} & set(sys.modules)));"
+        "main(['train', 'tiny.json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=volume, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is published already, nothing trained" in done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_damaged_bundle_is_not_taken_for_published(trained: Bundle, settings: Settings, tmp_path: Path) -> None:
+    models = Path(shutil.copytree(settings.models, tmp_path / "models"))
+    for path in models.glob("bundles/tiny-*/model.h5"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"model\.h5 has \d+ bytes, the manifest says"):
+        train(experiment(), unrecorded(settings).model_copy(update={"models": models}))
+
+
+def test_testing_a_bundle_finds_every_figure_equal(trained: Bundle) -> None:
+    comparisons = retest(trained.path)
+    assert {row.figure for row in comparisons} >= {"n", "n_correct", "accuracy", "loss", "macro_f1"}
+    assert all(row.agrees for row in comparisons)
+
+
+def test_a_bundle_that_does_not_give_what_it_promises_fails_its_test(copied: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["metrics"]["n_correct"] += 1
+    manifest["metrics"]["accuracy"] = manifest["metrics"]["n_correct"] / manifest["metrics"]["n"]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    done = run_pyml("test", copied, cwd=copied.parent)
+    assert done.returncode == 1
+    assert done.stderr == f"pyml: {copied.name} does not give what its manifest promises: n_correct, accuracy\n"
+
+
+def test_23_a_flipped_byte_fails_the_bundles_test_with_one_sentence(copied: Path) -> None:
+    data = bytearray((copied / "model.h5").read_bytes())
+    data[-1] ^= 1
+    (copied / "model.h5").write_bytes(data)
+    done = run_pyml("test", copied, cwd=copied.parent)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "model.h5 has sha256" in done.stderr
+
+
+def test_a_model_that_changed_after_it_was_verified_is_not_loaded(copied: Path) -> None:
+    bundle = open_bundle(copied)
+    (copied / "model.h5").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"model\.h5 changed while it was being read"):
+        load_model(bundle)
+
+
+def test_33_a_model_of_another_width_than_its_classes_is_refused(copied: Path) -> None:
+    bundle = open_bundle(copied)
+    fewer = bundle.manifest.model_copy(update={"classes": bundle.manifest.classes[:9]})
+    with pytest.raises(BundleError, match=r"9 classes need \(9,\)"):
+        load_model(Bundle(copied, fewer))
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_ends_with_one_sentence_and_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
+    (tmp_path / "long.json").write_text(json.dumps({**TINY, "epochs": 100_000}))
+    process = subprocess.Popen(
+        [PYML, "train", "long.json"],
+        cwd=tmp_path,
+        env={**os.environ, "WANDB_MODE": "offline"},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("epoch 1/"):
+            break
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + stop
+    assert said.splitlines()[-1].startswith("pyml: stopped by")
+    assert "Traceback" not in said
+    assert list((tmp_path / "models").rglob("*")) == [tmp_path / "models/bundles"]
+
+
+def test_35_a_tracker_that_dies_costs_one_line(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import wandb
+
+    def refuse(**_: Any) -> None:
+        raise wandb.errors.CommError("the service process is gone")
+
+    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", "")
+    monkeypatch.setenv("WANDB_SILENT", "")
+    monkeypatch.setattr(wandb, "init", refuse)
+    with caplog.at_level(logging.WARNING, "pyml"):
+        bundle, _ = train(experiment(epochs=1), settings.model_copy(update={"models": tmp_path}))
+    assert bundle.manifest.tracked_run == TrackedRun(mode="disabled")
+    assert [record.getMessage() for record in caplog.records] == [
+        "W&B: no offline record (CommError: the service process is gone); training goes on"
+    ]
+
+
+def test_a_training_that_diverges_publishes_nothing(settings: Settings, tmp_path: Path) -> None:
+    exploding = [*TINY["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, TINY["layers"][-1]]
+    diverging = experiment(layers=exploding, optimizer={"name": "SGD", "learning_rate": 1e10})
+    with pytest.raises(PymlError, match=r"diverged in epoch 1: .* is nan; lower the learning rate"):
+        train(diverging, unrecorded(settings).model_copy(update={"models": tmp_path}))
+    assert list(tmp_path.rglob("*")) == [tmp_path / "bundles"]
+
+
+def test_a_mistake_that_only_shows_in_training_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    lookup = [TINY["layers"][0], {"layer": "Flatten"}, {"layer": "Embedding", "input_dim": 1, "output_dim": 2}]
+    mistaken = experiment(layers=[*lookup, {"layer": "Flatten"}, TINY["layers"][-1]])
+    with pytest.raises(PymlError, match=r"^experiment tiny: training failed: [^\n]*$"):
+        train(mistaken, unrecorded(settings).model_copy(update={"models": tmp_path}))
+
+
+@pytest.fixture(scope="module")
+def two_digits() -> Dataset:
+    """Zeros and ones only, so that each of the three losses has a use."""
+    start_keras()
+    digits = load_dataset(experiment().data)
+
+    def only_two(part: Split) -> Split:
+        return Split(part.x[part.y < 2], part.y[part.y < 2])
+
+    parts = (only_two(part) for part in (digits.train, digits.validation, digits.test))
+    return Dataset("digits", ("0", "1"), ArrayPreprocessing(), digits.input, *parts)
+
+
+@pytest.mark.parametrize(
+    ("loss", "last"),
+    [
+        ("sparse_categorical_crossentropy", {"units": 2, "activation": "softmax"}),
+        ("categorical_crossentropy", {"units": 2, "activation": "softmax"}),
+        ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}),
+    ],
+)
+def test_with_each_loss_the_labels_are_learned(two_digits: Dataset, loss: str, last: dict[str, Any]) -> None:
+    learning = experiment(loss=loss, layers=[*TINY["layers"][:-1], {"layer": "Dense", **last}], epochs=8)
+    seed_everything(0)
+    model = build_model(learning, two_digits)
+    fit_model(model, learning, two_digits, SILENT)
+    metrics = evaluate(predict_probabilities(model, two_digits.test.x, 2), two_digits.test.y)
+    assert metrics.accuracy > 0.95
+    assert metrics.loss < 0.5 * math.log(2)
+
+
+class Saboteur(Tracker):
+    """Ruins the weights from the fifth epoch on, and keeps the validation loss of each."""
+
+    def __init__(self) -> None:
+        super().__init__(None, TrackedRun(mode="disabled"))
+        self.val_losses: list[float] = []
+
+    def callbacks(self) -> list[Any]:
+        import keras
+
+        saboteur = self
+
+        class Sabotage(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                if epoch == 4:
+                    self.model.optimizer.learning_rate = 100.0
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                saboteur.val_losses.append(logs["val_loss"])
+
+        return [Sabotage()]
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "epochs"), [(None, 10), ({"patience": 3}, 7)], ids=["to the end", "stopped early"]
+)
+def test_the_best_epoch_is_kept(two_digits: Dataset, early_stopping: dict[str, Any] | None, epochs: int) -> None:
+    layers = [*TINY["layers"][:-1], {"layer": "Dense", "units": 2, "activation": "softmax"}]
+    sgd = {"name": "SGD", "learning_rate": 0.1}
+    sabotaged = experiment(layers=layers, optimizer=sgd, epochs=10, early_stopping=early_stopping)
+    seed_everything(0)
+    model, saboteur = build_model(sabotaged, two_digits), Saboteur()
+    fit = fit_model(model, sabotaged, two_digits, saboteur)
+    best = min(saboteur.val_losses)
+    kept, _ = model.evaluate(two_digits.validation.x, two_digits.validation.y, verbose=0)
+    assert kept == pytest.approx(best, abs=1e-5)
+    assert fit.best_epoch == saboteur.val_losses.index(best) + 1 == 4
+    assert fit.epochs == epochs
+
+
+def test_a_training_without_early_stopping_runs_all_its_epochs(trained: Bundle) -> None:
+    assert trained.manifest.epochs_trained == TINY["epochs"]
+
+
+def test_the_pointer_names_a_published_bundle(trained: Bundle, settings: Settings) -> None:
+    pointer = read_pointer(settings.models / "current/digits.json")
+    assert (settings.models / "bundles" / pointer.bundle_id).is_dir()

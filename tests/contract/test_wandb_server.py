@@ -1,0 +1,437 @@
+"""The stand-in W&B server under the real SDK: what arrives, what a fault costs, what a later sync repairs."""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from wandb_server import Run, WandbServer
+
+CLIENT = """
+import json, os, sys, time
+import wandb
+from wandb.errors import CommError
+
+
+def init(**settings):
+    global run
+    names = ("mode", "project", "entity", "name", "group", "job_type", "config", "id", "resume")
+    named = {name: settings.pop(name) for name in names if name in settings}
+    run = wandb.init(**named, settings=wandb.Settings(silent=True, console="off", **settings))
+    return [run.id, os.path.dirname(run.dir)]
+
+
+def log(**row):
+    run.log({**row, "time": time.time()})
+
+
+def flood():
+    for number in range(10**9):
+        log(i=number)
+        print(json.dumps([number, time.time()]), flush=True)
+        time.sleep(0.02)
+
+
+def artifact(path, policy, aliases):
+    artifact = wandb.Artifact("digits", "model", metadata={"from": "a test"})
+    artifact.add_file(path, name="model.h5", policy=policy)
+    run.log_artifact(artifact, aliases=aliases)
+
+
+def finish():
+    run.finish()
+    wandb.teardown()
+
+
+def read_back(alias):
+    import requests
+
+    try:
+        artifact = wandb.Api().artifact("team/digits/digits:" + alias, type="model")
+    except CommError as error:
+        return str(error)
+    manifest = {name: [entry.digest, entry.size] for name, entry in artifact.manifest.entries.items()}
+    got = {file.name: requests.get(file.direct_url, timeout=5) for file in artifact.files()}
+    downloads = {name: [answer.status_code, len(answer.content)] for name, answer in got.items()}
+    return [artifact.version, manifest, downloads]
+
+
+def read_run(run_id):
+    run = wandb.Api().run("team/digits/" + run_id)
+    files, artifacts = [file.name for file in run.files()], [artifact.name for artifact in run.logged_artifacts()]
+    return [run.state, dict(run.config), run.summary["i"], run.lastHistoryStep, sorted(files), artifacts]
+
+
+for line in sys.stdin:
+    name, args, kwargs = json.loads(line)
+    start, value, error = time.monotonic(), None, ""
+    try:
+        value = globals()[name](*args, **kwargs)
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    print(json.dumps([value, error, time.monotonic() - start]), flush=True)
+"""
+
+QUICK = {
+    "WANDB_ERROR_REPORTING": "false",  # else the SDK's telemetry waits for a host that hangs, 20 s at exit
+    "WANDB_HTTP_TIMEOUT": "2",
+    "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
+    "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "1",
+    "WANDB_X_GRAPHQL_RETRY_MAX": "1",
+}
+BOUNDS = {"init_timeout": 3, "finish_timeout": 3}
+PROCESS_SECONDS = 60  # no process of a test outlives this
+
+Fault = Callable[[WandbServer], None]
+FAULTS: dict[str, tuple[Fault, Fault]] = {
+    "reject_auth": (lambda s: setattr(s, "reject_auth", True), lambda s: setattr(s, "reject_auth", False)),
+    "server_error": (lambda s: setattr(s, "server_error", True), lambda s: setattr(s, "server_error", False)),
+    "hang": (WandbServer.hang, WandbServer.release),
+    "die": (WandbServer.die, WandbServer.revive),
+}
+
+
+@dataclass(frozen=True)
+class Reply:
+    value: Any
+    error: str
+    seconds: float
+
+
+class Process:
+    """A Python process with a deadline; ended by the fixture whatever happens."""
+
+    def __init__(self, arguments: list[str], home: Path, environment: dict[str, str]) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=home,
+            env=os.environ | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.input, self.output = self.popen.stdin, self.popen.stdout
+        self._deadline = threading.Timer(PROCESS_SECONDS, self.popen.kill)
+        self._deadline.start()
+
+    def send(self, name: str, /, *args: Any, **kwargs: Any) -> None:
+        print(json.dumps([name, args, kwargs]), file=self.input, flush=True)
+
+    def receive(self) -> Any:
+        printed = []
+        for line in self.output:
+            if line.startswith("["):
+                return json.loads(line)
+            printed.append(line)
+        raise AssertionError(f"the client ended: {''.join(printed)}")
+
+    def try_to(self, name: str, /, *args: Any, **kwargs: Any) -> Reply:
+        self.send(name, *args, **kwargs)
+        return Reply(*self.receive())
+
+    def do(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        reply = self.try_to(name, *args, **kwargs)
+        assert reply.error == ""
+        return reply.value
+
+    def wait(self) -> str:
+        """Let it end, and give what it printed."""
+        printed, _ = self.popen.communicate()
+        return str(printed)
+
+    def end(self) -> None:
+        self._deadline.cancel()
+        self.popen.kill()
+        self.popen.communicate()
+
+
+class Start(Protocol):
+    def __call__(self, *arguments: str, **environment: str) -> Process: ...
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    with WandbServer() as server:
+        yield server
+
+
+@pytest.fixture
+def start(server: WandbServer, tmp_path: Path) -> Iterator[Start]:
+    """Start the client, or another program (by Python's arguments), against the server."""
+    started: list[Process] = []
+
+    def start(*arguments: str, **environment: str) -> Process:
+        variables = server.environment(tmp_path) | QUICK | environment
+        started.append(Process(list(arguments) or ["-c", CLIENT], tmp_path, variables))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "bundle" / "model.h5"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(100_000))
+    return path
+
+
+def only_run(server: WandbServer) -> Run:
+    [run] = server.runs.values()
+    return run
+
+
+def rows(run: Run) -> list[int]:
+    return [row["i"] for row in run.history]
+
+
+def digest_and_size(path: Path) -> list[Any]:
+    data = path.read_bytes()
+    return [base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(), len(data)]
+
+
+def record_offline(client: Process, model: Path, policy: str = "immutable") -> str:
+    _, directory = client.do("init", mode="offline", project="digits", config={"lr": 0.1})
+    for number in range(3):
+        client.do("log", i=number)
+    client.do("artifact", str(model), policy, ["b-1"])
+    client.do("finish")
+    return str(directory)
+
+
+def sync(start: Start, directory: str, *options: str) -> str:
+    process = start("-m", "wandb", "sync", *options, directory)
+    printed = process.wait()
+    assert process.popen.returncode == 0, printed  # whatever happens: it says nothing about what arrived
+    return printed
+
+
+def test_an_online_run_arrives_whole_and_while_it_goes_on(server: WandbServer, start: Start, model: Path) -> None:
+    client = start(WANDB_GIT_COMMIT="c0ffee")
+    names = {"name": "first", "group": "sweep", "job_type": "train", "config": {"lr": 0.1, "layers": [3, 4]}}
+    run_id, directory = client.do("init", project="digits", **names)
+    for number in range(3):
+        client.do("log", i=number)
+    run = server.runs[run_id]
+    server.wait_for(lambda: rows(run) == [0, 1, 2])
+    assert run.exit_code is None
+    client.do("artifact", str(model), "immutable", ["best", "b-1"])
+    client.do("finish")
+
+    assert (run.entity, run.project, run.commit) == ("team", "digits", "c0ffee")
+    assert {"name": run.name, "group": run.group, "job_type": run.job_type, "config": run.config} == names
+    assert run.exit_code == 0
+    assert run.summary["i"] == 2
+    assert any("system.memory_percent" in metrics for metrics in run.system_metrics)
+    assert {"config.yaml", "wandb-metadata.json", "wandb-summary.json"} <= set(run.files)
+    [artifact] = server.artifacts
+    assert (artifact.type, artifact.name, artifact.committed) == ("model", "digits", True)
+    assert set(artifact.aliases) == {"best", "b-1", "latest"}
+    assert artifact.files == {"model.h5": model.read_bytes()}
+    assert [[entry["digest"], entry["size"]] for entry in artifact.entries.values()] == [digest_and_size(model)]
+    assert server.unknown_operations == []
+    assert "Skipped 1 online run" in sync(start, directory)
+
+
+def test_what_arrived_can_be_read_back(server: WandbServer, start: Start, model: Path) -> None:
+    client = start()
+    run_id, _ = client.do("init", project="digits", config={"lr": 0.1})
+    client.do("log", i=0)
+    for alias in ("b-1", "b-2"):  # the same content again: one version with both aliases
+        client.do("artifact", str(model), "immutable", [alias])
+        server.wait_for(lambda alias=alias: any(alias in a.aliases and a.committed for a in server.artifacts))  # type: ignore[misc]
+    client.do("finish")
+
+    expected = ["v0", {"model.h5": digest_and_size(model)}, {"model.h5": [200, 100_000]}]
+    assert (
+        client.do("read_back", "b-1") == client.do("read_back", "b-2") == client.do("read_back", "latest") == expected
+    )
+    files = sorted(only_run(server).files)
+    assert client.do("read_run", run_id) == ["finished", {"lr": 0.1}, 0, 0, files, ["digits:v0"]]
+    assert server.unknown_operations == []
+
+
+def test_a_wrong_key_is_rejected(server: WandbServer, start: Start) -> None:
+    reply = start(WANDB_API_KEY="0" * 40).try_to("init", project="digits")
+    assert "not logged in" in reply.error
+    assert server.runs == {}
+
+
+@pytest.mark.parametrize("fault", ["server_error", "hang", "die"])
+def test_init_gives_up_in_time_and_then_records_offline(server: WandbServer, start: Start, fault: str) -> None:
+    FAULTS[fault][0](server)
+    client = start()
+    reply = client.try_to("init", project="digits", x_graphql_retry_max=5, **BOUNDS)
+    assert reply.error != ""
+    assert reply.seconds < 8
+    _, directory = client.do("init", mode="offline", project="digits")
+    assert Path(directory).name.startswith("offline-run-")
+    client.do("finish")
+    before = time.monotonic()
+    client.wait()
+    assert time.monotonic() - before < 5
+
+
+@pytest.mark.parametrize("fault", ["reject_auth", "hang", "die"])
+def test_a_fault_in_mid_run_costs_seconds_and_sync_repairs_the_history(
+    server: WandbServer, start: Start, model: Path, fault: str
+) -> None:
+    break_it, repair_it = FAULTS[fault]
+    client = start()
+    _, directory = client.do("init", project="digits", **BOUNDS)
+    client.do("log", i=0)
+    server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
+    break_it(server)
+    assert client.try_to("log", i=1).seconds < 1
+    logging = client.try_to("artifact", str(model), "immutable", ["b-1"])
+    assert logging.error.startswith("AuthenticationError: Failed to verify credentials")  # even for a host that is gone
+    assert logging.seconds < 4
+    assert client.try_to("finish").seconds < 6
+
+    repair_it(server)
+    sync(start, directory, "--include-online")
+    assert set(rows(only_run(server))) == {0, 1}
+    assert only_run(server).exit_code == 0
+    assert server.artifacts == []  # the record of an online run holds no artifacts: sync can't bring them
+    assert server.unknown_operations == []
+
+
+@pytest.mark.parametrize("fault", ["hang", "die"])
+def test_a_server_that_comes_back_before_the_end_gets_everything_once(
+    server: WandbServer, start: Start, model: Path, fault: str
+) -> None:
+    break_it, repair_it = FAULTS[fault]
+    client = start()
+    client.do("init", project="digits", finish_timeout=30)
+    client.do("log", i=0)
+    server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
+    break_it(server)
+    client.do("log", i=1)
+    assert client.try_to("artifact", str(model), "immutable", ["b-1"]).error != ""  # it has noticed
+    repair_it(server)
+    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("finish")
+    assert rows(only_run(server)) == [0, 1]
+    assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
+    assert server.unknown_operations == []
+
+
+@pytest.mark.parametrize("policy", ["immutable", "mutable"])
+def test_an_offline_run_arrives_by_sync_with_its_artifact(
+    server: WandbServer, start: Start, model: Path, policy: str
+) -> None:
+    directory = record_offline(start(), model, policy)
+    assert server.requests == []
+    assert "Finished syncing" in sync(start, directory)
+    run = only_run(server)
+    assert (rows(run), run.config, run.exit_code) == ([0, 1, 2], {"lr": 0.1}, 0)
+    assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
+    assert model.exists()
+    assert server.unknown_operations == []
+
+
+def test_a_second_process_uploads_an_offline_run_while_it_grows(server: WandbServer, start: Start, model: Path) -> None:
+    client = start()
+    _, directory = client.do("init", mode="offline", project="digits")
+    uploader = start("-m", "wandb", "beta", "sync", "--live", directory)
+    client.do("log", i=0)
+    server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
+    server.die()
+    client.do("log", i=1)
+    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("finish")
+    server.revive()
+    assert "Finished syncing" in uploader.wait()
+    assert (rows(only_run(server)), only_run(server).exit_code) == ([0, 1], 0)
+    assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
+    assert server.unknown_operations == []
+
+
+@pytest.mark.parametrize("fault", ["server_error", "hang"])
+def test_a_sync_that_fails_can_be_repeated(server: WandbServer, start: Start, model: Path, fault: str) -> None:
+    break_it, repair_it = FAULTS[fault]
+    directory = record_offline(start(), model)
+    break_it(server)
+    assert "ERROR" in sync(start, directory)
+    repair_it(server)
+    assert "Finished syncing" in sync(start, directory)
+    assert rows(only_run(server)) == [0, 1, 2]
+    assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
+
+
+def test_a_killed_trainer_loses_at_most_the_last_second_of_its_record(server: WandbServer, start: Start) -> None:
+    client = start()
+    _, directory = client.do("init", mode="offline", project="digits")
+    begin = time.time()
+    client.send("flood")
+    last, at = 0, begin
+    while at < begin + 3:
+        last, at = client.receive()
+    client.popen.kill()
+    client.wait()
+    sync(start, directory)
+    run = only_run(server)
+    assert rows(run) == list(range(len(run.history)))  # no hole
+    assert last > 0
+    assert at - run.history[-1]["time"] < 1.5  # flushed every second, by a machine that may be busy
+    assert run.exit_code == 1
+
+
+def test_refused_uploads_show_in_reading_back_only_and_a_second_sync_brings_them(
+    server: WandbServer, start: Start, model: Path
+) -> None:
+    directory = record_offline(start(), model)
+    server.drop_uploads = True
+    assert "Finished syncing" in sync(start, directory)
+    assert list(Path(directory).glob("*.synced"))
+    reader = start()
+    assert "not found" in reader.do("read_back", "b-1")
+    server.drop_uploads = False
+    assert "No runs to sync" in sync(start, directory)
+    sync(start, directory, "--include-synced")
+    assert reader.do("read_back", "b-1")[2] == {"model.h5": [200, 100_000]}
+
+
+def test_a_resumed_run_brings_the_artifact_that_did_not_arrive(server: WandbServer, start: Start, model: Path) -> None:
+    client = start()
+    run_id, _ = client.do("init", project="digits", group="sweep", config={"lr": 0.1})
+    client.do("log", i=0)
+    server.drop_uploads = True
+    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("finish")  # and not a word about it
+    assert [(artifact.committed, artifact.files) for artifact in server.artifacts] == [(False, {})]
+
+    server.drop_uploads = False
+    client = start()
+    client.do("init", project="digits", id=run_id, resume="must")
+    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("finish")
+    assert server.artifacts[-1].files == {"model.h5": model.read_bytes()}
+    assert server.artifacts[-1].run is only_run(server)
+    run = only_run(server)
+    assert (rows(run), run.summary["i"], run.group, run.config) == ([0], 0, "sweep", {"lr": 0.1})
+    assert server.unknown_operations == []
+
+
+def test_lost_bytes_show_in_a_download_only(server: WandbServer, start: Start, model: Path) -> None:
+    directory = record_offline(start(), model)
+    server.lose_artifact = True
+    assert "Finished syncing" in sync(start, directory)
+    version, manifest, downloads = start().do("read_back", "b-1")
+    assert (version, manifest) == ("v0", {"model.h5": digest_and_size(model)})  # as if everything were there
+    assert downloads["model.h5"][0] == 404
+    assert server.unknown_operations == []

@@ -1,0 +1,162 @@
+"""Experiment files: what is accepted, and the one sentence that each mistake gets."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyml import PymlError
+from pyml.experiment import Experiment, check_fits, read_experiment
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+        "layers": [
+            {"layer": "Rescaling", "scale": 0.0625},
+            {"layer": "Flatten"},
+            {"layer": "Dense", "units": 10, "activation": "softmax"},
+        ],
+        "optimizer": {"name": "Adam", "learning_rate": 0.01},
+        "loss": "sparse_categorical_crossentropy",
+        "epochs": 3,
+        "batch_size": 32,
+        **changes,
+    }
+
+
+def experiment(**changes: Any) -> Experiment:
+    return Experiment.model_validate(document(**changes))
+
+
+def read_text(directory: Path, text: str) -> Experiment:
+    path = directory / "experiment.json"
+    path.write_text(text)
+    return read_experiment(path)
+
+
+def with_last(**last: Any) -> list[dict[str, Any]]:
+    return [*document()["layers"][:-1], {"layer": "Dense", "units": 10, "activation": "softmax", **last}]
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("digits*.json")), ids=lambda path: path.name)
+def test_each_shipped_digits_experiment_is_valid_and_fits_its_data(path: Path) -> None:
+    check_fits(read_experiment(path), 10, "uint8")
+
+
+def test_an_experiment_survives_the_way_through_the_manifest() -> None:
+    original = experiment(early_stopping={"patience": 2}, layers=with_last(kernel_initializer="he_normal"))
+    assert Experiment.model_validate(original.model_dump(mode="json")) == original
+
+
+def test_arguments_of_a_layer_reach_keras_as_they_stand_in_the_file() -> None:
+    layer = experiment(layers=with_last(kernel_initializer="he_normal")).layers[-1]
+    assert layer.arguments == {"units": 10, "activation": "softmax", "kernel_initializer": "he_normal"}
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PymlError, match=r"absent\.json cannot be read \(No such file or directory\)"):
+        read_experiment(tmp_path / "absent.json")
+
+
+def test_broken_json_is_named_with_line_and_column(tmp_path: Path) -> None:
+    with pytest.raises(PymlError, match=r"experiment\.json .*line 2 column 10"):
+        read_text(tmp_path, '{"name": "x",\n"epochs" 3}')
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(range(256)))
+    with pytest.raises(PymlError, match="is not a valid experiment"):
+        read_experiment(path)
+
+
+def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
+    def change(target: Any, value: Any) -> None:
+        for step in place[:-1]:
+            target = target[step]
+        target[place[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "said"),
+    [
+        (set_in("epocs"), 3, "the document: unknown key epocs, did you mean epochs?"),
+        (set_in("colour"), 3, "the document: unknown key colour, known are name, data"),
+        (set_in("data", "tset"), 0.1, "data: unknown key tset, did you mean test?"),
+        (set_in("early_stopping"), {"patience": 0}, "early_stopping.patience: input should be greater than or equal"),
+        (set_in("early_stopping"), {"patience": 1, "monitor": "loss"}, "early_stopping.monitor: input should be 'val_"),
+        (set_in("layers", 1, "layer"), "Flaten", "layers.1.layer: unknown layer Flaten, did you mean Flatten?"),
+        (set_in("layers", 1, "layer"), "Lambda", "layers.1.layer: unknown layer Lambda"),
+        (set_in("layers", 1), {"units": 3}, "layers.1.layer: field required"),
+        (set_in("layers"), [], "layers: tuple should have at least 1 item"),
+        (set_in("epochs"), 0, "epochs: input should be greater than or equal to 1"),
+        (set_in("epochs"), "3", "epochs: input should be a valid integer"),
+        (set_in("batch_size"), 0, "batch_size: input should be greater than or equal to 1"),
+        (set_in("loss"), "mse", "loss: input should be 'sparse_categorical_crossentropy'"),
+        (set_in("optimizer", "name"), "adam", "optimizer.name: unknown optimizer adam, known are"),
+        (set_in("optimizer", "learning_rate"), 0, "optimizer.learning_rate: input should be greater than 0"),
+        (set_in("data", "name"), "didgits", "data.name: input should be 'digits'"),
+        (set_in("data", "test"), 0.85, "data: validation + test must leave something to train on"),
+        (set_in("data", "test"), 0, "data.test: input should be greater than 0"),
+        (set_in("name"), "../elsewhere", "name: string should match pattern"),
+        (set_in("name"), "x" * 81, "name: string should match pattern"),
+        (set_in("seed"), -1, "seed: input should be greater than or equal to 0"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_file_place_and_need(
+    tmp_path: Path, change: Callable[[dict[str, Any], Any], None], value: Any, said: str
+) -> None:
+    mistaken = document()
+    change(mistaken, value)
+    with pytest.raises(PymlError) as raised:
+        read_text(tmp_path, json.dumps(mistaken))
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path / 'experiment.json'} is not a valid experiment: {said}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("loss", "last", "n_classes"),
+    [
+        ("sparse_categorical_crossentropy", {}, 10),
+        ("categorical_crossentropy", {}, 10),
+        ("sparse_categorical_crossentropy", {"units": 2}, 2),
+        ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}, 2),
+    ],
+)
+def test_a_last_layer_that_fits_loss_and_classes_is_accepted(loss: str, last: dict[str, Any], n_classes: int) -> None:
+    check_fits(experiment(loss=loss, layers=with_last(**last)), n_classes, "uint8")
+
+
+@pytest.mark.parametrize(
+    ("loss", "last", "n_classes", "said"),
+    [
+        ("sparse_categorical_crossentropy", {"units": 9}, 10, r"needs Dense\(units=10, activation='softmax'\)"),
+        ("categorical_crossentropy", {"activation": "sigmoid"}, 10, r"needs Dense\(units=10, activation='softmax'\)"),
+        ("sparse_categorical_crossentropy", {"layer": "Conv2D"}, 10, r"the last layer is Conv2D\("),
+        ("binary_crossentropy", {"units": 2}, 2, r"needs Dense\(units=1, activation='sigmoid'\)"),
+        ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}, 10, "needs 2 classes, digits has 10"),
+    ],
+)
+def test_a_last_layer_that_does_not_fit_is_refused_with_what_is_needed(
+    loss: str, last: dict[str, Any], n_classes: int, said: str
+) -> None:
+    with pytest.raises(PymlError, match=said):
+        check_fits(experiment(loss=loss, layers=with_last(**last)), n_classes, "uint8")
+
+
+def test_raw_images_without_rescaling_first_are_refused() -> None:
+    with pytest.raises(PymlError, match="uint8 images need Rescaling first"):
+        check_fits(experiment(layers=document()["layers"][1:]), 10, "uint8")
+
+
+def test_token_numbers_need_no_rescaling() -> None:
+    check_fits(experiment(layers=document()["layers"][1:]), 10, "int32")
