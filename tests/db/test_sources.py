@@ -187,10 +187,17 @@ def test_a_source_that_cannot_be_read_is_named(
         load(engine, models, "toys", tmp_path / name)
 
 
-def test_texts_for_a_model_of_images_are_refused(engine: sa.Engine, models: Path) -> None:
+def test_an_image_that_is_not_there_is_named_and_not_taken_for_a_text(engine: sa.Engine, models: Path) -> None:
     publish_images(models)
-    with pytest.raises(SourceError, match="takes no texts"):
-        predict_items(worker_for(engine, models), "pictures", ["a sentence"], 5)
+    with pytest.raises(SourceError, match=r"cat\.jpg does not exist"):
+        predict_items(worker_for(engine, models), "pictures", ["cat.jpg"], 5)
+
+
+def test_texts_for_a_model_of_images_are_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_images(models)
+    (tmp_path / "mine.csv").write_text("text\nhello\n")
+    with pytest.raises(SourceError, match=r"takes no texts: its model wants uint8 of shape \(4, 6, 3\)"):
+        load(engine, models, "pictures", tmp_path / "mine.csv")
 
 
 def test_single_inputs_are_predicted_here_when_no_daemon_runs(engine: sa.Engine, models: Path, tmp_path: Path) -> None:

@@ -26,6 +26,10 @@ class InputSpec(Record):
     dtype: Dtype
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
 
+    def __str__(self) -> str:
+        """Say it for a person."""
+        return f"{self.dtype} of shape {self.shape}"
+
 
 class FileEntry(Record):
     """A file of the bundle; size in bytes."""

@@ -132,7 +132,7 @@ def predict(
     with _database(settings) as engine:
         worker = _worker(engine, settings, models, Stop())
         answers = predict_items(worker, dataset, item, timeout_seconds)
-    Console().print(answers_table(answers))
+    _console().print(answers_table(answers))
     if any(answer.predicted is None for answer in answers):
         raise PypredictError("not every input could be predicted; the table says why")
 
@@ -145,7 +145,7 @@ def status() -> None:
     with _database(Settings()) as engine, engine.begin() as connection:
         now = read_status(connection)
     for name, meaning in MEANING.items():
-        Console().print(f"{getattr(now, name):>12,.6g}  {meaning}", highlight=False)
+        _console().print(f"{getattr(now, name):>12,.6g}  {meaning}", highlight=False)
 
 
 @app.command(epilog="Example: pypredict export predictions.csv --dataset digits")
@@ -176,7 +176,7 @@ def list_models() -> None:
     from pypredict.report import models_table
 
     with _database(Settings()) as engine, engine.begin() as connection:
-        Console().print(models_table(read(connection)))
+        _console().print(models_table(read(connection)))
 
 
 @models_app.command("promote", epilog="Example: pypredict models promote 3 --rescore")
@@ -220,7 +220,7 @@ def report() -> None:
     from pypredict.report import show
 
     with _database(Settings()) as engine, engine.begin() as connection:
-        show(connection, Console())
+        show(connection, _console())
         problems = verdict(connection).problems
     if problems:
         raise PypredictError("; ".join(problems))
@@ -245,7 +245,7 @@ def ping() -> None:
 
     with _database(Settings()) as engine:
         trip = round_trip(engine)
-    Console().print(f"PostgreSQL {trip.server_version}: round trip in {trip.milliseconds:.1f} ms\n{trip.line}")
+    _console().print(f"PostgreSQL {trip.server_version}: round trip in {trip.milliseconds:.1f} ms\n{trip.line}")
 
 
 def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
@@ -256,6 +256,10 @@ def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "S
     patience = (settings.lease_seconds, settings.poll_seconds)
     name = f"{socket.gethostname()}-{os.getpid()}"
     return Worker(engine, directory, Models(directory), name, *patience, settings.health_file, stop)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: do not fold figures
 
 
 @contextmanager

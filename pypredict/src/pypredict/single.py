@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from bundle.preprocessing import TextPreprocessing
 from pypredict import PypredictError, store
 from pypredict.chunk import cut
 from pypredict.intake import preparation
@@ -56,7 +57,8 @@ def predict_items(worker: Worker, dataset: str, items: Sequence[str], timeout_se
 
 def _store(engine: sa.Engine, how: Preparation, item: str) -> int:
     path = Path(item)
-    if len(item) < 4096 and path.is_file():
+    is_text = isinstance(how.manifest.preprocessing, TextPreprocessing)
+    if not is_text or (len(item) < 4096 and path.is_file()):
         chunks = list(read_source(path, how, TextColumns()))
     else:
         arrays = prepare_texts([item], how)

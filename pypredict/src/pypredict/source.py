@@ -119,8 +119,8 @@ def _read_arrays(path: Path, how: Preparation) -> Iterator[Chunk]:
     wanted = how.manifest.input
     if arrays.dtype.newbyteorder("=") != wanted.dtype or arrays.shape[1:] != wanted.shape or not len(arrays):
         raise SourceError(
-            f"{path} holds {arrays.dtype} {arrays.shape}; data set {how.manifest.dataset} takes {wanted.dtype} "
-            f"of shape (n, {', '.join(map(str, wanted.shape))}); cast or reshape it"
+            f"{path} holds {arrays.dtype} {arrays.shape}; data set {how.manifest.dataset} takes {wanted} "
+            "each; cast or reshape it"
         )
     classes, numbers = None, None
     if labels is not None:
