@@ -88,10 +88,10 @@ def read_words(bundle: Bundle) -> list[str]:
 
 def read_source(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Chunk]:
     """Read a file or folder as the chunks of how's data set. Raises SourceError or a BundleError naming the place."""
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; give a bundle, a folder, an image, .npy, .npz or .csv file")
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return _read_images(path, how)
-    if not path.is_file():
-        raise SourceError(f"{path} does not exist; give a bundle, a folder, an image, .npy, .npz or .csv file")
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _read_csv(path, how, columns)
