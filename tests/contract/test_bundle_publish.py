@@ -5,7 +5,6 @@ Numbers in the names are those of the list of faults that the system survives.
 
 import hashlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -33,7 +32,7 @@ PREAMBLE = """
 """
 
 
-def start(program: str, models: Path, **kwargs: object) -> subprocess.Popen[str]:
+def start(program: str, models: Path) -> subprocess.Popen[str]:
     """Start a trainer of its own process; it says a line on stdout when it has come where the test wants it."""
     source = textwrap.dedent(PREAMBLE) + textwrap.dedent(program)
     return subprocess.Popen(
@@ -43,7 +42,6 @@ def start(program: str, models: Path, **kwargs: object) -> subprocess.Popen[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **kwargs,
     )
 
 
@@ -232,14 +230,15 @@ def test_27_a_full_volume_is_one_sentence_and_leaves_the_pointer(tmp_path: Path)
     pointer = (tmp_path / "current/toys.json").read_bytes()
     process = start(
         """
+        import resource
         from bundle import BundleError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))  # a write beyond it fails
         try:
             publish_bundle(models, "second", n=5000)
         except BundleError as error:
             sys.exit(str(error))
         """,
         tmp_path,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),  # a write beyond it fails
     )
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1

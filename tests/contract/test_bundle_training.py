@@ -268,19 +268,21 @@ def test_33_a_model_of_another_width_than_its_classes_is_refused(copied: Path) -
 def test_a_stopped_training_ends_with_one_sentence_and_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "long.json").write_text(json.dumps({**TINY, "epochs": 100_000}))
     process = subprocess.Popen(
-        [PYML, "train", "long.json"],
+        ["env", "--default-signal=INT", PYML, "train", "long.json"],  # background jobs of a shell ignore it
         cwd=tmp_path,
         env={**os.environ, "WANDB_MODE": "offline"},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("epoch 1/"):
-            break
-    process.send_signal(stop)
-    _, said = process.communicate(timeout=60)
+    try:
+        assert process.stderr
+        while not process.stderr.readline().startswith("epoch 1/"):
+            assert process.poll() is None, "the training ended before it began"
+        process.send_signal(stop)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 128 + stop
     assert said.splitlines()[-1].startswith("pyml: stopped by")
     assert "Traceback" not in said

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,9 +42,9 @@ def flood():
         time.sleep(0.02)
 
 
-def artifact(path, policy, aliases):
+def artifact(path, aliases):
     artifact = wandb.Artifact("digits", "model", metadata={"from": "a test"})
-    artifact.add_file(path, name="model.h5", policy=policy)
+    artifact.add_file(path, name="model.h5", policy="immutable")  # uploads the file itself, no copy
     run.log_artifact(artifact, aliases=aliases)
 
 
@@ -108,7 +109,7 @@ class Reply:
 
 
 class Process:
-    """A Python process with a deadline; ended by the fixture whatever happens."""
+    """A Python process with a deadline, ended by the fixture; the SDK ends its own within 2 s of their parent."""
 
     def __init__(self, arguments: list[str], home: Path, environment: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
@@ -199,16 +200,20 @@ def rows(run: Run) -> list[int]:
     return [row["i"] for row in run.history]
 
 
+def has_version(server: WandbServer, alias: str) -> bool:
+    return any(artifact.committed and alias in artifact.aliases for artifact in server.artifacts)
+
+
 def digest_and_size(path: Path) -> list[Any]:
     data = path.read_bytes()
     return [base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(), len(data)]
 
 
-def record_offline(client: Process, model: Path, policy: str = "immutable") -> str:
+def record_offline(client: Process, model: Path) -> str:
     _, directory = client.do("init", mode="offline", project="digits", config={"lr": 0.1})
     for number in range(3):
         client.do("log", i=number)
-    client.do("artifact", str(model), policy, ["b-1"])
+    client.do("artifact", str(model), ["b-1"])
     client.do("finish")
     return str(directory)
 
@@ -229,7 +234,7 @@ def test_an_online_run_arrives_whole_and_while_it_goes_on(server: WandbServer, s
     run = server.runs[run_id]
     server.wait_for(lambda: rows(run) == [0, 1, 2])
     assert run.exit_code is None
-    client.do("artifact", str(model), "immutable", ["best", "b-1"])
+    client.do("artifact", str(model), ["best", "b-1"])
     client.do("finish")
 
     assert (run.entity, run.project, run.commit) == ("team", "digits", "c0ffee")
@@ -252,14 +257,12 @@ def test_what_arrived_can_be_read_back(server: WandbServer, start: Start, model:
     run_id, _ = client.do("init", project="digits", config={"lr": 0.1})
     client.do("log", i=0)
     for alias in ("b-1", "b-2"):  # the same content again: one version with both aliases
-        client.do("artifact", str(model), "immutable", [alias])
-        server.wait_for(lambda alias=alias: any(alias in a.aliases and a.committed for a in server.artifacts))  # type: ignore[misc]
+        client.do("artifact", str(model), [alias])
+        server.wait_for(partial(has_version, server, alias))
     client.do("finish")
 
     expected = ["v0", {"model.h5": digest_and_size(model)}, {"model.h5": [200, 100_000]}]
-    assert (
-        client.do("read_back", "b-1") == client.do("read_back", "b-2") == client.do("read_back", "latest") == expected
-    )
+    assert [client.do("read_back", alias) for alias in ("b-1", "b-2", "latest")] == [expected] * 3
     files = sorted(only_run(server).files)
     assert client.do("read_run", run_id) == ["finished", {"lr": 0.1}, 0, 0, files, ["digits:v0"]]
     assert server.unknown_operations == []
@@ -271,7 +274,7 @@ def test_a_wrong_key_is_rejected(server: WandbServer, start: Start) -> None:
     assert server.runs == {}
 
 
-@pytest.mark.parametrize("fault", ["server_error", "hang", "die"])
+@pytest.mark.parametrize("fault", ["server_error", "hang"])
 def test_init_gives_up_in_time_and_then_records_offline(server: WandbServer, start: Start, fault: str) -> None:
     FAULTS[fault][0](server)
     client = start()
@@ -297,14 +300,14 @@ def test_a_fault_in_mid_run_costs_seconds_and_sync_repairs_the_history(
     server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
     break_it(server)
     assert client.try_to("log", i=1).seconds < 1
-    logging = client.try_to("artifact", str(model), "immutable", ["b-1"])
+    logging = client.try_to("artifact", str(model), ["b-1"])
     assert logging.error.startswith("AuthenticationError: Failed to verify credentials")  # even for a host that is gone
     assert logging.seconds < 4
     assert client.try_to("finish").seconds < 6
 
     repair_it(server)
     sync(start, directory, "--include-online")
-    assert set(rows(only_run(server))) == {0, 1}
+    assert rows(only_run(server)) == [0, 0, 1]  # the whole record again, after the rows that are there
     assert only_run(server).exit_code == 0
     assert server.artifacts == []  # the record of an online run holds no artifacts: sync can't bring them
     assert server.unknown_operations == []
@@ -321,20 +324,17 @@ def test_a_server_that_comes_back_before_the_end_gets_everything_once(
     server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
     break_it(server)
     client.do("log", i=1)
-    assert client.try_to("artifact", str(model), "immutable", ["b-1"]).error != ""  # it has noticed
+    assert client.try_to("artifact", str(model), ["b-1"]).error != ""  # it has noticed
     repair_it(server)
-    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("artifact", str(model), ["b-1"])
     client.do("finish")
     assert rows(only_run(server)) == [0, 1]
     assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
     assert server.unknown_operations == []
 
 
-@pytest.mark.parametrize("policy", ["immutable", "mutable"])
-def test_an_offline_run_arrives_by_sync_with_its_artifact(
-    server: WandbServer, start: Start, model: Path, policy: str
-) -> None:
-    directory = record_offline(start(), model, policy)
+def test_an_offline_run_arrives_by_sync_with_its_artifact(server: WandbServer, start: Start, model: Path) -> None:
+    directory = record_offline(start(), model)
     assert server.requests == []
     assert "Finished syncing" in sync(start, directory)
     run = only_run(server)
@@ -352,7 +352,7 @@ def test_a_second_process_uploads_an_offline_run_while_it_grows(server: WandbSer
     server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
     server.die()
     client.do("log", i=1)
-    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("artifact", str(model), ["b-1"])
     client.do("finish")
     server.revive()
     assert "Finished syncing" in uploader.wait()
@@ -361,13 +361,11 @@ def test_a_second_process_uploads_an_offline_run_while_it_grows(server: WandbSer
     assert server.unknown_operations == []
 
 
-@pytest.mark.parametrize("fault", ["server_error", "hang"])
-def test_a_sync_that_fails_can_be_repeated(server: WandbServer, start: Start, model: Path, fault: str) -> None:
-    break_it, repair_it = FAULTS[fault]
+def test_a_sync_that_fails_can_be_repeated(server: WandbServer, start: Start, model: Path) -> None:
     directory = record_offline(start(), model)
-    break_it(server)
+    server.hang()
     assert "ERROR" in sync(start, directory)
-    repair_it(server)
+    server.release()
     assert "Finished syncing" in sync(start, directory)
     assert rows(only_run(server)) == [0, 1, 2]
     assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
@@ -411,14 +409,14 @@ def test_a_resumed_run_brings_the_artifact_that_did_not_arrive(server: WandbServ
     run_id, _ = client.do("init", project="digits", group="sweep", config={"lr": 0.1})
     client.do("log", i=0)
     server.drop_uploads = True
-    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("artifact", str(model), ["b-1"])
     client.do("finish")  # and not a word about it
     assert [(artifact.committed, artifact.files) for artifact in server.artifacts] == [(False, {})]
 
     server.drop_uploads = False
     client = start()
     client.do("init", project="digits", id=run_id, resume="must")
-    client.do("artifact", str(model), "immutable", ["b-1"])
+    client.do("artifact", str(model), ["b-1"])
     client.do("finish")
     assert server.artifacts[-1].files == {"model.h5": model.read_bytes()}
     assert server.artifacts[-1].run is only_run(server)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 
@@ -19,6 +19,7 @@ def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32), rng.integers(0, n_classes, n)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 200), n_classes=st.integers(2, 12))
 def test_figures_are_scikit_learns(seed: int, n: int, n_classes: int) -> None:
     probabilities, y = softmax(seed, n, n_classes)
@@ -30,6 +31,7 @@ def test_figures_are_scikit_learns(seed: int, n: int, n_classes: int) -> None:
     assert metrics.accuracy == pytest.approx(accuracy_score(y, predicted))
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 1000))
 def test_accuracy_is_the_quotient_of_two_integers_to_the_last_digit(seed: int, n: int) -> None:
     probabilities, y = softmax(seed, n, 3)
