@@ -115,7 +115,7 @@ class Process:
         self.popen = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=home,
-            env=os.environ | environment,
+            env={k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
