@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCKED := pyml pypredict db tests
+LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose) pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
 EXPERIMENT ?= experiments/digits_cnn.json
 
@@ -69,12 +69,17 @@ db-stop:  ## stop it
 	@$(EMBEDDED) stop
 
 PACKAGES := bundle/src pyml/src pypredict/src
+SUITES := $(addprefix tests/,unit db contract attacks acceptance)
 .PHONY: test
 test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on the embedded database
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy $(PACKAGES) db/embedded.py
-	$(BIN)/pytest $(PYTEST)
+	$(BIN)/pytest $(SUITES) $(PYTEST)
+
+.PHONY: test-faults
+test-faults: $(VENV)/.test-installed  ## kills, crashes, cut cables, full disks, chaos (CHAOS_SECONDS=60 and more)
+	$(BIN)/pytest tests/faults $(PYTEST)
 
 .PHONY: test-db
 test-db: $(VENV)/.test-installed  ## the db tests alone; POSTGRES_BIN=DIR takes another server's binaries
@@ -89,7 +94,43 @@ clean:  ## back to the clone: removes the environment, the database, models and 
 .PHONY: lock
 lock: $(VENV)/.test-installed  ## resolve the requirements anew and write every hash
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate \
-	  --custom-compile-command 'make lock' $(LOCKED:%=%/requirements.in) -o constraints.txt
+	  --custom-compile-command 'make lock' $(LOCKED:%=%.in) -o constraints.txt
 	@for part in $(LOCKED); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes -c constraints.txt \
-	    --custom-compile-command 'make lock' $$part/requirements.in -o $$part/requirements.txt || exit 1; done
+	    --custom-compile-command 'make lock' $$part.in -o $$part.txt || exit 1; done
+	@for part in pyml pypredict; do \
+	  sed -E 's/^tensorflow-cpu(==[^;]*).*/tensorflow[and-cuda]\1/; /^tensorflow==/d' $$part/requirements.in | \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes -c constraints.txt \
+	    --custom-compile-command 'make lock' - -o $$part/requirements-gpu.txt || exit 1; done
+
+# The stack of containers
+COMPOSE_VENV := .local/compose-venv
+
+.PHONY: up
+up: export GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+up: export GIT_DIRTY ?= $(shell git rev-parse --git-dir >/dev/null 2>&1 && { test -z "$$(git status --porcelain)" && echo false || echo true; })
+up:  ## start the stack of containers, wait until it has trained and predicted, say where pgAdmin is
+	@test -f .env || test -n "$$PGADMIN_PASSWORD" || \
+	  { echo "There is no .env yet: cp .env.example .env, then choose PGADMIN_PASSWORD in it" >&2; exit 1; }
+	@since=$$(date +%s); docker compose up --detach --build || \
+	  { docker compose logs --no-log-prefix --since $$since secrets migrate >&2; exit 1; }; \
+	  docker compose logs --follow --no-log-prefix --since $$since pyml; \
+	  code=$$(docker wait $$(docker compose ps --all --quiet pyml)); \
+	  [ "$$code" = 0 ] || { echo "the trainer ended with exit code $$code: docker compose logs pyml" >&2; exit 1; }
+	@docker compose up --detach --wait --no-deps --no-recreate db pypredict pgadmin
+	@docker compose exec --no-TTY pypredict pypredict run --until-empty
+	@docker compose exec --no-TTY pypredict pypredict report
+	@echo "pgAdmin is open on http://$$(docker compose port pgadmin 5050), with the login of .env; make down ends all, data stays"
+
+.PHONY: down
+down:  ## stop and remove the containers; the data stays in its volumes (docker compose down -v removes it, too)
+	docker compose down
+
+$(COMPOSE_VENV)/.installed: tests/compose/requirements.txt
+	$(PYTHON) -m venv $(COMPOSE_VENV)
+	$(COMPOSE_VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r $<
+	@touch $@
+
+.PHONY: test-compose
+test-compose: $(COMPOSE_VENV)/.installed  ## build the images and drive the whole stack with a real engine and a real browser
+	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose $(PYTEST)
