@@ -1,0 +1,95 @@
+"""Make one password per database role, once, into the volumes that only the services of that role mount.
+
+Run by the one-shot `secrets` (docker-compose.yml) at every `up`, as an ordinary user without capabilities: a service of
+another user reads its file as a member of the group that the file is given to. What is there stays; a file
+/run/overrides/ROLE (secrets/ROLE on the host) goes before it. No password is ever printed.
+
+    /run/secrets/owner/password     the words alone, for POSTGRES_PASSWORD_FILE    group 999: db
+    /run/secrets/owner/pgpass       libpq's password file, mode 0600                migrate
+    /run/secrets/pypredict/pgpass   libpq's password file, mode 0600                pypredict, migrate
+    /run/secrets/reader/pgpass      copied by pgadmin, which sets the mode          group 5050: pgadmin, migrate
+"""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+VOLUMES = Path("/run/secrets")
+OVERRIDES = Path("/run/overrides")
+LOGINS = {"owner": "ml_owner", "pypredict": "pypredict", "reader": "reader"}  # volume -> database role
+DB_GID, PGADMIN_GID = 999, 5050
+ADDRESS = "db:5432:ml"  # host:port:database of a pgpass line
+
+
+class PasswordError(Exception):
+    """A password cannot be read or used."""
+
+
+def main() -> None:
+    """Bring every volume up to date; one sentence and exit code 1 when that cannot be."""
+    try:
+        for volume, login in LOGINS.items():
+            provide(volume, login)
+    except (PasswordError, OSError) as error:
+        sys.exit(f"secrets: {error}")
+
+
+def provide(volume: str, login: str) -> None:
+    """Write the password files of one role, unless they hold what they should."""
+    pgpass = VOLUMES / volume / "pgpass"
+    kept = pgpass.read_text().rstrip("\n").rpartition(":")[2] if pgpass.exists() else None
+    brought = read_override(login)
+    password = brought or kept or secrets.token_urlsafe(24)
+    if volume == "owner":
+        write(VOLUMES / volume / "password", password, 0o440, DB_GID)
+    if volume == "reader":
+        write(pgpass, f"{ADDRESS}:{login}:{password}", 0o440, PGADMIN_GID)
+    else:
+        write(pgpass, f"{ADDRESS}:{login}:{password}", 0o600)
+    origin = f"from secrets/{login}" if brought else "kept" if kept else "generated"
+    print(f"secrets: password of {login}: {origin}")  # noqa: T201 - the job's report
+    if volume == "owner" and brought and kept not in (None, brought):
+        print(  # noqa: T201
+            "secrets: ml_owner has a new password here; a database that exists already learns it by "
+            "`docker compose exec db psql -U ml_owner -d ml -c '\\password'`"
+        )
+
+
+def read_override(login: str) -> str | None:
+    """Read the password that the user brought. Raises PasswordError when it is not one line that pgpass can hold."""
+    path = OVERRIDES / login
+    if not path.is_file():
+        return None
+    try:
+        password = path.read_text(encoding="ascii").rstrip("\r\n")
+    except PermissionError as error:
+        raise PasswordError(
+            f"secrets/{login} cannot be read by uid {os.getuid()}: make it readable (chmod 644) in a clone that only "
+            "you can enter, or for this one user (setfacl -m u:10001:r)"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise PasswordError(f"secrets/{login} holds more than ASCII characters") from error
+    if not password.isprintable() or not password or any(c in password for c in ": \\"):
+        raise PasswordError(f"secrets/{login} must hold one line without blanks, colons and backslashes")
+    return password
+
+
+def write(path: Path, line: str, mode: int, gid: int = -1) -> None:
+    """Put a one-line file in place, whole, for its reader alone: group `gid` or nobody else."""
+    text = line + "\n"
+    if path.exists() and path.read_text() == text:
+        return
+    aside = path.with_name(f".{path.name}.new")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chown(aside, -1, gid)
+    aside.chmod(mode)
+    aside.replace(path)
+
+
+if __name__ == "__main__":
+    main()

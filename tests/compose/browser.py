@@ -1,0 +1,164 @@
+"""pgAdmin as a person sees it: a real browser that logs in, opens the tree, looks at a grid, runs a statement."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Frame, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+SECONDS = 1000  # Playwright counts in milliseconds
+
+
+@contextmanager
+def open_browser(shots: Path) -> Iterator["PgAdmin"]:
+    """Open a window; screenshots go to `shots`."""
+    from playwright.sync_api import sync_playwright
+
+    shots.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        try:
+            yield PgAdmin(browser.new_page(viewport={"width": 1500, "height": 900}), shots)
+        finally:
+            browser.close()
+
+
+class PgAdmin:
+    """One window. Every look leaves a screenshot."""
+
+    def __init__(self, page: "Page", shots: Path) -> None:
+        self.page = page
+        self.shots = shots
+        self.statements = 0
+
+    def log_in(self, url: str, email: str, password: str) -> None:
+        self.page.goto(url)
+        self.page.fill("input[name=email]", email)
+        self.page.fill("input[name=password]", password)
+        self.shoot("1-login")
+        self.page.click('button[name=internal_button], button:has-text("Login")')
+        self.page.wait_for_selector(".file-entry", timeout=60 * SECONDS)
+
+    def shoot(self, name: str) -> None:
+        self.page.screenshot(path=self.shots / f"{name}.png")
+
+    def tree(self) -> list[tuple[int, str]]:
+        """List depth and label of every visible entry of the tree, from top to bottom."""
+        return [
+            (depth, label)
+            for depth, label in self.page.locator(".file-entry").evaluate_all(
+                "rows => rows.map(row => [Number(row.dataset.depth), row.querySelector('.file-name').innerText.trim()])"
+            )
+        ]
+
+    def unfold(self, *path: str) -> list[str]:
+        """Open the tree along a path of labels; return the labels right below its end."""
+        depth, at = 0, -1
+        for label in path:
+            depth += 1
+            self._settle()  # entries open by themselves where they are alone
+            at = self._find(label, depth, at)
+            if not self._has_children(at):
+                self.page.locator(".file-entry").nth(at).locator(".directory-toggle").click()
+                self._until(lambda at=at: self._has_children(at), f"{label} opens")
+        self._settle()
+        below = []
+        for other, label in self.tree()[at + 1 :]:
+            if other <= depth:
+                break
+            below += [label] if other == depth + 1 else []
+        return below
+
+    def view_data(self, view: str) -> tuple[list[str], list[str]]:
+        """Open View Data, All Rows on an entry of the tree; return the columns and the first row.
+
+        Raises AssertionError with pgAdmin's own words when it shows an error.
+        """
+        with self._tool(view, "View/Edit Data", "All Rows") as frame:
+            done = frame.get_by_text("Query complete")
+            self._until(lambda: done.count() or self.problems(frame), f"the rows of {view}", seconds=120)
+            self.page.wait_for_timeout(SECONDS)
+            self.shoot(f"view-{view}")
+            trouble = self.problems(frame) or self._errors(frame)
+            assert not trouble, f"{view}: {trouble}"
+            columns = [text.split("\n")[0] for text in frame.locator("[role=columnheader]").all_inner_texts()]
+            cells = frame.locator("[role=row][aria-rowindex='2'] [role=gridcell]").all_inner_texts()
+        return columns[1:], cells[1:]  # the first column numbers the rows
+
+    def run(self, view: str, statement: str) -> str:
+        """Run a statement in the query tool, opened on an entry of the tree; return the errors that pgAdmin shows."""
+        with self._tool(view, "Query Tool") as frame:
+            editor = frame.locator(".cm-content").first
+            editor.click()
+            self.page.keyboard.insert_text(statement)
+            self.page.keyboard.press("F5")
+            self._until(lambda: frame.get_by_text("Query complete").count(), "an answer")
+            self.page.wait_for_timeout(SECONDS)
+            self.statements += 1
+            self.shoot(f"statement-{self.statements}")
+            return self._errors(frame)
+
+    @contextmanager
+    def _tool(self, label: str, *menu: str) -> Iterator["Frame"]:
+        """Open a tool by the context menu of an entry; its tab is closed at the end."""
+        before = self._tools()
+        at = next(i for i, (_, entry) in enumerate(self.tree()) if entry == label)
+        row = self.page.locator(".file-entry").nth(at)
+        row.click()
+        row.click(button="right")
+        for item in menu[:-1]:
+            self.page.get_by_text(item, exact=True).last.hover()
+        self.page.get_by_role("menuitem").filter(has_text=menu[-1]).last.click(timeout=10 * SECONDS)
+        self._until(lambda: self._tools().keys() - before.keys(), f"{menu[-1]} opens")
+        (number,) = self._tools().keys() - before.keys()
+        yield self._tools()[number]
+        self.page.locator(f"[data-node-key=id-query-tool_{number}]").get_by_label("Close").click()
+
+    def _tools(self) -> dict[str, "Frame"]:
+        """Map the numbers of the open tools to their frames; pgAdmin opens those of the last visit again."""
+        found = ((re.search(r"/sqleditor/panel/(\d+)", frame.url), frame) for frame in self.page.frames)
+        return {match[1]: frame for match, frame in found if match}
+
+    def problems(self, *frames: "Frame") -> str:
+        """Tell what pgAdmin complains about, in its own words."""
+        complaints = ".MuiDialog-container, [role=alert], .MuiAlert-message"
+        places = (self.page, *frames)
+        return " / ".join(text for place in places for text in place.locator(complaints).all_inner_texts() if text)
+
+    def _errors(self, frame: "Frame") -> str:
+        messages = [box.input_value() for box in frame.locator("textarea[readonly]").all()]
+        return "\n".join(message for message in messages if "ERROR:" in message)
+
+    def _settle(self) -> None:
+        """Wait until the tree has stood still for a while."""
+        before = None
+        while before != (before := self.tree()):
+            self.page.wait_for_timeout(1.5 * SECONDS)
+
+    def _has_children(self, at: int) -> bool:
+        rows = self.tree()[at : at + 2]
+        return len(rows) == 2 and rows[1][0] > rows[0][0]
+
+    def _find(self, label: str, depth: int, after: int) -> int:
+        def found() -> list[int]:
+            return [i for i, entry in enumerate(self.tree()) if i > after and entry == (depth, label)]
+
+        self._until(found, f"{label!r} is in the tree below {self.tree()[max(after, 0)]}")
+        return found()[0]
+
+    def _until(self, condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                self.shoot("gave-up")
+                raise AssertionError(f"waited {seconds} s until {what}; pgAdmin says: {self.problems() or 'nothing'}")
+            self.page.wait_for_timeout(250)

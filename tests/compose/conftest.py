@@ -1,0 +1,97 @@
+"""The stack of containers on a real engine: one clone, one project, shared by all tests, which run in the order below.
+
+`make test-compose` runs them; KEEP_STACK=1 leaves the stack up at the end (its clone is in /tmp). Screenshots and logs
+go to .local/compose.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from compose.stack import Stack, clone
+
+REPO = Path(__file__).resolve().parents[2]
+ARTEFACTS = REPO / ".local/compose"
+ORDER = ("config", "start", "images", "networks", "secrets", "faults", "pgadmin", "stop", "keep")
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "compose: drives the stack of containers with a real engine")
+    config.stash[FIGURES] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ours = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in ours:
+        item.add_marker("compose")
+        if not os.environ.get("TEST_COMPOSE"):
+            item.add_marker(pytest.mark.skip(reason="the stack of containers is tested by `make test-compose`"))
+    place = {f"test_{name}": at for at, name in enumerate(ORDER)}
+    items.sort(key=lambda item: place[item.path.stem] if item in ours else -1)  # a stable sort
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[FIGURES]:
+        terminalreporter.section("figures")
+        for line in config.stash[FIGURES]:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def figures(pytestconfig: pytest.Config) -> list[str]:
+    """Give the list whose lines are printed at the end of the run."""
+    return pytestconfig.stash[FIGURES]
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """Stop the run where there is nothing to test with."""
+    if shutil.which("docker") is None:
+        pytest.exit("NOT TESTED: there is no `docker` here; the stack needs Docker with compose v2", returncode=1)
+    for command in (["docker", "info"], ["docker", "compose", "version"]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.exit(f"NOT TESTED: `{' '.join(command)}` failed: {done.stderr.strip()[-300:]}", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def bare(engine: None) -> Iterator[Stack]:
+    """Give a clean clone with its .env, before the first `up`; everything is removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix="compose-"))
+    clone(REPO, directory)
+    stack = Stack(directory, f"ml{uuid.uuid4().hex[:8]}")
+    stack.write_env(PGADMIN_PASSWORD="correct-horse", PYPREDICT_LEASE_SECONDS="5")
+    yield stack
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    (ARTEFACTS / "logs.txt").write_text(stack.compose("logs", "--no-color", "--timestamps", check=False).stdout)
+    if not os.environ.get("KEEP_STACK"):
+        stack.remove()
+        shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def stack(bare: Stack, figures: list[str]) -> Stack:
+    """Give the stack after its first `up`, trained and predicted."""
+    started = bare.seconds()
+    bare.compose("build", "--quiet", timeout=1500)
+    figures.append(f"docker compose build (cold only where nothing is cached): {bare.seconds() - started:.0f} s")
+    started = bare.seconds()
+    bare.up()
+    bare.wait_predicted()
+    figures.append(f"first `docker compose up`, until all is predicted and healthy: {bare.seconds() - started:.0f} s")
+    return bare
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Give the directory for the screenshots, emptied."""
+    directory = ARTEFACTS / "screenshots"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    return directory

@@ -1,0 +1,199 @@
+"""The stack as its user drives it: `docker compose` in a clone, and psql inside the db container as the owner."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Done = subprocess.CompletedProcess[str]
+
+DAEMONS = ("db", "pypredict", "pgadmin")
+JOBS = ("secrets", "migrate", "pyml")
+KEPT_VARIABLES = (
+    "PATH",
+    "HOME",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_BUILDKIT",
+    "BASE_IMAGE",
+    "POSTGRES_IMAGE",
+    "PGADMIN_TAG",
+)
+
+COPY_CHUNKS = """
+BEGIN;
+CREATE TEMP TABLE copies ON COMMIT DROP AS
+SELECT n, nextval(pg_get_serial_sequence('ml.chunk', 'chunk_id')) AS chunk_id FROM generate_series({first}, {last}) n;
+INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256)
+SELECT n.chunk_id, c.dataset, c.prep_sha256, n.n, c.n_inputs, c.dtype, c.shape, c.classes, 'copy ' || n.n,
+       sha256(convert_to('copy ' || n.n, 'UTF8'))
+FROM copies n, (SELECT * FROM ml.chunk ORDER BY chunk_id LIMIT 1) c;
+INSERT INTO ml.input (chunk_id, sample_no, label_no, payload)
+SELECT n.chunk_id, i.sample_no, i.label_no, i.payload
+FROM copies n, ml.input i WHERE i.chunk_id = (SELECT min(chunk_id) FROM ml.chunk);
+COMMIT;
+"""
+
+
+class Stack:
+    """One compose project in one clone."""
+
+    def __init__(self, directory: Path, project: str) -> None:
+        self.directory = directory
+        self.project = project
+        self.copies = 0  # chunks that copy_inputs made
+        self.seconds = time.monotonic
+        self.environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        self.environment["COMPOSE_PROJECT_NAME"] = project
+
+    def write_env(self, **values: str) -> None:
+        """Make .env from .env.example, as a user does, on a port that is free here."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            values = {"PGADMIN_PORT": str(free.getsockname()[1]), **values}
+        text = (self.directory / ".env.example").read_text()
+        for name, value in values.items():
+            lines = [line for line in text.splitlines() if line.lstrip("#").startswith(f"{name}=")]
+            assert len(lines) == 1, f".env.example should show {name} once: {lines}"
+            text = text.replace(lines[0], f"{name}={value}")
+        (self.directory / ".env").write_text(text)
+        self.values = values
+
+    def compose(self, *arguments: str, check: bool = True, timeout: float = 300, **environment: str) -> Done:
+        """Run `docker compose` in the clone."""
+        return self.call("docker", "compose", *arguments, check=check, timeout=timeout, **environment)
+
+    def call(
+        self, *command: str, check: bool = True, timeout: float = 300, stdin: str = "", **environment: str
+    ) -> Done:
+        """Run a program in the clone with the variables of this project alone."""
+        variables = {**self.environment, **environment}
+        done = subprocess.run(
+            command,
+            cwd=self.directory,
+            env=variables,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}"
+            )
+        return done
+
+    def up(self, *arguments: str, **environment: str) -> None:
+        """Bring everything up and wait until the jobs have ended well and the daemons are healthy."""
+        self.compose("up", "--detach", *arguments, timeout=900, **environment)
+        for job in JOBS:
+            code = self.call("docker", "wait", self.container(job), timeout=600).stdout.strip()
+            assert code == "0", f"{job} ended with {code}: {self.compose('logs', job).stdout[-2000:]}"
+        self.wait_healthy(*DAEMONS)
+
+    def remove(self) -> None:
+        """Remove everything that carries the project's name."""
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+        self.call("docker", "image", "rm", *(f"{self.project}-{name}" for name in ("pyml", "pypredict")), check=False)
+        replaced = f"label=com.docker.compose.project={self.project}"
+        self.call("docker", "image", "prune", "--force", "--filter", replaced)
+
+    def container(self, service: str) -> str:
+        """Give the id of the only container of a service."""
+        (found,) = self.containers(service)
+        return found
+
+    def containers(self, service: str) -> list[str]:
+        """Give the ids of a service's containers, stopped ones, too, but not those of `run`."""
+        filters = ("project=" + self.project, "service=" + service, "oneoff=False")
+        labels = [part for label in filters for part in ("--filter", f"label=com.docker.compose.{label}")]
+        return self.call("docker", "ps", "--all", "--quiet", "--no-trunc", *labels).stdout.split()
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Give what the engine knows of a container."""
+        (known,) = json.loads(self.call("docker", "inspect", name).stdout)
+        return known
+
+    def run_in(self, service: str, *command: str, check: bool = True, timeout: float = 60) -> Done:
+        """Run a command in the running container of a service."""
+        return self.compose("exec", "--no-TTY", service, *command, check=check, timeout=timeout)
+
+    def sql(self, query: str) -> list[list[str]]:
+        """Run SQL as the owner, on the socket inside the db container; return rows of text."""
+        done = self.call(
+            *("docker", "exec", "--interactive", self.container("db"), "psql", "-qAtX", "-F", "\t"),
+            *("-v", "ON_ERROR_STOP=1", "-U", "ml_owner", "-d", "ml", "-f", "-"),
+            stdin=query,
+        )
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def number(self, query: str) -> int:
+        """Run SQL that gives one number."""
+        return int(self.sql(query)[0][0])
+
+    def contents(self) -> dict[str, str]:
+        """Give for each table a digest of all its rows and of the transactions that wrote them."""
+        tables = [row[0] for row in self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'ml' ORDER BY 1")]
+        digest = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t.xmin || t::text, 0)), 0) FROM ml.{} t"
+        return {table: self.sql(digest.format(table))[0][0] for table in tables}
+
+    def copy_inputs(self, chunks: int) -> int:
+        """Add copies of the first chunk, unseen by any model; return how many inputs that is."""
+        self.sql(COPY_CHUNKS.format(first=self.copies + 1, last=self.copies + chunks))
+        self.copies += chunks
+        return chunks * self.number("SELECT n_inputs FROM ml.chunk ORDER BY chunk_id LIMIT 1")
+
+    def open_batches(self) -> int:
+        """Count the batches that are not done."""
+        return self.number("SELECT count(*) FROM ml.batch WHERE state <> 'done'")
+
+    def wait_predicted(self, models: int = 1, seconds: float = 180) -> None:
+        """Wait until that many models have done all that is planned for them."""
+        done = "SELECT count(*) FROM ml.progress WHERE batches > 0 AND inputs = inputs_done"
+        self.until(lambda: self.number(done) >= models and self.open_batches() == 0, "all is predicted", seconds)
+
+    def wait_done(self, inputs: int, seconds: float = 180) -> None:
+        """Wait until the copies that were added are predicted: that many inputs, by the newest model."""
+        done = "SELECT coalesce(sum(inputs_done), 0) FROM ml.progress WHERE state = 'serving'"
+        self.until(lambda: self.number(done) >= inputs and self.open_batches() == 0, f"{inputs} are predicted", seconds)
+
+    def wait_healthy(self, *services: str, seconds: float = 180) -> None:
+        """Wait until every container of the services is healthy."""
+
+        def healthy() -> bool:
+            found = [self.inspect(name)["State"] for service in services for name in self.containers(service)]
+            return all(state["Status"] == "running" and state["Health"]["Status"] == "healthy" for state in found)
+
+        self.until(healthy, f"{', '.join(services)} are healthy", seconds)
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float) -> None:
+        """Look again and again until a condition holds; a failing look counts as not yet."""
+        deadline = time.monotonic() + seconds
+        trouble: object = "it was only not so"
+        while time.monotonic() < deadline:
+            try:
+                if condition():
+                    return
+            except (AssertionError, IndexError, KeyError, ValueError) as error:
+                trouble = error
+            time.sleep(0.25)
+        logs = self.compose("logs", "--no-color", "--tail", "15", check=False).stdout
+        raise AssertionError(f"waited {seconds} s until {what}: {trouble}\n{logs}")
+
+
+def clone(source: Path, target: Path) -> None:
+    """Copy what git would clone if all that is not ignored were committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=source, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (source / name).is_file():  # less what the working tree has deleted
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source / name, target / name)

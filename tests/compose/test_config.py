@@ -1,0 +1,120 @@
+"""What can be said before anything runs: the file is clean, and what is missing is named."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from compose.stack import DAEMONS, JOBS, Stack
+
+
+@pytest.fixture(scope="module")
+def config(bare: Stack) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(bare.compose("config", "--format", "json").stdout)
+    return known
+
+
+def test_config_is_clean(bare: Stack) -> None:
+    done = bare.compose("config", "--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_example_env_alone_stops_up_and_names_the_password(bare: Stack) -> None:
+    done = bare.compose("--env-file", ".env.example", "up", "--detach", check=False)
+    assert done.returncode != 0
+    assert "PGADMIN_PASSWORD" in done.stderr
+    assert "cp .env.example .env" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_make_up_without_env_says_what_to_do(bare: Stack) -> None:
+    kept = bare.directory / ".env"
+    aside = kept.rename(bare.directory / "kept.env")
+    try:
+        done = bare.call("make", "up", check=False)
+    finally:
+        aside.rename(kept)
+    assert done.returncode != 0
+    assert (
+        done.stderr.splitlines()[0] == "There is no .env yet: cp .env.example .env, then choose PGADMIN_PASSWORD in it"
+    )
+
+
+@pytest.fixture(scope="module")
+def other(bare: Stack) -> Iterator[Stack]:
+    """Give a second project on the same clone, never started."""
+    project = Stack(bare.directory, f"{bare.project}x")
+    project.compose("build", "--quiet", timeout=1500)
+    yield project
+    project.remove()
+
+
+def test_a_token_file_that_is_not_there_stops_up_and_is_named(other: Stack) -> None:
+    done = other.compose("up", "--detach", check=False, WANDB_TOKEN_FILE="secrets/absent")
+    assert done.returncode != 0
+    assert "secrets/absent" in done.stderr
+    assert other.call("docker", "ps", "--quiet", "--filter", f"name={other.project}-db").stdout == ""
+
+
+def test_a_password_file_that_is_no_password_stops_up_and_is_named(other: Stack) -> None:
+    path = other.directory / "secrets/reader"
+    path.write_text("two words\n")
+    try:
+        done = other.compose("up", check=False)
+    finally:
+        path.unlink()
+    assert done.returncode != 0
+    assert "secrets/reader must hold one line" in done.stdout + done.stderr
+    assert other.call("docker", "ps", "--quiet", "--filter", f"name={other.project}-db").stdout == ""
+
+
+def test_only_pgadmin_publishes_a_port_and_only_on_this_machine(config: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in config["services"].items() if "ports" in service}
+    assert published.keys() == {"pgadmin"}
+    assert [port["host_ip"] for port in published["pgadmin"]] == ["127.0.0.1"]
+
+
+def test_each_service_is_on_its_own_networks(config: dict[str, Any]) -> None:
+    networks = {name: set(service.get("networks") or ()) for name, service in config["services"].items()}
+    assert networks == {
+        "secrets": set(),
+        "db": {"database"},
+        "migrate": {"database"},
+        "pypredict": {"database"},
+        "pgadmin": {"database", "front"},
+        "pyml": {"internet"},
+    }
+    assert config["services"]["secrets"]["network_mode"] == "none"
+    assert config["networks"]["database"]["internal"] is True
+
+
+def test_password_volumes_are_mounted_by_the_services_of_that_role_only(config: dict[str, Any]) -> None:
+    readers: dict[str, set[str]] = {}
+    for name, service in config["services"].items():
+        for volume in service.get("volumes", ()):
+            if volume["source"].endswith("_secret") and volume.get("read_only"):
+                readers.setdefault(volume["source"], set()).add(name)
+    assert readers == {
+        "owner_secret": {"db", "migrate"},
+        "pypredict_secret": {"migrate", "pypredict"},
+        "reader_secret": {"migrate", "pgadmin"},
+    }
+
+
+@pytest.mark.parametrize("name", [*JOBS, *DAEMONS])
+def test_every_service_has_limits_a_grace_period_and_a_restart_policy(config: dict[str, Any], name: str) -> None:
+    service = config["services"][name]
+    assert service["restart"] == ("unless-stopped" if name in DAEMONS else "no")
+    assert ("healthcheck" in service) == (name in DAEMONS)
+    for limit in ("mem_limit", "pids_limit", "stop_grace_period", "init", "read_only"):
+        assert service.get(limit), f"{name} has no {limit}"
+
+
+def test_nothing_here_is_known_to_this_machine_only(bare: Stack) -> None:
+    shipped = ["docker-compose.yml", ".env.example", "pyml/Dockerfile", "pypredict/Dockerfile"]
+    for word in ("shared/", "stand-in", "standin", "@sha256:", "# syntax", "index-url"):
+        found = subprocess.run(
+            ["grep", "-n", word, *shipped], cwd=bare.directory, capture_output=True, text=True, check=False
+        )
+        assert found.stdout == "", f"{word!r} has no place here"

@@ -1,0 +1,60 @@
+"""What the engine says of the images and of the running containers."""
+
+import pytest
+from compose.stack import DAEMONS, JOBS, Stack
+
+USERS = {"secrets": "10001", "migrate": "10001", "pyml": "10001", "pypredict": "10001", "db": "999", "pgadmin": "5050"}
+ADDED = {"pgadmin": ["NET_BIND_SERVICE"]}
+MAX_MB = {"pyml": 1750, "pypredict": 1500}
+
+
+@pytest.mark.parametrize("name", [*JOBS, *DAEMONS])
+def test_every_container_is_unprivileged_and_cannot_write_to_its_root(stack: Stack, name: str) -> None:
+    known = stack.inspect(stack.container(name))
+    host = known["HostConfig"]
+    assert known["Config"]["User"].split(":")[0] == USERS[name]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert [cap.removeprefix("CAP_") for cap in host["CapAdd"] or ()] == ADDED.get(name, [])
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert not host["Privileged"]
+    assert host["Init"] is True
+    assert 0 < host["PidsLimit"] <= 1024
+    assert 0 < host["Memory"] <= 4 << 30
+    assert known["Config"]["StopTimeout"] > 0
+
+
+@pytest.mark.parametrize("name", DAEMONS)
+def test_every_running_process_is_unprivileged(stack: Stack, name: str) -> None:
+    status = stack.run_in(name, "sh", "-c", "cat /proc/[0-9]*/status").stdout
+    uids = {line.split()[1] for line in status.splitlines() if line.startswith("Uid:")}
+    capabilities = {line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")}
+    assert uids == {USERS[name]}
+    assert {int(mask, 16) for mask in capabilities} == {0}
+    assert stack.run_in(name, "sh", "-c", "touch /probe", check=False).returncode != 0
+
+
+@pytest.mark.parametrize("name", ["pyml", "pypredict"])
+def test_an_image_holds_no_test_no_compiler_no_cache_and_no_secret(stack: Stack, name: str) -> None:
+    unwanted = ("tests", ".env", ".git", ".cache", "*.whl", "pgpass", "password", "*token", "requirements*.txt")
+    names = [part for pattern in unwanted for part in ("-o", "-name", pattern)][1:]
+    as_root = ("docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint")
+    ours = ("/opt", "/app", "/home", "/root", "/tmp", "/models", "/run", "/var/cache/apt", "/var/lib/apt")
+    found = stack.call(*as_root, "find", f"{stack.project}-{name}", *ours, *names, check=False)
+    assert found.stdout.split() == []
+    compilers = stack.call(*as_root, "sh", f"{stack.project}-{name}", "-c", "command -v gcc cc g++ make", check=False)
+    assert compilers.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", ["pyml", "pypredict"])
+def test_an_image_is_small(stack: Stack, name: str, figures: list[str]) -> None:
+    size = int(stack.call("docker", "image", "inspect", "--format", "{{.Size}}", f"{stack.project}-{name}").stdout)
+    figures.append(f"image {name}: {size / 1e6:.0f} MB with its base")
+    assert size < MAX_MB[name] * 1e6
+
+
+@pytest.mark.parametrize("name", ["pyml", "pypredict"])
+def test_an_image_answers_help_without_any_setting(stack: Stack, name: str) -> None:
+    hardened = ("--rm", "--read-only", "--cap-drop", "ALL", "--network", "none", "--tmpfs", "/tmp")
+    done = stack.call("docker", "run", *hardened, f"{stack.project}-{name}", "--help")
+    assert "Usage:" in done.stdout

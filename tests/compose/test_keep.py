@@ -1,0 +1,30 @@
+"""`down` keeps everything, `down -v` removes everything. These come last."""
+
+from compose.stack import Stack
+
+
+def left_over(stack: Stack, kind: str) -> list[str]:
+    command = {"container": ("ps", "--all"), "volume": ("volume", "ls"), "network": ("network", "ls")}[kind]
+    label = f"label=com.docker.compose.project={stack.project}"
+    return stack.call("docker", *command, "--quiet", "--filter", label).stdout.split()
+
+
+def test_down_and_up_keep_everything(stack: Stack, figures: list[str]) -> None:
+    before = stack.contents()
+    listing = ("sh", "-c", "find /models/bundles -type f | xargs sha256sum | sort")
+    bundles = stack.run_in("pypredict", *listing).stdout
+    users = stack.run_in("pgadmin", "sha256sum", "/var/lib/pgadmin/storage/admin_example.com/.pgpass").stdout
+    stack.compose("down")
+    assert left_over(stack, "container") == left_over(stack, "network") == []
+    started = stack.seconds()
+    stack.up()
+    figures.append(f"`down`, then `up` until all is healthy: {stack.seconds() - started:.0f} s")
+    assert stack.contents() == before
+    assert stack.run_in("pypredict", *listing).stdout == bundles
+    assert stack.run_in("pgadmin", "sha256sum", "/var/lib/pgadmin/storage/admin_example.com/.pgpass").stdout == users
+
+
+def test_down_v_removes_everything(stack: Stack) -> None:
+    assert len(left_over(stack, "volume")) == 8
+    stack.compose("down", "--volumes")
+    assert [left_over(stack, kind) for kind in ("container", "volume", "network")] == [[], [], []]

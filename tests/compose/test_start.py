@@ -1,0 +1,80 @@
+"""From a clean clone to predictions, again for nothing, and on to a new experiment."""
+
+import json
+from pathlib import Path
+
+from compose.stack import DAEMONS, Stack
+
+
+def manifest(stack: Stack, model_id: int) -> dict[str, object]:
+    (bundle,) = stack.sql(f"SELECT bundle_id FROM ml.model WHERE model_id = {model_id}")[0]
+    known: dict[str, object] = json.loads(
+        stack.run_in("pypredict", "cat", f"/models/bundles/{bundle}/manifest.json").stdout
+    )
+    return known
+
+
+def accuracy(stack: Stack, model_id: int) -> tuple[int, float, str]:
+    """Tell from SQL: how many held-out inputs were predicted, the share that is right, whether the manifest agrees."""
+    query = f"SELECT n, accuracy, agrees FROM ml.accuracy WHERE held_out AND model_id = {model_id}"
+    ((n, share, agrees),) = stack.sql(query)
+    return int(n), float(share), agrees
+
+
+def test_a_clean_clone_ends_with_predictions_as_accurate_as_the_manifest_says(stack: Stack, figures: list[str]) -> None:
+    metrics = manifest(stack, 1)["metrics"]
+    assert isinstance(metrics, dict)
+    assert accuracy(stack, 1) == (metrics["n"], metrics["accuracy"], "t")
+    assert stack.sql("SELECT * FROM ml.integrity") == []
+    assert stack.number("SELECT count(*) FROM ml.prediction") == metrics["n"] > 0
+    assert metrics["accuracy"] >= 0.98
+    figures.append(f"digits: {metrics['n']} predicted, accuracy {metrics['accuracy']:.4f} in SQL and in the manifest")
+
+
+def test_the_predict_service_finds_all_well(stack: Stack) -> None:
+    assert stack.run_in("pypredict", "pypredict", "check").returncode == 0
+
+
+def test_a_second_up_trains_nothing_and_writes_nothing(stack: Stack, figures: list[str]) -> None:
+    before = stack.contents()
+    epochs = stack.compose("logs", "pyml").stdout.count("epoch 1/")
+    started = stack.seconds()
+    stack.up()
+    figures.append(f"second `docker compose up`, until all is healthy: {stack.seconds() - started:.0f} s")
+    log = stack.compose("logs", "pyml").stdout
+    assert log.count("epoch 1/") == epochs == 1
+    assert "nothing trained" in log
+    assert stack.contents() == before
+
+
+def test_make_up_names_the_commit_waits_and_says_where_pgadmin_is(stack: Stack) -> None:
+    before = stack.contents()
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
+        stack.call("git", "-c", "user.name=t", "-c", "user.email=t@example.com", *command)
+    commit = stack.call("git", "rev-parse", "HEAD").stdout.strip()
+    done = stack.call("make", "up", timeout=600)
+    assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in done.stdout.splitlines()[-1]
+    stack.wait_healthy(*DAEMONS, seconds=1)
+    for service in ("pyml", "pypredict"):
+        known = stack.inspect(stack.container(service))["Config"]
+        assert {f"GIT_COMMIT={commit}", "GIT_DIRTY=false"} <= set(known["Env"])
+        assert known["Labels"]["org.opencontainers.image.revision"] == commit
+    assert stack.contents() == before
+
+
+def test_a_new_experiment_needs_no_rebuild_and_is_picked_up_by_the_running_service(stack: Stack) -> None:
+    running = stack.container("pypredict")
+    started = stack.inspect(running)["State"]["StartedAt"]
+    experiment = json.loads((stack.directory / "experiments/digits_cnn.json").read_text())
+    experiment |= {"name": "digits_brief", "epochs": 3}
+    Path(stack.directory / "experiments/digits_brief.json").write_text(json.dumps(experiment))
+    stack.compose("run", "--rm", "--no-TTY", "pyml", "train", "experiments/digits_brief.json")
+    stack.wait_predicted(models=2)
+    assert stack.inspect(running)["State"]["StartedAt"] == started
+    n = accuracy(stack, 1)[0]
+    assert accuracy(stack, 2)[::2] == (n, "t")
+    assert stack.sql("SELECT model_id, count(*) FROM ml.prediction GROUP BY 1 ORDER BY 1") == [
+        ["1", str(n)],
+        ["2", str(n)],
+    ]
+    assert stack.sql("SELECT * FROM ml.integrity") == []

@@ -1,0 +1,81 @@
+"""`docker stop` of any service ends within its grace period, and nothing is lost."""
+
+import json
+
+import pytest
+from compose.stack import DAEMONS, Stack
+
+
+def stop(stack: Stack, name: str) -> tuple[float, int]:
+    """Stop a container as `docker stop` does, with its own grace period; return the seconds and the exit code."""
+    grace = stack.inspect(name)["Config"]["StopTimeout"]
+    started = stack.seconds()
+    stack.call("docker", "stop", name)
+    took = stack.seconds() - started
+    assert took < grace, f"killed after its {grace} s"
+    return took, stack.inspect(name)["State"]["ExitCode"]
+
+
+def test_the_predict_service_stops_amid_its_work(stack: Stack, figures: list[str]) -> None:
+    before = stack.number("SELECT sum(inputs_done) FROM ml.progress WHERE state = 'serving'")
+    added = stack.copy_inputs(278)
+    done = "SELECT sum(inputs_done) FROM ml.progress WHERE state = 'serving'"
+    stack.until(lambda: stack.number(done) > before, "the service works", 30)
+    took, code = stop(stack, stack.container("pypredict"))
+    assert code == 0
+    assert stack.open_batches() > 0, "it was done before it was stopped"
+    assert stack.number("SELECT count(*) FROM ml.batch WHERE state = 'running'") == 0
+    assert stack.sql("SELECT * FROM ml.integrity") == []
+    stack.compose("start", "pypredict")
+    stack.wait_done(before + added)
+    assert stack.sql("SELECT * FROM ml.integrity") == []
+    figures.append(f"docker stop pypredict, at work: {took:.1f} s")
+
+
+def test_the_trainer_stops_amid_an_epoch_and_leaves_no_half_bundle(stack: Stack, figures: list[str]) -> None:
+    listing = ("sh", "-c", "cd /models && find . -type f -not -path '*/.tmp-*' | sort; cat current/*")
+    before = stack.run_in("pypredict", *listing).stdout
+    experiment = json.loads((stack.directory / "experiments/digits_cnn.json").read_text())
+    experiment |= {"name": "digits_long", "epochs": 400, "early_stopping": None}
+    (stack.directory / "experiments/digits_long.json").write_text(json.dumps(experiment))
+    name = f"{stack.project}-long"
+    stack.compose("run", "--detach", "--no-deps", "--name", name, "pyml", "train", "experiments/digits_long.json")
+    try:
+        stack.until(lambda: "epoch 2/" in stack.call("docker", "logs", name).stderr, "it trains", 120)
+        took, code = stop(stack, name)
+        assert code == 143
+        assert "no bundle was left half-written" in stack.call("docker", "logs", name).stderr
+    finally:
+        stack.call("docker", "rm", "--force", name, check=False)
+    assert stack.run_in("pypredict", *listing).stdout == before
+    assert stack.run_in("pypredict", "find", "/models", "-name", ".tmp-*").stdout == ""
+    figures.append(f"docker stop pyml, amid an epoch: {took:.1f} s")
+
+
+def test_pgadmin_stops_and_comes_back(stack: Stack, figures: list[str]) -> None:
+    took, code = stop(stack, stack.container("pgadmin"))
+    assert code == 0
+    stack.compose("start", "pgadmin")
+    stack.wait_healthy("pgadmin")
+    figures.append(f"docker stop pgadmin: {took:.1f} s")
+
+
+def test_the_database_shuts_down_with_its_clients_connected(stack: Stack, figures: list[str]) -> None:
+    before = stack.contents()
+    database = stack.container("db")
+    took, code = stop(stack, database)
+    assert code == 0
+    log = stack.call("docker", "logs", "--tail", "5", database)
+    assert "database system is shut down" in log.stdout + log.stderr
+    stack.compose("start", "db")
+    stack.wait_healthy(*DAEMONS)
+    assert stack.contents() == before
+    log = stack.call("docker", "logs", "--since", stack.inspect(database)["State"]["StartedAt"], database)
+    assert "not properly shut down" not in log.stdout + log.stderr
+    figures.append(f"docker stop db, with clients connected: {took:.1f} s")
+
+
+@pytest.mark.parametrize("job", ["secrets", "migrate"])
+def test_a_job_is_long_gone(stack: Stack, job: str) -> None:
+    state = stack.inspect(stack.container(job))["State"]
+    assert (state["Status"], state["ExitCode"]) == ("exited", 0)
