@@ -5,6 +5,7 @@ go to .local/compose.
 """
 
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -66,7 +67,7 @@ def bare(engine: None) -> Iterator[Stack]:
     directory = Path(tempfile.mkdtemp(prefix="compose-"))
     clone(REPO, directory)
     stack = Stack(directory, f"ml{uuid.uuid4().hex[:8]}")
-    stack.write_env(PGADMIN_PASSWORD="correct-horse", PYPREDICT_LEASE_SECONDS="5")
+    stack.write_env(PGADMIN_PASSWORD=secrets.token_urlsafe(9), PYPREDICT_LEASE_SECONDS="5")
     yield stack
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     (ARTEFACTS / "logs.txt").write_text(stack.compose("logs", "--no-color", "--timestamps", check=False).stdout)

@@ -98,10 +98,16 @@ def test_nothing_outside_is_reached_from_the_database(stack: Stack, outside: tup
 
 
 @pytest.mark.parametrize("service", ["pypredict", "pgadmin"])
-def test_names_of_the_world_are_not_resolved_from(stack: Stack, service: str) -> None:
+def test_names_of_services_are_resolved_and_names_of_the_world_are_not(stack: Stack, service: str) -> None:
     python = PYTHON[service]
     assert stack.run_in(service, python, "-c", RESOLVE, "db").stdout.strip() == database_address(stack)
     assert stack.run_in(service, python, "-c", RESOLVE, "example.com", check=False).returncode != 0
+
+
+@pytest.mark.parametrize("service", ["db", "migrate", "pypredict", "pgadmin"])
+def test_no_name_server_is_asked_by(stack: Stack, service: str) -> None:
+    # Said by the engine's settings, since the machine of this test may have no name server that could answer.
+    assert stack.inspect(stack.container(service))["HostConfig"]["Dns"] == ["127.0.0.1"]
 
 
 def test_the_database_is_not_reached_from_the_trainer(stack: Stack) -> None:
