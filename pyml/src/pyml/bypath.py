@@ -1,0 +1,194 @@
+"""Data sets of one's own: a folder of images, a CSV file of texts, arrays; prepared as serving will prepare them."""
+
+import collections
+import hashlib
+import logging
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.files import list_images, read_texts
+from bundle.preprocessing import (
+    RESERVED_WORDS,
+    ArrayPreprocessing,
+    ImagePreprocessing,
+    PreprocessingError,
+    TextPreprocessing,
+    prepare_image,
+    prepare_text,
+    token_numbers,
+    words_of,
+)
+from bundle.record import sha256_of_json
+from pyml import PymlError
+from pyml.config import Settings
+from pyml.data import ImageFolder, Npy, Npz, TextCsv
+from pyml.dataset import Dataset, Prepared, gather
+from pyml.samples import store_samples
+from pyml.split import drop_copies, split_rows
+
+log = logging.getLogger(__name__)
+
+# What arrays may hold, and what that becomes; integers of 64 bits must fit into 32.
+CASTS = {
+    **{kind: kind for kind in ("uint8", "int32", "float32")},
+    **{"bool": "uint8", "float16": "float32", "float64": "float32"},
+    **{"int8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int32", "int64": "int32", "uint64": "int32"},
+}
+
+
+def load_images(data: ImageFolder, settings: Settings) -> Dataset:
+    """Prepare a folder with one sub-folder per class; an image that cannot be read is named and left out.
+
+    The prepared images stay in memory, or, beyond settings.memory_mb, in a file on the models volume. Raises PymlError.
+    """
+    folder = _resolve(data.path, settings)
+    how = ImagePreprocessing(height=data.height, width=data.width, color=data.color)
+    images = list_images(folder)
+    names = sorted({label for _, label in images if label is not None})
+    if len(names) < 2:
+        raise PymlError(
+            f"{folder} holds images of {len(names)} classes; one sub-folder for each of two or more is needed"
+        )
+    labels: list[str | None] = []
+    sources: list[str] = []
+
+    def prepare() -> Iterator[npt.NDArray[np.uint8]]:
+        for path, label in images:
+            try:
+                yield prepare_image(path, how)
+            except PreprocessingError as error:
+                log.warning("skipped: %s", error)
+                continue
+            labels.append(label)
+            sources.append(path.relative_to(folder).as_posix())
+
+    shape = (len(images), *how.shape)
+    x = store_samples(prepare(), shape, memory_bytes=settings.memory_mb * 2**20, directory=settings.models)
+    if len(labels) < len(images):
+        log.warning("%s: %d of %d images were skipped", folder, len(images) - len(labels), len(images))
+    classes, y = _number(labels, folder)
+    return gather(data.name, Prepared(classes, how, x, y, sources=sources), split_rows(y, data))
+
+
+def load_texts(data: TextCsv, settings: Settings) -> Dataset:
+    """Prepare a CSV file of texts with a vocabulary of the training split's words alone. Raises PymlError."""
+    path = _resolve(data.path, settings)
+    rows = list(read_texts(path, data.text_column, data.label_column))
+    classes, y = _number([row.label for row in rows], path)
+    texts = [words_of(row.text) for row in rows]
+    # Copies go before the words are counted, and again when prepared, since other words may then look alike.
+    parts = drop_copies(split_rows(y, data), [hashlib.sha256(" ".join(text).encode()).hexdigest() for text in texts])
+    words = build_vocabulary([texts[row] for row in parts.train], data.words)
+    if len(words) == len(RESERVED_WORDS):
+        raise PymlError(f"{path}: the texts to train on hold not one word")
+    how = TextPreprocessing(length=data.length, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
+    numbers = token_numbers(words)
+    x = np.stack([prepare_text(row.text, how, numbers) for row in rows])
+    prepared = Prepared(classes, how, x, y, words, [f"line {row.line}" for row in rows])
+    return gather(data.name, prepared, parts)
+
+
+def build_vocabulary(texts: Sequence[Sequence[str]], n_words: int) -> list[str]:
+    """Give the most frequent words by token number, the reserved ones first; equally frequent ones by the alphabet."""
+    counts = collections.Counter(word for text in texts for word in text)
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
+    return [*RESERVED_WORDS, *ranked[: n_words - len(RESERVED_WORDS)]]
+
+
+def load_arrays(data: Npz | Npy, settings: Settings) -> Dataset:
+    """Take arrays as they are, cast to uint8, int32 or float32. Raises PymlError saying what is needed."""
+    path = _resolve(data.path, settings)
+    n_test = 0
+    if isinstance(data, Npy):
+        x, labels = _read_npy(path), _read_npy(_resolve(data.labels, settings))
+    else:
+        arrays = _read_npz(path)
+        official = {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys()
+        if official == (data.test is not None) or not (official or {"x", "y"} <= arrays.keys()):
+            raise PymlError(
+                f"{path} holds {', '.join(arrays) or 'nothing'}; x and y are needed, and in the experiment a fraction "
+                "`test`, or x_train, y_train, x_test and y_test and no fraction `test`"
+            )
+        if official:
+            pairs = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+            for number, (samples, numbers) in enumerate(pairs):
+                _check_pair(path, samples, numbers, pairs[0][0].shape[1:] if number else None)
+            n_test = len(pairs[1][0])
+            x, labels = (np.concatenate(both) for both in zip(*pairs, strict=True))
+        else:
+            x, labels = arrays["x"], arrays["y"]
+    _check_pair(path, x, labels)
+    classes, y = _number(labels.tolist(), path)
+    x = _cast(path, x)
+    return gather(data.name, Prepared(classes, ArrayPreprocessing(), x, y), split_rows(y, data, n_test))
+
+
+def _resolve(given: str, settings: Settings) -> Path:
+    """Find a path in the data directory, then in the working directory. Raises PymlError naming both."""
+    candidates = [Path(given)] if Path(given).is_absolute() else [settings.data_dir / given, Path(given)]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise PymlError(
+        f"{' or '.join(map(str, candidates))} does not exist; relative paths are looked for in the data directory "
+        "(--data-dir or PYML_DATA_DIR), then in the working directory"
+    )
+
+
+def _number(labels: Sequence[object], path: Path) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Number the classes, in order; (n,) int64. Raises PymlError when there are not two."""
+    found = sorted(set(labels))  # type: ignore[type-var]  # all strings, or all integers
+    if len(found) < 2:
+        raise PymlError(f"{path} holds labels of {len(found)} classes; two or more are needed")
+    number = {label: index for index, label in enumerate(found)}
+    return tuple(map(str, found)), np.array([number[label] for label in labels], np.int64)
+
+
+def _read_npz(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise PymlError(f"{path} is not an .npz of plain arrays ({error})") from error
+
+
+def _read_npy(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise PymlError(f"{path} is not a .npy of plain values ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise PymlError(f'{path} is an .npz; say so: "kind": "npz"')
+    return array
+
+
+def _check_pair(
+    path: Path, x: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], shape: tuple[int, ...] | None = None
+) -> None:
+    if labels.dtype.kind not in "iuU" or labels.ndim != 1 or len(labels) != len(x):
+        raise PymlError(
+            f"{path} holds samples {x.dtype} {x.shape} and labels {labels.dtype} {labels.shape}; one whole number or "
+            "name for each sample is needed, (n,)"
+        )
+    if x.dtype.name not in CASTS or x.ndim < 2 or 0 in x.shape or (shape is not None and x.shape[1:] != shape):
+        raise PymlError(
+            f"{path} holds samples {x.dtype} {x.shape}; numbers of shape (n, ...), alike for all, are needed: "
+            f"{', '.join(CASTS)}"
+        )
+
+
+def _cast(path: Path, x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    wanted = CASTS[x.dtype.name]
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        raise PymlError(f"{path} holds samples that are not finite (NaN or infinity)")
+    with np.errstate(over="ignore"):
+        cast = np.ascontiguousarray(x, np.dtype(wanted).newbyteorder("="))
+    if x.dtype.name != wanted:
+        log.info("%s: %s becomes %s", path, x.dtype.name, wanted)
+        if not (np.isfinite(cast).all() if cast.dtype.kind == "f" else np.array_equal(cast, x)):
+            raise PymlError(f"{path} holds samples {x.dtype} that do not fit into {wanted}")
+    return cast
