@@ -8,9 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
+from bundle.manifest import ClassMetrics, Metrics
 from pyml.metrics import evaluate, write_predictions
+
+RELAXED = settings(deadline=None, max_examples=25)  # scikit-learn takes milliseconds, more on a busy machine
 
 
 def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -19,19 +32,63 @@ def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
     return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32), rng.integers(0, n_classes, n)
 
 
-@settings(deadline=None)
+@RELAXED
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 200), n_classes=st.integers(2, 12))
 def test_figures_are_scikit_learns(seed: int, n: int, n_classes: int) -> None:
     probabilities, y = softmax(seed, n, n_classes)
     metrics = evaluate(probabilities, y)
-    predicted, labels = probabilities.argmax(axis=1), np.arange(n_classes)
-    macro = precision_recall_fscore_support(y, predicted, labels=labels, average="macro", zero_division=0)[:3]
+    predicted, labels, present = probabilities.argmax(axis=1), np.arange(n_classes), np.unique(y)
+    macro = precision_recall_fscore_support(y, predicted, labels=present, average="macro", zero_division=0)[:3]
     assert (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1) == macro
     assert metrics.loss == pytest.approx(log_loss(y, probabilities, labels=labels))
     assert metrics.accuracy == pytest.approx(accuracy_score(y, predicted))
+    assert np.array_equal(metrics.confusion, confusion_matrix(y, predicted, labels=labels))
+    for label in present:
+        figures, one = metrics.per_class[label], (y == label, predicted == label)
+        assert figures.n == (y == label).sum()
+        assert figures.precision == precision_score(*one, zero_division=0)
+        assert (figures.recall, figures.f1) == (recall_score(*one), f1_score(*one))
+        assert figures.average_precision == average_precision_score(y == label, probabilities[:, label])
 
 
-@settings(deadline=None)
+@RELAXED
+@given(seed=st.integers(0, 2**32 - 1), n_classes=st.integers(3, 12))
+def test_auroc_and_average_precision_are_scikit_learns_means_of_one_class_against_the_rest(
+    seed: int, n_classes: int
+) -> None:
+    probabilities, y = softmax(seed, 100, n_classes)
+    y[:n_classes] = np.arange(n_classes)
+    metrics = evaluate(probabilities, y)
+    one_hot = np.eye(n_classes)[y]
+    assert metrics.auroc == pytest.approx(roc_auc_score(one_hot, probabilities, average="macro"))
+    assert metrics.average_precision == pytest.approx(average_precision_score(one_hot, probabilities, average="macro"))
+    assert metrics.gini == 2 * metrics.auroc - 1
+
+
+def test_two_classes_have_one_auroc() -> None:
+    probabilities, y = softmax(0, 100, 2)
+    metrics = evaluate(probabilities, y)
+    assert metrics.auroc == pytest.approx(roc_auc_score(y, probabilities[:, 1]))
+
+
+def test_a_class_that_the_test_set_lacks_has_no_figures_and_lowers_no_mean() -> None:
+    probabilities = np.float32([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
+    metrics = evaluate(probabilities, np.array([0, 1, 1, 0]))
+    assert metrics.per_class[2] == ClassMetrics(
+        n=0, precision=None, recall=None, f1=None, auroc=None, average_precision=None
+    )
+    assert metrics.macro_recall == 0.75
+    assert metrics.confusion == ((2, 0, 0), (0, 1, 1), (0, 0, 0))
+
+
+def test_a_test_set_of_one_class_has_no_auroc() -> None:
+    metrics = evaluate(np.float32([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0]))
+    assert (metrics.auroc, metrics.gini) == (None, None)
+    assert metrics.average_precision == 1.0
+    assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
+
+
+@RELAXED
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 1000))
 def test_accuracy_is_the_quotient_of_two_integers_to_the_last_digit(seed: int, n: int) -> None:
     probabilities, y = softmax(seed, n, 3)

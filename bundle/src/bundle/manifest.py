@@ -16,6 +16,10 @@ from bundle.record import Name, Record, Sha256, explain, sha256_of_json
 MAX_MANIFEST_BYTES = 16 * 2**20
 MODEL_FILE, MANIFEST_FILE, HOLDOUT_FILE = "model.h5", "manifest.json", "holdout.npz"
 PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only where inputs are texts
+HISTORY_FILE = "history.json"  # the figures of each epoch
+CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE = "confusion.png", "roc.png", "precision_recall.png"
+DIFF_FILE = "diff.patch"  # only where the tree had changes: what they were
+SPLIT_FILE = "split.csv"  # which sample trained, validated, tested
 
 Dtype = Literal["uint8", "int32", "float32"]
 
@@ -54,8 +58,25 @@ class TrackedRun(Record):
     directory: str | None = None
 
 
+class ClassMetrics(Record):
+    """Figures of one class against all others; n samples of the test set have it. None is what cannot be known."""
+
+    n: Annotated[int, Field(ge=0)]
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    auroc: float | None
+    average_precision: float | None
+
+
 class Metrics(Record):
-    """Figures on the held-out test set. accuracy = n_correct / n, as IEEE double; loss is the trained loss's mean."""
+    """Figures on the held-out test set. accuracy = n_correct / n, as IEEE double; loss is the trained loss's mean.
+
+    The others are means over the classes that the test set has, each counting the same; auroc and average_precision
+    are of one class against all others, gini = 2 auroc - 1. None is what cannot be known: a class that the test set
+    lacks has no recall. per_class, and confusion (row: the label; column: the prediction), are in the order of the
+    manifest's classes.
+    """
 
     n: Annotated[int, Field(ge=1)]
     n_correct: Annotated[int, Field(ge=0)]
@@ -64,6 +85,11 @@ class Metrics(Record):
     macro_precision: float
     macro_recall: float
     macro_f1: float
+    auroc: float | None = None
+    gini: float | None = None
+    average_precision: float | None = None
+    per_class: tuple[ClassMetrics, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 class Manifest(Record):
@@ -87,7 +113,9 @@ class Manifest(Record):
     seed: int
     git: GitState
     versions: dict[str, str]
+    machine: str = "unknown"  # kind of processor and memory, beside which the seconds have to be read
     tracked_run: TrackedRun
+    not_promoted: tuple[str, ...] = ()  # why the trainer did not propose it as the data set's model; empty: it did
     created_at: AwareDatetime
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
