@@ -78,8 +78,16 @@ test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on 
 	$(BIN)/pytest $(SUITES) $(PYTEST)
 
 .PHONY: test-faults
-test-faults: $(VENV)/.test-installed  ## kills, crashes, cut cables, full disks, chaos (CHAOS_SECONDS=60 and more)
+test-faults: $(VENV)/.test-installed  ## kills, crashes, cut cables, full disks, silent W&B servers, chaos (CHAOS_SECONDS=60 and more)
 	$(BIN)/pytest tests/faults $(PYTEST)
+
+.PHONY: test-training
+test-training: $(VENV)/.test-installed  ## the long trainings on real data (PYML_DATA_DIR says where they lie): accuracy targets
+	TEST_TRAINING=1 $(BIN)/pytest tests/training $(PYTEST)
+
+.PHONY: bench-train
+bench-train: install  ## how fast the trainer is beside Keras alone, on MNIST (PYML_DATA_DIR says where it lies)
+	$(BIN)/python benchmarks/train.py
 
 .PHONY: test-db
 test-db: $(VENV)/.test-installed  ## the db tests alone; POSTGRES_BIN=DIR takes another server's binaries

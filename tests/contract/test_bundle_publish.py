@@ -25,10 +25,10 @@ TESTS = Path(__file__).resolve().parents[1]
 PREAMBLE = """
     import sys
     from pathlib import Path
-    import numpy as np
-    from bundles import arrays_and_labels, manifest_for, publish_bundle
-    from bundle.publish import point, publish, staging
     models = Path(sys.argv[1])
+    sys.path.append(sys.argv[2])
+    from bundles import publish_bundle
+    from bundle.publish import staging
 """
 
 
@@ -36,8 +36,7 @@ def start(program: str, models: Path) -> subprocess.Popen[str]:
     """Start a trainer of its own process; it says a line on stdout when it has come where the test wants it."""
     source = textwrap.dedent(PREAMBLE) + textwrap.dedent(program)
     return subprocess.Popen(
-        [sys.executable, "-c", source, str(models)],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        [sys.executable, "-c", source, str(models), str(TESTS)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -186,6 +185,26 @@ def test_a_reader_in_a_tight_loop_never_sees_half_a_bundle(
         seen.append(open_current(tmp_path, tmp_path / "current/toys.json").manifest.bundle_id)
     assert process.returncode == 0
     assert len(set(seen)) > 5
+
+
+def test_a_bundles_directory_appears_whole_also_to_those_who_do_not_wait_for_the_pointer(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    publish_bundle(tmp_path, "b0")
+    process = trainer("""
+        print("ready", flush=True)
+        for number in range(1, 50):
+            publish_bundle(models, f"b{number}", n=5000, seed=number)
+    """)
+    assert process.stdout
+    process.stdout.readline()
+    following = 1
+    while process.poll() is None:
+        if bundle_path(tmp_path, f"b{following}").exists():
+            open_bundle(bundle_path(tmp_path, f"b{following}"))
+            following += 1
+    assert process.returncode == 0
+    assert following > 5
 
 
 @pytest.fixture

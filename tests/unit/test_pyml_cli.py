@@ -1,5 +1,8 @@
 """The command line: fast, explained, and one sentence for each error."""
 
+import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,11 +23,11 @@ def test_importing_the_command_line_imports_nothing_slow() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", ["train", "test", "all"])
+@pytest.mark.parametrize("verb", ["download", "train", "test", "all", "compare", "sync", "schema"])
 def test_each_verb_has_help_with_an_example(verb: str) -> None:
     done = pyml(verb, "--help")
     assert done.returncode == 0
-    assert f"Example: pyml {verb} " in done.stdout
+    assert re.search(rf"Example:.* pyml {verb}\b", " ".join(done.stdout.split()))
 
 
 def test_an_unknown_experiment_is_one_sentence_and_exit_code_1(tmp_path: Path) -> None:
@@ -43,3 +46,32 @@ def test_an_unknown_bundle_is_one_sentence_and_exit_code_1(tmp_path: Path) -> No
 
 def test_wrong_usage_is_exit_code_2() -> None:
     assert pyml("train").returncode == 2
+
+
+def test_the_schema_is_printed_as_json() -> None:
+    assert json.loads(pyml("schema").stdout)["title"] == "Experiment"
+
+
+def test_a_data_set_that_is_not_known_is_one_sentence(tmp_path: Path) -> None:
+    done = pyml("download", "mnits", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "pyml: unknown data set mnits, did you mean mnist?\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_offline_and_absent_is_one_sentence_with_what_to_do_and_trains_nothing(tmp_path: Path) -> None:
+    document = {
+        "name": "x",
+        "data": {"name": "mnist", "validation": 0.1},
+        "layers": [{"layer": "Rescaling", "scale": 1}, {"layer": "Dense", "units": 10, "activation": "softmax"}],
+        "optimizer": {"name": "Adam", "learning_rate": 0.01},
+        "loss": "sparse_categorical_crossentropy",
+        **{"epochs": 1, "batch_size": 32},
+    }
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    environment = {**os.environ, "PYML_ORIGIN": "nowhere"}
+    done = pyml("train", "x.json", "--data-dir", "there", cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("pyml: ")]
+    assert "no known mnist.npz is in there/mnist, and nowhere/mnist.npz does not give it" in said
+    assert "--data-dir" in said
+    assert not (tmp_path / "models").exists()

@@ -17,6 +17,7 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_variables_everything_lies_below_the_working_directory() -> None:
     settings = read_settings()
     assert (settings.models, settings.record) == (Path("models"), Path(".local/wandb"))
+    assert settings.data_dir == Path("data")
     assert settings.wandb_api_key is None
 
 
@@ -28,10 +29,14 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_variables_keep_the_names_of_their_makers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYML_MODELS", "/models")
+    monkeypatch.setenv("PYML_DATA_DIR", "/data")
+    monkeypatch.setenv("PYML_MEMORY_MB", "7")
+    monkeypatch.setenv("PYML_ORIGIN", "http://mirror.example")
     monkeypatch.setenv("WANDB_PROJECT", "ours")
     monkeypatch.setenv("GIT_DIRTY", "true")
     settings = read_settings()
     assert (settings.models, settings.wandb_project, settings.git_dirty) == (Path("/models"), "ours", True)
+    assert (settings.data_dir, settings.memory_mb, settings.origin) == (Path("/data"), 7, "http://mirror.example")
 
 
 def test_a_variable_without_meaning_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

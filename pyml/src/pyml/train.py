@@ -4,9 +4,11 @@ arrays -> model -> fit, the best epoch kept -> model.h5 staged -> judged on the 
 published by one rename -> proposed as the data set's current model. Whatever stops it on the way leaves no bundle.
 """
 
+import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,25 +16,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bundle.manifest import HOLDOUT_FILE, MODEL_FILE, PREDICTIONS_FILE, Manifest
-from bundle.model import predict_probabilities, start_keras
+from bundle.manifest import (
+    DIFF_FILE,
+    HOLDOUT_FILE,
+    MODEL_FILE,
+    PREDICTIONS_FILE,
+    SPLIT_FILE,
+    VOCABULARY_FILE,
+    Manifest,
+    Metrics,
+)
+from bundle.model import BATCH_SIZE, predict_probabilities, start_keras
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.verify import Bundle, check_h5, open_bundle
 from pyml import PymlError, one_line
 from pyml.config import Settings
-from pyml.dataset import Dataset, load_dataset
+from pyml.dataset import Dataset, Split, write_split
 from pyml.experiment import EarlyStopping, Experiment, check_fits
-from pyml.metrics import evaluate, write_predictions
-from pyml.model import build_model, encode_labels
+from pyml.feed import feed
+from pyml.history import Epoch, add_auroc, make_recorder, write_history
+from pyml.metrics import Probabilities, evaluate, write_predictions
+from pyml.model import build_model
+from pyml.plots import draw_plots
 from pyml.process import seed_everything
 from pyml.progress import epoch_progress
-from pyml.provenance import bundle_id, git_state, next_run, published_runs, versions
+from pyml.provenance import bundle_id, git_changes, git_state, machine, next_run, published_runs, versions
+from pyml.samples import save_npz
+from pyml.source import Shelf
 from pyml.tracking import Tracker, tracking
+from pyml.verdict import Gate, objections, warn
 
 if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
+
+VALIDATION_BATCH = 256  # samples; gradients are not needed, so more fit than in training
 
 
 @dataclass(frozen=True)
@@ -42,22 +61,43 @@ class Fit:
     best_epoch: int
     epochs: int
     seconds: float
+    history: list[Epoch]
 
 
-def train(experiment: Experiment, settings: Settings, force: bool = False) -> tuple[Bundle, bool]:
+def check_experiments(experiments: Sequence[Experiment], settings: Settings, shelf: Shelf) -> None:
+    """Refuse, before anything is trained, what could not be trained to its end: data, layers, loss, optimizer.
+
+    Raises PymlError or BundleError. What is published already is not looked at again.
+    """
+    for experiment in experiments:
+        dataset = take_fitting(experiment, shelf)
+        if not published_runs(settings.models, bundle_id(experiment, dataset.fingerprint)):
+            start_keras()
+            build_model(experiment, dataset)
+
+
+def take_fitting(experiment: Experiment, shelf: Shelf) -> Dataset:
+    """Load the experiment's data set. Raises PymlError when the experiment does not fit it."""
+    dataset = shelf.take(experiment.data)
+    check_fits(experiment, len(dataset.classes), dataset.input.dtype, len(dataset.words) or None)
+    return dataset
+
+
+def train(
+    experiment: Experiment, settings: Settings, force: bool = False, shelf: Shelf | None = None
+) -> tuple[Bundle, bool]:
     """Train and publish, or find it published; return the bundle and whether it was trained now.
 
     The same experiment on the same data with the same code is trained once: again, it only becomes current again. With
     force it is trained anew and published beside the others, as `<id>-run2`, `<id>-run3`, ...; then the newest of them
     is what an unforced call finds. Raises PymlError or BundleError; then nothing was published.
     """
-    dataset = load_dataset(experiment.data)
-    check_fits(experiment, len(dataset.classes), dataset.input.dtype)
+    dataset = take_fitting(experiment, shelf or Shelf(settings))
     identity = bundle_id(experiment, dataset.fingerprint)
     published = published_runs(settings.models, identity)
     if published and not force:
         bundle = open_bundle(bundle_path(settings.models, published[-1]))
-        point(settings.models, bundle.manifest)
+        propose(settings.models, bundle.manifest, experiment.promote_if)
         log.info("%s is published already, nothing trained", published[-1])
         return bundle, False
     name = next_run(published, identity)
@@ -73,10 +113,19 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
         *(dataset.input.dtype, dataset.input.shape, len(dataset.classes)),
     )
     start_keras()
-    seed_everything(experiment.seed)
+    seed_everything(experiment.seed, experiment.deterministic)
     model = build_model(experiment, dataset)
-    config = {**experiment.model_dump(mode="json"), "bundle_id": name, "data_sha256": dataset.fingerprint}
-    git = git_state(settings)
+    git, changes = git_state(settings), git_changes(settings)
+    config = {
+        **experiment.model_dump(mode="json"),
+        **{"bundle_id": name, "data_sha256": dataset.fingerprint, "classes": list(dataset.classes)},
+        **{"parameters": model.count_params(), "git_dirty": git.dirty, "versions": dict(versions())},
+        "samples": {
+            "train": len(dataset.train.y),
+            "validation": len(dataset.validation.y),
+            "test": len(dataset.test.y),
+        },
+    }
     with tracking(name, config, git.commit, settings) as tracker:
         log.info("training %s: %s parameters, at most %d epochs", name, f"{model.count_params():,}", experiment.epochs)
         fit = fit_model(model, experiment, dataset, tracker)
@@ -84,7 +133,14 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
         probabilities = predict_saved(staged / MODEL_FILE, dataset)
         metrics = evaluate(probabilities, dataset.test.y)
         write_predictions(staged / PREDICTIONS_FILE, probabilities, dataset.test.y, dataset.classes)
-        np.savez_compressed(staged / HOLDOUT_FILE, x=dataset.test.x, y=dataset.test.y)
+        save_npz(staged / HOLDOUT_FILE, x=dataset.test.x, y=dataset.test.y)
+        write_split(staged / SPLIT_FILE, dataset)
+        write_history(staged, fit.history)
+        _draw(staged, probabilities, dataset, metrics)
+        if changes:
+            (staged / DIFF_FILE).write_bytes(changes)
+        if dataset.words:
+            (staged / VOCABULARY_FILE).write_text(json.dumps(dataset.words, ensure_ascii=False), encoding="utf-8")
         manifest = Manifest(
             bundle_id=name,
             name=experiment.name,
@@ -102,15 +158,37 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
             seed=experiment.seed,
             git=git,
             versions=versions(),
+            machine=machine(),
             tracked_run=tracker.record,
+            not_promoted=objections(metrics, experiment.promote_if),
             created_at=datetime.now(UTC),
         )
         manifest = publish(staged, settings.models, manifest)
-        point(settings.models, manifest)
         log.info("published %s", bundle_path(settings.models, name))
+        for warning in warn(manifest, fit.history, experiment):
+            log.warning("%s: %s", name, warning)
+        propose(settings.models, manifest, experiment.promote_if)
         tracker.log_metrics(metrics, fit.best_epoch)
-        tracker.log_bundle(bundle_path(settings.models, name), experiment.name)
+        tracker.log_bundle(bundle_path(settings.models, name), manifest)
     return manifest
+
+
+def propose(models: Path, manifest: Manifest, gate: Gate | None) -> None:
+    """Make a published bundle its data set's current one, unless something speaks against it; then say what."""
+    reasons = objections(manifest.metrics, gate)
+    if not reasons:
+        point(models, manifest)
+        return
+    pointer = models / "current" / f"{manifest.dataset}.json"
+    stays = "stays as it was" if pointer.exists() else "does not come to be"
+    log.warning("%s is not promoted, %s: %s %s", manifest.bundle_id, " and ".join(reasons), pointer, stays)
+
+
+def _draw(staged: Path, probabilities: Probabilities, dataset: Dataset, metrics: Metrics) -> None:
+    try:
+        draw_plots(staged, probabilities, dataset.test.y, metrics, dataset.classes)
+    except Exception as error:  # a training is not lost for a picture
+        log.warning("the pictures could not be drawn (%s); the bundle goes without", one_line(error))
 
 
 def fit_model(model: "keras.Model", experiment: Experiment, dataset: Dataset, tracker: Tracker) -> Fit:
@@ -124,14 +202,14 @@ def fit_model(model: "keras.Model", experiment: Experiment, dataset: Dataset, tr
     started = time.perf_counter()
     with epoch_progress(experiment.epochs) as progress:
         divergence = keras.callbacks.LambdaCallback(on_epoch_end=_refuse_divergence)
+        recorder = make_recorder()
         try:
             history = model.fit(
-                dataset.train.x,
-                encode_labels(dataset.train.y, experiment.loss, n_classes),
-                validation_data=(dataset.validation.x, encode_labels(dataset.validation.y, experiment.loss, n_classes)),
+                feed(dataset.train, experiment.loss, n_classes, experiment.batch_size, experiment.seed),
+                validation_data=feed(dataset.validation, experiment.loss, n_classes, VALIDATION_BATCH, None),
                 epochs=experiment.epochs,
-                batch_size=experiment.batch_size,
-                callbacks=[divergence, best, *progress, *tracker.callbacks()],
+                shuffle=False,  # the feed does
+                callbacks=[recorder, divergence, best, *progress, *tracker.callbacks()],
                 verbose=0,
             )
         except PymlError:
@@ -140,10 +218,11 @@ def fit_model(model: "keras.Model", experiment: Experiment, dataset: Dataset, tr
             raise PymlError(f"experiment {experiment.name}: training failed: {one_line(error)}") from error
     epochs, seconds = len(history.epoch), time.perf_counter() - started
     log.info("best epoch %d of %d by %s, %.1f s", best.best_epoch + 1, epochs, stopping.monitor, seconds)
-    return Fit(best.best_epoch + 1, epochs, seconds)
+    add_auroc(recorder, lambda: _predict(model, dataset.validation, n_classes), dataset.validation.y)
+    return Fit(best.best_epoch + 1, epochs, seconds, recorder.epochs)
 
 
-def predict_saved(path: Path, dataset: Dataset) -> "np.typing.NDArray[np.float32]":
+def predict_saved(path: Path, dataset: Dataset) -> Probabilities:
     """Predict the test set, (n, n_classes), by the file as a reader will load it: what is published is what is judged.
 
     Raises BundleError when readers would refuse the file.
@@ -152,7 +231,12 @@ def predict_saved(path: Path, dataset: Dataset) -> "np.typing.NDArray[np.float32
 
     check_h5(path)
     saved = keras.models.load_model(path, compile=False, safe_mode=True)
-    return predict_probabilities(saved, dataset.test.x, len(dataset.classes))
+    return _predict(saved, dataset.test, len(dataset.classes))
+
+
+def _predict(model: "keras.Model", split: Split, n_classes: int) -> Probabilities:
+    batches = (split.x[start : start + BATCH_SIZE] for start in range(0, len(split.x), BATCH_SIZE))
+    return np.concatenate([predict_probabilities(model, batch, n_classes) for batch in batches])
 
 
 def _refuse_divergence(epoch: int, logs: dict[str, float]) -> None:

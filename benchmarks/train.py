@@ -1,0 +1,240 @@
+"""How fast the trainer trains, beside Keras alone: `make bench-train`, with PYML_DATA_DIR where MNIST lies.
+
+1. mnist_cnn, an epoch, beside Keras's own example of the same network (examples/vision/mnist_convnet.py, 2015 to 2020,
+   Apache 2.0: float32 input, `fit` with a progress bar).
+2. The training loop, tracked offline at W&B, beside a bare Keras `fit` of the very same model: a large one, and one so
+   small that an epoch takes a tenth of a second. What comes before the first epoch and after the last counts.
+
+Two processes live side by side and train an epoch in turns, while the other waits, so that a busy moment of the machine
+meets both. The figure is the median over the epochs, each compared with its neighbour; the first, in which TensorFlow
+builds its graph, is left out.
+"""
+
+import argparse
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import timing
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Run the comparisons, or, with --way, one side of a comparison as a process of its own."""
+    parser = argparse.ArgumentParser(description="How fast the trainer trains, beside Keras alone.")
+    parser.add_argument("--epochs", type=int, default=8, help="of mnist_cnn, each way")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--experiment", help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        turns = socket.socket(fileno=options.turns).makefile("rw")
+        result = WAYS[options.way](options.experiment, options.epochs, Clock(turns))
+        turns.write(json.dumps(result) + "\n")
+        turns.close()
+        return
+    print(timing.machine())
+    compare_with_the_example(options.epochs)
+    compare_with_a_bare_fit("mnist_cnn", options.epochs)
+    compare_with_a_bare_fit("digits_cnn", 60)
+
+
+def compare_with_the_example(epochs: int) -> None:
+    """Print an epoch of Keras's example script and of ours, and both accuracies."""
+    found = train_in_turns(("example", "ours"), "mnist_cnn", epochs)
+    for way, result in found.items():
+        accuracy = f"test accuracy after {epochs} epochs {result['accuracy']:.4f}"
+        print(f"mnist_cnn, {way:8} {statistics.median(result['epochs'][1:]):6.2f} s an epoch, {accuracy}")
+    seconds = {way: result["epochs"][1:] for way, result in found.items()}
+    gain = timing.ratio(seconds, "ours", "example")
+    print(f"mnist_cnn: {gain:.2f} times as fast as Keras's example (target: 1.15 at least)")
+
+
+def compare_with_a_bare_fit(experiment: str, epochs: int) -> None:
+    """Print what our loop costs beside a bare fit of the same model with the same data."""
+    found = train_in_turns(("bare", "ours"), experiment, epochs)
+    seconds = {way: result["epochs"][1:] for way, result in found.items()}
+    around = {way: result["fit"] - sum(result["epochs"]) for way, result in found.items()}
+    for way, taken in seconds.items():
+        print(f"{experiment}, {way:8} {statistics.median(taken):6.3f} s an epoch, {around[way]:.3f} s before and after")
+    loop = 1 / timing.ratio(seconds, "ours", "bare")
+    whole = (around["ours"] + loop * sum(seconds["bare"])) / (around["bare"] + sum(seconds["bare"]))
+    print(f"{experiment}: our loop takes {whole:.2f} of a bare fit of {epochs} epochs (target: 1.03 at most)")
+
+
+def train_in_turns(ways: tuple[str, str], experiment: str, epochs: int) -> dict[str, dict[str, Any]]:
+    """Start both ways, let each train an epoch while the other waits, and give what they found."""
+    with tempfile.TemporaryFile("w+") as said:
+        sides = {way: start(way, experiment, epochs, said) for way in ways}
+        try:
+            for turns, _ in sides.values():
+                turns.readline()  # both are ready before one begins
+            for epoch in range(epochs):
+                for way in ways if epoch % 2 == 0 else ways[::-1]:
+                    turns, _ = sides[way]
+                    turns.write("go\n")
+                    turns.flush()
+                    turns.readline()  # done
+                    if epoch + 1 < epochs:
+                        turns.readline()  # ready for the next
+            return {way: json.loads(turns.readline()) for way, (turns, _) in sides.items()}
+        except (ValueError, OSError):
+            said.seek(0)
+            sys.exit(said.read()[-2000:])
+        finally:
+            for turns, process in sides.values():
+                turns.close()
+                process.wait()
+
+
+def start(way: str, experiment: str, epochs: int, said: IO[str]) -> tuple[IO[str], subprocess.Popen[bytes]]:
+    """Start one way as a process; give the line on which it is told to go, and the process."""
+    here, there = socket.socketpair()
+    arguments = ["--way", way, "--experiment", experiment, "--epochs", str(epochs), "--turns", str(there.fileno())]
+    process = subprocess.Popen(
+        [sys.executable, __file__, *arguments], pass_fds=[there.fileno()], stdout=subprocess.DEVNULL, stderr=said
+    )
+    there.close()
+    return here.makefile("rw"), process
+
+
+class Clock:
+    """Waits for its turn before every epoch, and notes the seconds that it took, validation included."""
+
+    def __init__(self, turns: IO[str]) -> None:
+        """turns: the line to the process that says whose turn it is."""
+        self.epochs: list[float] = []
+        self.waited = 0.0
+        self._turns = turns
+        self._started = 0.0
+
+    def callback(self) -> Any:
+        """Give the callback, to be called after all others."""
+        import keras
+
+        return keras.callbacks.LambdaCallback(on_epoch_begin=self._begin, on_epoch_end=self._end)
+
+    def _begin(self, epoch: int, logs: object = None) -> None:
+        began = time.perf_counter()
+        self._say("ready")
+        self._turns.readline()
+        self._started = time.perf_counter()
+        self.waited += self._started - began
+
+    def _end(self, epoch: int, logs: object = None) -> None:
+        self.epochs.append(time.perf_counter() - self._started)
+        self._say("done")
+
+    def _say(self, word: str) -> None:
+        self._turns.write(word + "\n")
+        self._turns.flush()
+
+
+def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
+    """Train as Keras's example script does; only where the file lies, and the clock, are ours."""
+    import keras
+    import numpy as np
+    from keras import layers
+
+    from pyml.config import read_settings
+    from pyml.origin import find_file
+
+    with np.load(find_file("mnist", "mnist.npz", read_settings())) as file:
+        x_train, y_train, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    num_classes = 10
+    input_shape = (28, 28, 1)
+    x_train = x_train.astype("float32") / 255
+    x_test = x_test.astype("float32") / 255
+    x_train = np.expand_dims(x_train, -1)
+    x_test = np.expand_dims(x_test, -1)
+    y_train = keras.utils.to_categorical(y_train, num_classes)
+    y_test = keras.utils.to_categorical(y_test, num_classes)
+    model = keras.Sequential(
+        [
+            keras.Input(shape=input_shape),
+            layers.Conv2D(32, kernel_size=(3, 3), activation="relu"),
+            layers.MaxPooling2D(pool_size=(2, 2)),
+            layers.Conv2D(64, kernel_size=(3, 3), activation="relu"),
+            layers.MaxPooling2D(pool_size=(2, 2)),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(num_classes, activation="softmax"),
+        ]
+    )
+    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+    model.fit(x_train, y_train, batch_size=128, epochs=epochs, validation_split=0.1, callbacks=[clock.callback()])
+    return {"epochs": clock.epochs, "accuracy": model.evaluate(x_test, y_test, verbose=0)[1]}
+
+
+def ours(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
+    """Train as `pyml train` does: tracked offline, deterministic, the best epoch kept."""
+    from bundle.model import predict_probabilities
+    from pyml.model import build_model
+    from pyml.tracking import tracking
+    from pyml.train import fit_model
+
+    experiment, dataset, settings = prepare(name, epochs)
+    model = build_model(experiment, dataset)
+    with tracking(name, experiment.model_dump(mode="json"), None, settings) as tracker:
+        recorded = tracker.callbacks
+        tracker.callbacks = lambda: [*recorded(), clock.callback()]  # type: ignore[method-assign]
+        began = time.perf_counter()
+        fit_model(model, experiment, dataset, tracker)
+        seconds = time.perf_counter() - began
+    predicted = predict_probabilities(model, dataset.test.x, len(dataset.classes)).argmax(axis=1)
+    accuracy = float((predicted == dataset.test.y).mean())
+    return {"epochs": clock.epochs, "fit": seconds - clock.waited, "accuracy": accuracy}
+
+
+def bare(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
+    """Call Keras's fit on the same arrays and model, with nothing around it."""
+    from pyml.model import build_model, encode_labels
+
+    experiment, dataset, _ = prepare(name, epochs)
+    model = build_model(experiment, dataset)
+    model.compile(model.optimizer, experiment.loss, metrics=["accuracy"])  # without our steps_per_execution
+    encoded = [
+        encode_labels(part.y, experiment.loss, len(dataset.classes)) for part in (dataset.train, dataset.validation)
+    ]
+    began = time.perf_counter()
+    model.fit(
+        dataset.train.x,
+        encoded[0],
+        validation_data=(dataset.validation.x, encoded[1]),
+        batch_size=experiment.batch_size,
+        epochs=epochs,
+        callbacks=[clock.callback()],
+        verbose=0,
+    )
+    return {"epochs": clock.epochs, "fit": time.perf_counter() - began - clock.waited}
+
+
+WAYS = {"example": example, "ours": ours, "bare": bare}
+
+
+def prepare(name: str, epochs: int) -> Any:
+    """Read the experiment for so many epochs without an early stop, its data, and settings that record offline."""
+    from bundle.model import start_keras
+    from pyml.config import read_settings
+    from pyml.experiment import read_experiments
+    from pyml.process import seed_everything
+    from pyml.source import load_dataset
+
+    (experiment,) = read_experiments(REPO / "experiments" / f"{name}.json")
+    experiment = experiment.model_copy(update={"epochs": epochs, "early_stopping": None})
+    aside = Path(tempfile.mkdtemp(prefix="bench-"))
+    settings = read_settings().model_copy(update={"models": aside, "record": aside, "wandb_mode": "offline"})
+    start_keras()
+    seed_everything(experiment.seed, experiment.deterministic)
+    return experiment, load_dataset(experiment.data, settings), settings
+
+
+if __name__ == "__main__":
+    main()

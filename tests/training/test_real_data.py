@@ -1,0 +1,60 @@
+"""The real data sets are those that Keras gives, prepared as Keras's examples prepare them."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyml.config import Settings
+from pyml.data import ImageFolder, Imdb, Mnist
+from pyml.dataset import Dataset
+from pyml.source import load_dataset
+
+
+@pytest.fixture(scope="module")
+def imdb(data_dir: Path) -> Dataset:
+    return load_dataset(Imdb(name="imdb", validation=0.1, words=5000, length=400), Settings(data_dir=data_dir))
+
+
+def test_mnist_is_kerass(data_dir: Path) -> None:
+    mnist = load_dataset(Mnist(name="mnist", validation=0.1), Settings(data_dir=data_dir))
+    with np.load(data_dir / "mnist/mnist.npz") as file:
+        assert np.array_equal(mnist.test.x[..., 0], file["x_test"])
+        assert np.array_equal(mnist.test.y, file["y_test"])
+        assert np.bincount(mnist.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert (len(mnist.train.y), len(mnist.validation.y), len(mnist.test.y)) == (54_000, 6_000, 10_000)
+
+
+def test_imdb_is_what_kerass_load_data_and_pad_sequences_give(
+    data_dir: Path, imdb: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+    from keras.src.datasets import imdb as theirs
+
+    monkeypatch.setattr(theirs, "get_file", lambda *_, **__: str(data_dir / "imdb/imdb.npz"))
+    _, (x, y) = keras.datasets.imdb.load_data(num_words=5000)
+    shuffled = np.arange(25_000)
+    rng = np.random.RandomState(113)
+    rng.shuffle(np.arange(25_000))  # the training part goes first
+    rng.shuffle(shuffled)
+    assert np.array_equal(imdb.test.y[shuffled], y)
+    assert np.array_equal(imdb.test.x[shuffled], keras.utils.pad_sequences(x, maxlen=400))
+
+
+def test_no_review_of_the_test_set_trains(imdb: Dataset) -> None:
+    test = {row.tobytes() for row in imdb.test.x}
+    assert not test & {row.tobytes() for part in (imdb.train, imdb.validation) for row in part.x}
+    assert (len(imdb.train.y) + len(imdb.validation.y), len(imdb.test.y)) == (24_855, 25_000)
+
+
+def test_of_the_animals_all_900_are_read_and_stray_files_ignored(data_dir: Path) -> None:
+    animals = ImageFolder(
+        name="animals", kind="image-folder", path="animals", height=32, width=32, validation=0.15, test=0.2
+    )
+    dataset = load_dataset(animals, Settings(data_dir=data_dir))
+    parts = (dataset.train, dataset.validation, dataset.test)
+    assert Counter(source.partition("/")[0] for part in parts for source in part.sources) == dict.fromkeys(
+        ("cat", "dog", "snake"), 300
+    )
+    assert np.bincount(dataset.test.y).tolist() == [60, 60, 60]
