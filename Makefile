@@ -24,6 +24,7 @@ $(VENV)/.run-installed: $(foreach p,pyml pypredict db,$(p)/requirements.txt) $(S
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --require-hashes $(foreach p,pyml pypredict db,-r $(p)/requirements.txt)
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(SOURCES:%=-e ./%)
+	@mkdir -p $(dir $(STEPS))
 	@awk -v t=$$(stat -c %Y $(VENV)/pyvenv.cfg) 'BEGIN { "date +%s" | getline now; printf "%7.1f s  install\n", now - t }' >> $(STEPS)
 	@touch $@
 
