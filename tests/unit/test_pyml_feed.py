@@ -87,3 +87,7 @@ def test_samples_in_a_file_have_a_known_shape(in_a_file: Split) -> None:
 def test_labels_are_encoded_as_the_loss_wants_them(loss: str, shape: tuple[int, ...]) -> None:
     (batches,) = epochs(IN_MEMORY, None, loss=loss)
     assert batches[0][1].shape == shape
+
+
+def test_nothing_tunes_itself_and_holds_up_the_next_epoch() -> None:
+    assert feed(IN_MEMORY, SPARSE, 3, 16, 0).options().autotune.enabled is False

@@ -23,8 +23,13 @@ def feed(split: Split, loss: Loss, n_classes: int, batch_size: int, shuffle_seed
     """Give the batches of a split, labels encoded as the loss wants them; in order where shuffle_seed is None."""
     import tensorflow as tf
 
+    options = tf.data.Options()
+    # Nothing here is left to tune, and the thread that tunes sleeps up to 5.12 s before it notices that an epoch ended:
+    # for so long the next one waits, with both cores idle.
+    options.autotune.enabled = False
     with tf.device("CPU:0"):  # the model's device is for the model
-        return _batches(split, encode_labels(split.y, loss, n_classes), batch_size, shuffle_seed)
+        batches = _batches(split, encode_labels(split.y, loss, n_classes), batch_size, shuffle_seed)
+    return batches.with_options(options)
 
 
 def _batches(
