@@ -12,8 +12,9 @@ from conftest import REPO
 SCAN = (
     str(Path(sys.executable).parent / "detect-secrets-hook"),
     "--exclude-files",
-    r"(requirements|constraints)\.txt$",
+    r"(requirements(-\w+)?|constraints)\.txt$",
 )
+LOCK = re.compile(r"(^|/)requirements(-\w+)?\.txt$")
 
 
 def git(*arguments: str) -> list[str]:
@@ -72,8 +73,8 @@ def test_scripts_have_the_run_bit(tracked: list[str]) -> None:
 
 
 def test_every_requirement_has_a_hash_and_no_file_names_an_index(tracked: list[str]) -> None:
-    locks = [name for name in tracked if name.endswith("requirements.txt")]
-    assert len(locks) >= 4
+    locks = [name for name in tracked if LOCK.search(name)]
+    assert len(locks) >= 7
     for name in locks:
         text = (REPO / name).read_text()
         assert not re.search(r"--(extra-)?index-url|--trusted-host|https?://", text), name
@@ -84,7 +85,7 @@ def test_every_requirement_has_a_hash_and_no_file_names_an_index(tracked: list[s
 
 def test_locked_versions_agree_between_the_parts(tracked: list[str]) -> None:
     versions: dict[str, set[str]] = {}
-    for name in (name for name in tracked if name.endswith("requirements.txt")):
+    for name in (name for name in tracked if LOCK.search(name)):
         for package, version, marker in re.findall(
             r"^([A-Za-z0-9_.-]+)==(\S+)(?: ; (.*?))? \\$", (REPO / name).read_text(), re.MULTILINE
         ):
