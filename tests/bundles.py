@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,19 @@ from bundle.verify import Bundle, open_bundle
 
 CLASSES = ("ant", "bee", "cat")
 ARRAY = ArrayPreprocessing()
+TINY_EXPERIMENT: dict[str, Any] = {  # as its file holds it; it trains in a second
+    "name": "tiny",
+    "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+    "layers": [
+        {"layer": "Rescaling", "scale": 0.0625},
+        {"layer": "Flatten"},
+        {"layer": "Dense", "units": 10, "activation": "softmax"},
+    ],
+    "optimizer": {"name": "Adam", "learning_rate": 0.01},
+    "loss": "sparse_categorical_crossentropy",
+    "epochs": 3,
+    "batch_size": 32,
+}
 
 
 def fake_predict(arrays: np.ndarray) -> np.ndarray:

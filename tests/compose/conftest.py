@@ -18,7 +18,7 @@ from compose.stack import Stack, clone
 
 REPO = Path(__file__).resolve().parents[2]
 ARTEFACTS = REPO / ".local/compose"
-ORDER = ("config", "start", "images", "networks", "secrets", "pgadmin", "faults", "stop", "keep")
+ORDER = ("config", "start", "modes", "images", "networks", "secrets", "pgadmin", "faults", "stop", "keep")
 FIGURES = pytest.StashKey[list[str]]()
 
 

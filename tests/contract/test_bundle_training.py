@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundles import TINY_EXPERIMENT
 
 from bundle import BundleError
 from bundle.manifest import InputSpec, TrackedRun
@@ -35,21 +36,16 @@ from pyml.tracking import Tracker
 from pyml.train import fit_model, train
 
 PYML = Path(sys.executable).with_name("pyml")
-TINY: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+SCALE, *_, LAST = TINY_EXPERIMENT["layers"]
+TINY: dict[str, Any] = TINY_EXPERIMENT | {
     "layers": [
-        {"layer": "Rescaling", "scale": 0.0625},
+        SCALE,
         {"layer": "Conv2D", "filters": 8, "kernel_size": 3, "activation": "relu"},
         {"layer": "MaxPooling2D"},
         {"layer": "Dropout", "rate": 0.1},
         {"layer": "Flatten"},
-        {"layer": "Dense", "units": 10, "activation": "softmax"},
+        LAST,
     ],
-    "optimizer": {"name": "Adam", "learning_rate": 0.01},
-    "loss": "sparse_categorical_crossentropy",
-    "epochs": 3,
-    "batch_size": 32,
 }
 SILENT = Tracker(None, TrackedRun(mode="disabled"))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import CLASSES, arrays_and_labels, fake_predict, manifest_for
+from bundles import CLASSES, TINY_EXPERIMENT, arrays_and_labels, fake_predict, manifest_for
 from wandb_server import Run, WandbServer
 
 from bundle.publish import publish, staging
@@ -471,25 +471,10 @@ def test_an_sdk_whose_service_dies_costs_one_line_and_no_exception(
     assert trainer.said == [f"W&B: {server.url}/team/pyml/runs/{only_run(server).id}"]
 
 
-TINY = {
-    "name": "tiny",
-    "data": {"name": "digits", "validation": 0.15, "test": 0.2},
-    "layers": [
-        {"layer": "Rescaling", "scale": 0.0625},
-        {"layer": "Flatten"},
-        {"layer": "Dense", "units": 10, "activation": "softmax"},
-    ],
-    "optimizer": {"name": "Adam", "learning_rate": 0.01},
-    "loss": "sparse_categorical_crossentropy",
-    "epochs": 3,
-    "batch_size": 32,
-}
-
-
 @pytest.mark.parametrize("fault", ["none", "die"])
 def test_35_a_whole_training_is_published_and_names_its_record(server: WandbServer, tmp_path: Path, fault: str) -> None:
     record, models = tmp_path / "record", tmp_path / "models"
-    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY_EXPERIMENT))
     if fault == "die":
         server.die()
     variables = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": server.api_key, "PYML_RECORD": str(record)}
@@ -515,8 +500,9 @@ def test_35_a_whole_training_is_published_and_names_its_record(server: WandbServ
         run = only_run(server)
         assert tracked.url == f"{server.url}/team/pyml/runs/{run.id}"
         assert said == [f"W&B: {tracked.url}"]
-        assert {"layers": TINY["layers"], "epochs": 3, "bundle_id": path.name}.items() <= run.config.items()
-        assert {name: run.config[name] for name in TINY if name not in ("data", "layers")}.items() <= TINY.items()
+        assert {"layers": TINY_EXPERIMENT["layers"], "bundle_id": path.name}.items() <= run.config.items()
+        as_given = set(TINY_EXPERIMENT) - {"data", "layers"}  # the others have gained their defaults
+        assert {name: run.config[name] for name in as_given}.items() <= TINY_EXPERIMENT.items()
         [model] = [artifact for artifact in server.artifacts if artifact.type == "model"]
         assert model.files["model.h5"] == (path / "model.h5").read_bytes()
     else:

@@ -1,11 +1,13 @@
 """Experiment files: what is accepted, and the one sentence that each mistake gets."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import TINY_EXPERIMENT
 
 from pyml import PymlError
 from pyml.experiment import Experiment, check_fits, read_experiments
@@ -21,20 +23,7 @@ IMDB = {"name": "imdb", "validation": 0.1, "words": 5000, "length": 400}
 
 
 def document(**changes: Any) -> dict[str, Any]:
-    return {
-        "name": "tiny",
-        "data": {"name": "digits", "validation": 0.15, "test": 0.2},
-        "layers": [
-            {"layer": "Rescaling", "scale": 0.0625},
-            {"layer": "Flatten"},
-            {"layer": "Dense", "units": 10, "activation": "softmax"},
-        ],
-        "optimizer": {"name": "Adam", "learning_rate": 0.01},
-        "loss": "sparse_categorical_crossentropy",
-        "epochs": 3,
-        "batch_size": 32,
-        **changes,
-    }
+    return copy.deepcopy(TINY_EXPERIMENT) | changes
 
 
 def experiment(**changes: Any) -> Experiment:
