@@ -69,6 +69,9 @@ def print_table(dataset: str, runs: list[tuple[str, Manifest]]) -> None:
             f"| {manifest.parameters:,} | `pyml train {file}` |"
         )
     print()
+    for _, manifest in runs:
+        if manifest.not_promoted:
+            print(f"{manifest.name} was not promoted: {' and '.join(manifest.not_promoted)}.\n")
 
 
 if __name__ == "__main__":
