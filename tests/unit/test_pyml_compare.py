@@ -185,3 +185,11 @@ def test_the_verb_prints_the_table_and_writes_both_files(models: Path, tmp_path:
     assert "toys: 3 runs, baseline bravo-2" in done.output
     assert (tmp_path / "c.html").read_bytes().startswith(b"<!DOCTYPE html>")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_logarithmic_axis_has_plain_numbers(tmp_path: Path) -> None:
+    run(tmp_path, "alpha-1", [{**RISING[0], "loss": loss, "epoch": n} for n, loss in ((1, 2.0), (2, 0.002))])
+    write_html(compare_runs(tmp_path), tmp_path / "comparison.html")
+    text = (tmp_path / "comparison.html").read_text()
+    assert "0.05" in text
+    assert "mathdefault" not in text

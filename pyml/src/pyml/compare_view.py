@@ -50,7 +50,7 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
     at_once = max((width - names_width) // COLUMN_WIDTH, 1)
     for start in range(0, len(COLUMNS), at_once):
         part = slice(start, start + at_once)
-        title = f"{comparison.dataset}: {len(comparison.runs)} runs, baseline {comparison.baseline.name}"
+        title = f"{comparison.dataset}: {len(comparison.runs)} run{'s' * (len(comparison.runs) > 1)}, baseline {comparison.baseline.name}"
         table = Table("run", title=None if start else title, show_lines=True)
         for column in COLUMNS[part]:
             table.add_column(column.title, justify="right", no_wrap=True)
@@ -116,7 +116,7 @@ def _figure(comparisons: Sequence[Comparison]) -> "Figure":
 
 
 def _draw(comparison: Comparison, curve: str, axes: "Axes") -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     for number, run in enumerate(comparison.runs):
         points = [(epoch["epoch"], epoch[curve]) for epoch in run.epochs if curve in epoch]
@@ -133,6 +133,9 @@ def _draw(comparison: Comparison, curve: str, axes: "Axes") -> None:
     values = [epoch[curve] for run in comparison.runs for epoch in run.epochs if curve in epoch]
     if values and 0 < min(values) < max(values) / LOG_FROM:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(curve, fontsize=10)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
