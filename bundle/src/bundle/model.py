@@ -32,7 +32,9 @@ def start_keras() -> None:
     if "keras" not in sys.modules:
         with _without_greeting():
             import keras  # noqa: F401
-        logging.getLogger("absl").setLevel(logging.ERROR)  # each save calls .h5 "legacy"; here it is the contract
+        # Each save calls .h5 "legacy", which is the contract here; a second model in a process is a "retracing".
+        for library in ("absl", "tensorflow"):
+            logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @contextmanager

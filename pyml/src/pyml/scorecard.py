@@ -32,7 +32,7 @@ def class_table(manifest: Manifest) -> "Table":
     table = Table("class", title=title)
     for name in numbers:
         table.add_column(name, justify="right")
-    table.add_column("mostly taken for", no_wrap=True)
+    table.add_column("confused with", no_wrap=True)
     for label in order if title else range(len(classes)):
         figures = metrics.per_class[label]
         known = (figures.precision, figures.recall, figures.f1, figures.auroc, figures.average_precision)
