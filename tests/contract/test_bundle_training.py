@@ -19,7 +19,7 @@ from bundles import TINY_EXPERIMENT
 
 from bundle import BundleError
 from bundle.manifest import InputSpec, TrackedRun
-from bundle.model import load_model, predict_probabilities, start_keras
+from bundle.model import BATCH_SIZE, load_model, predict_probabilities, start_keras
 from bundle.preprocessing import ArrayPreprocessing
 from bundle.publish import read_pointer
 from bundle.verify import Bundle, open_bundle, open_current
@@ -179,6 +179,13 @@ def test_the_manifests_figures_are_those_of_the_published_file(trained: Bundle) 
     holdout = np.load(trained.path / "holdout.npz")
     probabilities = predict_probabilities(load_model(trained), holdout["x"], 10)
     assert evaluate(probabilities, holdout["y"]) == trained.manifest.metrics
+
+
+def test_predictions_are_bit_for_bit_those_of_keras(trained: Bundle) -> None:
+    x = np.load(trained.path / "holdout.npz")["x"]
+    model = load_model(trained)
+    theirs = [model.predict_on_batch(x[start : start + BATCH_SIZE]) for start in range(0, len(x), BATCH_SIZE)]
+    assert predict_probabilities(model, x, 10).tobytes() == np.concatenate(theirs).tobytes()
 
 
 def test_training_twice_gives_the_same_bytes(trained: Bundle, retrained: Bundle) -> None:

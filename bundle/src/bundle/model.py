@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +21,10 @@ from bundle.verify import Bundle, check_h5
 if TYPE_CHECKING:
     import keras
 
+Call = Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]
+
 GREETING = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
-BATCH_SIZE = 256  # rows a call; the fastest of 1..1024 for predict_on_batch on two cores
+BATCH_SIZE = 128  # rows a call; the fastest of 32..1024 for a small CNN on two cores (docs/benchmarks.md)
 
 
 def start_keras() -> None:
@@ -90,10 +92,8 @@ def predict_probabilities(
     arrays: (n, ...) as the manifest's input says, raw. Returns (n, n_classes) float32; a single sigmoid p becomes
     (1 - p, p). Raises BundleError when the model's output has another width.
     """
-    parts = [
-        np.asarray(model.predict_on_batch(arrays[start : start + BATCH_SIZE]))
-        for start in range(0, len(arrays), BATCH_SIZE)
-    ]
+    call = _compiled(model, arrays)
+    parts = [call(arrays[start : start + BATCH_SIZE]) for start in range(0, len(arrays), BATCH_SIZE)]
     outputs = np.concatenate(parts).astype(np.float32, copy=False)
     if n_classes == 2 and outputs.shape[1:] == (1,):
         outputs = np.hstack([1 - outputs, outputs])
@@ -102,3 +102,20 @@ def predict_probabilities(
             f"the model gives shape {outputs.shape[1:]} per input, {n_classes} classes need ({n_classes},)"
         )
     return outputs
+
+
+def _compiled(model: "keras.Model", arrays: npt.NDArray[np.generic]) -> Call:
+    """Give the model as one TensorFlow function, traced once for every number of rows, and kept with the model.
+
+    Keras's predict_on_batch gives the same numbers, but traces anew for the first two numbers of rows that it meets,
+    and each of its calls costs an eighth of a millisecond more.
+    """
+    import tensorflow as tf
+
+    wanted = tf.TensorSpec((None, *arrays.shape[1:]), arrays.dtype)
+    kept = getattr(model, "_compiled_for", None)
+    if kept is None or kept[0] != wanted:
+        function = tf.function(lambda rows: model(rows, training=False)).get_concrete_function(wanted)
+        kept = model._compiled_for = wanted, lambda part: function(tf.constant(part)).numpy()
+    call: Call = kept[1]
+    return call
