@@ -33,14 +33,23 @@ def test_golden_bytes_of_labelled_inputs(dtype: str) -> None:
     for number, label in enumerate([7, 9]):
         want += struct.pack(">h", 4) + field(struct.pack(">q", 5)) + field(struct.pack(">i", number))
         want += field(struct.pack(">i", label)) + field(encode(arrays[number]))
-    assert input_stream(5, arrays, np.array([7, 9], np.int32)) == want + TRAILER
+    assert b"".join(input_stream(5, arrays, np.array([7, 9], np.int32))) == want + TRAILER
+
+
+def test_blocks_of_a_stream_are_bounded_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = np.arange(60, dtype=np.uint8).reshape(20, 3)
+    whole = b"".join(input_stream(5, arrays, np.arange(20, dtype=np.int32)))
+    monkeypatch.setattr("pypredict.copyfmt.BLOCK_BYTES", len(whole) // 3)
+    blocks = list(input_stream(5, arrays, np.arange(20, dtype=np.int32)))
+    assert b"".join(blocks) == whole
+    assert max(map(len, blocks)) <= len(whole) // 3
 
 
 def test_golden_bytes_of_an_unlabelled_input() -> None:
     arrays = np.array([[1, 2]], np.uint8)
     want = SIGNATURE + struct.pack(">h", 4) + field(struct.pack(">q", 5)) + field(struct.pack(">i", 0))
     want += struct.pack(">i", -1) + field(encode(arrays[0])) + TRAILER
-    assert input_stream(5, arrays, None) == want
+    assert b"".join(input_stream(5, arrays, None)) == want
 
 
 def test_golden_bytes_of_a_prediction() -> None:

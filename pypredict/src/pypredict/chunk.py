@@ -4,6 +4,7 @@ A chunk's content hash is over the prepared arrays, labels and classes, so the s
 file it came from.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from pypredict.codec import Array
 
 CHUNK_INPUTS = 1_000
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 8 * 2**20  # small enough that hashing the next one and sending this one overlap
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Chunk:
     classes: tuple[str, ...] | None
     source: str
 
-    @property
+    @functools.cached_property
     def content_sha256(self) -> bytes:
         """Hash of what is stored: dtype, shape, classes, elements, labels."""
         head = [self.arrays.dtype.str, self.arrays.shape, self.classes]
@@ -45,7 +46,7 @@ class Chunk:
 
 
 def inputs_per_chunk(input_bytes: int) -> int:
-    """Tell how many inputs of this size make a chunk: at most 1,000, and 32 MiB."""
+    """Tell how many inputs of this size make a chunk: at most 1,000, and 8 MiB."""
     return max(1, min(CHUNK_INPUTS, CHUNK_BYTES // max(1, input_bytes)))
 
 
@@ -58,7 +59,7 @@ def cut(
     prep_sha256: str,
     source: str,
 ) -> Iterator[Chunk]:
-    """Cut arrays (n, ...) and labels (n,) into chunks of at most 1,000 inputs and 32 MiB."""
+    """Cut arrays (n, ...) and labels (n,) into chunks of at most 1,000 inputs and 8 MiB."""
     step = inputs_per_chunk(arrays[:1].nbytes)
     for chunk_no, start in enumerate(range(0, len(arrays), step)):
         part = slice(start, start + step)

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -48,7 +49,7 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
         task = progress.add_task(name, total=total)
-        for chunk in chunks:
+        for chunk in _hash_ahead(chunks):
             with engine.begin() as connection:
                 chunk_id, new = store.load_chunk(connection, chunk)
             chunk_ids.append(chunk_id)
@@ -56,3 +57,18 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
             progress.advance(task, len(chunk.arrays))
     log.info("%s: %d inputs loaded, %d were there already", name, loaded, known)
     return chunk_ids
+
+
+def _hash_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Give the chunks, each while a thread hashes the next."""
+    with ThreadPoolExecutor(1, "hash") as thread:
+        ahead: tuple[Chunk, Future[bytes]] | None = None
+        for chunk in chunks:
+            hashed = thread.submit(getattr, chunk, "content_sha256")
+            if ahead is not None:
+                ahead[1].result()
+                yield ahead[0]
+            ahead = chunk, hashed
+        if ahead is not None:
+            ahead[1].result()
+            yield ahead[0]

@@ -77,8 +77,9 @@ class Models:
         model does not load, and whatever the model raises.
         """
         predict = self._loaded(model_id)
-        finite = np.asarray(np.isfinite(inputs.arrays.reshape(len(inputs.arrays), -1)).all(axis=1))
-        inputs = inputs.keep(finite, "not_finite", "the array holds NaN or infinity")
+        if inputs.arrays.dtype.kind == "f":
+            finite = np.isfinite(inputs.arrays).reshape(len(inputs.arrays), -1).all(axis=1)
+            inputs = inputs.keep(np.asarray(finite), "not_finite", "the array holds NaN or infinity")
         if not len(inputs.input_ids):
             return inputs, np.empty((0, 0), np.float32)
         probabilities = predict(inputs.arrays)

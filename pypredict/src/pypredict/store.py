@@ -5,7 +5,7 @@ travel as binary COPY (`copyfmt`).
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,8 @@ class Inputs:
 
     def keep(self, good: npt.NDArray[np.bool_], reason: str, detail: str) -> "Inputs":
         """Turn the rows that are not good (n,) into errors."""
+        if good.all():
+            return self
         errors = [InputError(int(input_id), reason, detail) for input_id in self.input_ids[~good]]
         return Inputs(self.input_ids[good], self.arrays[good], self.errors + errors)
 
@@ -226,9 +228,8 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
         raise StoreError(f"a class name or source of {chunk.source} cannot be stored: {error}") from error
     if new is None:
         return int(connection.execute(FIND_CHUNK, key).scalar_one()), False
-    stream = input_stream(int(new), chunk.arrays, chunk.labels)
     statement = "COPY ml.input (chunk_id, sample_no, label_no, payload) FROM STDIN (FORMAT binary)"
-    _cursor(connection).copy_expert(statement, io.BytesIO(stream))
+    _cursor(connection).copy_expert(statement, _Blocks(input_stream(int(new), chunk.arrays, chunk.labels)))
     return int(new), True
 
 
@@ -265,7 +266,7 @@ def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
     stream = io.BytesIO()
     query = f"SELECT input_id, payload FROM ml.input WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"  # noqa: S608
     _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
-    content = stream.getvalue()
+    content = stream.getbuffer()
     parsed = parse_inputs(content, batch.dtype, batch.shape)
     if parsed is not None:
         return Inputs(*parsed, errors=[])
@@ -343,6 +344,17 @@ def count_open(connection: sa.Connection) -> int:
 
 def _fence(batch: Batch) -> dict[str, int]:
     return {"model_id": batch.model_id, "chunk_id": batch.chunk_id, "attempt": batch.attempt}
+
+
+class _Blocks:
+    """A stream as psycopg2 wants it: a file, of which it takes whatever `read` gives it."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+
+    def read(self, _: int) -> bytes:
+        """Give the next block, whatever was asked for."""
+        return next(self._blocks, b"")
 
 
 def _cursor(connection: sa.Connection) -> Any:
