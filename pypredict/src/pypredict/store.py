@@ -48,16 +48,25 @@ FIND_CHUNK = sa.text("""
     SELECT chunk_id FROM ml.chunk
     WHERE dataset = :dataset AND prep_sha256 = :prep_sha256 AND content_sha256 = :content_sha256""")
 # Every pair that should exist: a model's own held-out chunks always; for the serving model also what came after it and
-# what no model has ever been given. Older chunks that another model has scored stay as they are.
+# what no model has ever been given. Older chunks that another model has scored stay as they are. OFFSET 0 and counting
+# pin the way, whatever the statistics say: the chunks by number first, then a look into an index for each.
 PLAN = sa.text("""
     INSERT INTO ml.batch (model_id, chunk_id)
     SELECT m.model_id, c.chunk_id
-    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
-    WHERE NOT EXISTS (SELECT FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id)
-      AND (EXISTS (SELECT FROM ml.holdout h WHERE h.model_id = m.model_id AND h.chunk_id = c.chunk_id)
-           OR m.state = 'serving'
-              AND (c.created_at > m.created_at OR NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)))
+    FROM (SELECT chunk_id, dataset, prep_sha256, created_at FROM ml.chunk WHERE chunk_id > :after OFFSET 0) c
+    JOIN ml.model m USING (dataset, prep_sha256)
+    WHERE m.state = 'serving'
+      AND (SELECT count(*) FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id) = 0
+      AND (c.created_at > m.created_at OR (SELECT count(*) FROM ml.batch b WHERE b.chunk_id = c.chunk_id) = 0)
+    UNION
+    SELECT h.model_id, h.chunk_id FROM ml.holdout h
+    WHERE (SELECT count(*) FROM ml.batch b WHERE b.model_id = h.model_id AND b.chunk_id = h.chunk_id) = 0
+    ORDER BY model_id, chunk_id  -- two workers that plan at once wait for each other, never in a circle
     ON CONFLICT DO NOTHING""")
+HORIZON = sa.text("""
+    SELECT coalesce(max(chunk_id), 0) AS newest,
+           ARRAY(SELECT model_id FROM ml.model WHERE state = 'serving' ORDER BY model_id) AS serving
+    FROM ml.chunk""")
 # The serving model gets what it was never given, however old: one chunk, or all of its data set.
 RESCORE = sa.text("""
     INSERT INTO ml.batch (model_id, chunk_id)
@@ -233,9 +242,15 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
     return int(new), True
 
 
-def plan_batches(connection: sa.Connection) -> int:
-    """Add the missing (model, chunk) pairs; return how many there were."""
-    return connection.execute(PLAN).rowcount
+def plan_batches(connection: sa.Connection, after: int = 0) -> int:
+    """Add the missing (model, chunk) pairs, only of chunks with a number above `after`; return how many there were."""
+    return connection.execute(PLAN, {"after": after}).rowcount
+
+
+def read_horizon(connection: sa.Connection) -> tuple[int, list[int]]:
+    """Tell the number of the newest chunk, and which models serve."""
+    row = connection.execute(HORIZON).one()
+    return row.newest, row.serving
 
 
 def wanted_models(connection: sa.Connection) -> list[tuple[int, str, str]]:

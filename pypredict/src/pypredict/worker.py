@@ -22,6 +22,7 @@ from pypredict import PypredictError, store
 from pypredict.isolate import predict_alone
 from pypredict.lease import Leases
 from pypredict.listen import OUTAGE, Listener, Stop
+from pypredict.plan import Planner
 from pypredict.predictor import Models, Probabilities
 from pypredict.source import read_holdout, read_words
 from pypredict.store import Batch, Inputs
@@ -59,6 +60,8 @@ class Worker:
         self._servable: list[int] = []
         self._next_look = -math.inf
         self._outages = 0
+        self._planner = Planner()
+        self._idle = False
         self._leases = Leases(self.engine, self.lease_seconds)
         self._listener = Listener(self.engine, self.stop)
         self.predicted = 0
@@ -124,26 +127,36 @@ class Worker:
             self._next_look = time.monotonic() + self.poll_seconds
             self._register_current(strict=until_empty)
             with self.engine.begin() as connection:
-                store.plan_batches(connection)
+                self._planner.plan(connection)
                 wanted = store.wanted_models(connection)
             self._servable, problems = self.models.servable(wanted, lazily=until_empty)
             if until_empty and problems:
                 raise BundleError(problems[0])
         if not self._servable:
             return None
-        with self.engine.begin() as connection:
+        with self.engine.connect() as connection:
+            with connection.begin():
+                batch = self._claim(connection, planned=look)
+            if batch is None:
+                return None
+            self._leases.add(batch)
+            try:
+                with connection.begin():
+                    return Work(batch, store.read_inputs(connection, batch))
+            except BaseException:
+                self._leases.drop(batch)  # it will be retaken when the lease ends
+                raise
+
+    def _claim(self, connection: sa.Connection, *, planned: bool) -> Batch | None:
+        """Claim a batch; plan first if nothing was open the last time, else only when nothing is open now."""
+        if self._idle and not planned:
+            self._planner.plan(connection)
+            planned = True
+        batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
+        if batch is None and not planned and self._planner.plan(connection):
             batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
-            if batch is None and not look and store.plan_batches(connection):
-                batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
-        if batch is None:
-            return None
-        self._leases.add(batch)
-        try:
-            with self.engine.begin() as connection:
-                return Work(batch, store.read_inputs(connection, batch))
-        except BaseException:
-            self._leases.drop(batch)  # it will be retaken when the lease ends
-            raise
+        self._idle = batch is None
+        return batch
 
     def _register_current(self, *, strict: bool) -> None:
         """Register every bundle that the trainer proposes and load its held-out set, both once.
@@ -251,11 +264,12 @@ class Worker:
         delay = _backoff_seconds(self._outages)
         log.warning("the database is away (%s); again in %.1f s", _sentence(error), delay)
         self._listener.close()
+        self._planner = Planner()  # what it planned last may have been rolled back
         self._listener.wait(delay)
 
     def _nothing_open(self) -> bool:
         with self.engine.begin() as connection:
-            return store.count_open(connection) == 0
+            return store.count_open(connection) == 0 and store.plan_batches(connection) == 0
 
     def _beat(self) -> None:
         """Show that the loop turns; `pypredict health` looks at the file's age."""
