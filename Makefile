@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose) pypredict/requirements-parquet
+LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose benchmarks) pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
 EXPERIMENT ?= experiments/digits_cnn.json
 
@@ -85,6 +85,14 @@ test-faults: $(VENV)/.test-installed  ## kills, crashes, cut cables, full disks,
 .PHONY: test-training
 test-training: $(VENV)/.test-installed  ## the long trainings on real data (PYML_DATA_DIR says where they lie): accuracy targets
 	TEST_TRAINING=1 $(BIN)/pytest tests/training $(PYTEST)
+
+$(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r benchmarks/requirements.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(VENV)/.bench-installed  ## the predict service's speed beside its peers, into docs/benchmarks.md (BENCH='write read')
+	$(BIN)/python benchmarks/bench.py $(if $(POSTGRES_BIN),--bin $(POSTGRES_BIN)) $(BENCH)
 
 .PHONY: bench-train
 bench-train: install  ## how fast the trainer is beside Keras alone, on MNIST (PYML_DATA_DIR says where it lies)

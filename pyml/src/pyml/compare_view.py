@@ -50,7 +50,8 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
     at_once = max((width - names_width) // COLUMN_WIDTH, 1)
     for start in range(0, len(COLUMNS), at_once):
         part = slice(start, start + at_once)
-        title = f"{comparison.dataset}: {len(comparison.runs)} run{'s' * (len(comparison.runs) > 1)}, baseline {comparison.baseline.name}"
+        runs = "1 run" if len(comparison.runs) == 1 else f"{len(comparison.runs)} runs"
+        title = f"{comparison.dataset}: {runs}, baseline {comparison.baseline.name}"
         table = Table("run", title=None if start else title, show_lines=True)
         for column in COLUMNS[part]:
             table.add_column(column.title, justify="right", no_wrap=True)

@@ -1,0 +1,71 @@
+"""Publish Keras's mnist_convnet (34,826 parameters) with random weights: what it says is noise, its cost is real."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from bundle.manifest import (
+    HOLDOUT_FILE,
+    MODEL_FILE,
+    PREDICTIONS_FILE,
+    GitState,
+    InputSpec,
+    Manifest,
+    Metrics,
+    TrackedRun,
+)
+from bundle.model import predict_probabilities
+from bundle.preprocessing import ArrayPreprocessing
+from bundle.publish import bundle_path, point, publish, staging
+from bundle.verify import Bundle, open_bundle
+
+DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
+
+
+def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
+    """Publish it and point at it; its own predictions on noise are the labels, so its accuracy is 1."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(0)
+    stack = [
+        *(keras.Input(SHAPE, dtype="uint8"), layers.Rescaling(1 / 255)),
+        *(layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D(2)),
+        *(layers.Conv2D(64, 3, activation="relu"), layers.MaxPooling2D(2)),
+        *(layers.Flatten(), layers.Dropout(0.5), layers.Dense(10, activation="softmax")),
+    ]
+    model = keras.Sequential(stack)
+    x = np.random.default_rng(1).integers(0, 256, (n_holdout, *SHAPE), np.uint8)
+    y = predict_probabilities(model, x, len(DIGITS)).argmax(axis=1)
+    manifest = Manifest(
+        bundle_id="convnet",
+        name="convnet",
+        dataset=DATASET,
+        input=InputSpec(dtype="uint8", shape=SHAPE),
+        classes=DIGITS,
+        preprocessing=ArrayPreprocessing(),
+        experiment={},
+        data_sha256="0" * 64,
+        metrics=Metrics(
+            n=n_holdout, n_correct=n_holdout, accuracy=1.0, loss=0, macro_precision=1, macro_recall=1, macro_f1=1
+        ),
+        best_epoch=1,
+        epochs_trained=1,
+        train_seconds=0,
+        parameters=model.count_params(),
+        seed=0,
+        git=GitState(),
+        versions={"keras": keras.__version__},
+        tracked_run=TrackedRun(mode="disabled"),
+        created_at=datetime.now(UTC),
+    )
+    with staging(models) as staged:
+        model.save(staged / MODEL_FILE, include_optimizer=False)
+        np.savez(staged / HOLDOUT_FILE, x=x, y=y)
+        (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
+        manifest = publish(staged, models, manifest)
+    point(models, manifest)
+    return open_bundle(bundle_path(models, manifest.bundle_id))

@@ -1,0 +1,209 @@
+"""Arrays -> rows: every way stores the same chunks in ml.chunk and ml.input, one transaction a chunk."""
+
+import asyncio
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import adbc_driver_postgresql.dbapi
+import asyncpg
+import psycopg
+import psycopg2.extras
+import pyarrow as pa
+import scene
+import sqlalchemy as sa
+import timing
+from page import Goal, Part
+
+from pypredict import schema
+from pypredict.chunk import Chunk
+from pypredict.copyfmt import input_stream
+from pypredict.intake import load_chunks
+
+CHUNK_COLUMNS = "dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256".split(", ")
+ADD_CHUNK = f"INSERT INTO ml.chunk ({', '.join(CHUNK_COLUMNS)}) VALUES ({{}}) RETURNING chunk_id"
+ADD_CHUNK_PSYCOPG = ADD_CHUNK.format(", ".join(["%s"] * 9))
+NAMES = ", ".join(scene.COLUMNS)
+INSERT = f"INSERT INTO ml.input ({NAMES}) VALUES (%s, %s, %s, %s)"
+COPY = f"COPY ml.input ({NAMES}) FROM STDIN (FORMAT binary)"
+NAIVE, LIMIT = "INSERT per row", "psql \\copy of ready bytes"
+
+
+def measure(rounds: int) -> Part:
+    """Store the chunks of each shape in every way."""
+    about = (
+        "Every way stores the same chunks of arrays that lie in memory, at most 1,000 inputs and 8 MiB a transaction, "
+        f"into the same tables with all their constraints. Peers encode with `np.save`. `{LIMIT}` sends files that "
+        "hold the COPY stream already: its own `\\timing`, without start and login; no encoding and no hashing."
+    )
+    part = Part("1. Arrays to rows", about)
+    goals = {"28x28 uint8": (20, 2, 0.95)}
+    for name, (shape, dtype, n) in scene.SHAPES.items():
+        seconds = _measure_shape(scene.random_arrays(n, shape, dtype), rounds)
+        peer = min(seconds.keys() - {"this", NAIVE, LIMIT}, key=lambda way: -timing.rate(seconds[way], n))
+        naive, best, limit = goals.get(name, (None, 1, None))
+        for wanted, other in ((naive, NAIVE), (best, peer), (limit, LIMIT)):
+            if wanted and other in seconds:
+                what = f"{name}, beside {'the best peer, ' if other == peer else ''}{other}"
+                part.goals.append(Goal(what, wanted, timing.ratio(seconds, "this", other), limit=WHY))
+        part.tables.append(timing.table(f"{n:,} × {name}", seconds, n))
+    return part
+
+
+WHY = "The server's side of COPY takes the time; what comes from this side is in the table."
+
+
+def _measure_shape(arrays: Any, rounds: int) -> dict[str, list[float]]:
+    admin, engine = scene.owner(), scene.service()
+    chunks = scene.chunks_of(arrays)
+    with tempfile.TemporaryDirectory() as directory:
+        ways: dict[str, timing.Way] = {
+            "this": lambda: _ours(engine, chunks),
+            NAIVE: _psycopg2(chunks, _insert_each),
+            "execute_values": _psycopg2(chunks, _insert_values),
+            "psycopg 3 COPY": _psycopg3(chunks),
+            "asyncpg": _asyncpg(chunks),
+            "ADBC": _adbc(chunks),
+            "SQLAlchemy": _sqlalchemy(engine, chunks),
+        }
+        if scene.psql():
+            ways[LIMIT] = _psql(chunks, Path(directory))
+        held = set()
+        for run in ways.values():  # also the warm-up
+            scene.clear(admin)
+            run()
+            held.add(_fingerprint(admin))
+        if len(held) != 1:
+            raise SystemExit(f"the ways stored different rows: {held}")
+        seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin))
+    engine.dispose()
+    return seconds
+
+
+def _fingerprint(connection: Any) -> tuple[int, str]:
+    """Count the inputs and hash all that they hold."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*), md5(string_agg(md5(payload) || chunk_id || ',' || sample_no || ',' || label_no, ''"
+            " ORDER BY chunk_id, sample_no)) FROM ml.input"
+        )
+        row: tuple[int, str] = cursor.fetchone()
+        return row
+
+
+def _ours(engine: sa.Engine, chunks: list[Chunk]) -> None:
+    load_chunks(engine, "bench", iter(chunks), None)
+
+
+def _chunk_row(chunk: Chunk) -> tuple[Any, ...]:
+    """Give the columns of ml.chunk; no peer has to hash anything."""
+    shape, classes = list(chunk.arrays.shape[1:]), list(chunk.classes or ())
+    sizes = (chunk.chunk_no, len(chunk.arrays), chunk.arrays.dtype.name, shape, classes, chunk.source)
+    return (chunk.dataset, bytes.fromhex(chunk.prep_sha256), *sizes, None)
+
+
+def _psycopg2(chunks: list[Chunk], insert: Callable[[Any, int, Chunk], None]) -> Callable[[], None]:
+    connection = psycopg2.connect("")
+
+    def run() -> None:
+        for chunk in chunks:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
+                insert(cursor, cursor.fetchone()[0], chunk)
+
+    return run
+
+
+def _insert_each(cursor: Any, chunk_id: int, chunk: Chunk) -> None:
+    for row in scene.rows_of(chunk_id, chunk):
+        cursor.execute(INSERT, row)
+
+
+def _insert_values(cursor: Any, chunk_id: int, chunk: Chunk) -> None:
+    statement = f"INSERT INTO ml.input ({NAMES}) VALUES %s"
+    psycopg2.extras.execute_values(cursor, statement, scene.rows_of(chunk_id, chunk), page_size=1000)
+
+
+def _psycopg3(chunks: list[Chunk]) -> Callable[[], None]:
+    connection = psycopg.connect("")
+
+    def run() -> None:
+        for chunk in chunks:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
+                (chunk_id,) = cursor.fetchone() or (0,)
+                with cursor.copy(COPY) as copy:
+                    copy.set_types(["int8", "int4", "int4", "bytea"])
+                    for row in scene.rows_of(chunk_id, chunk):
+                        copy.write_row(row)
+
+    return run
+
+
+def _asyncpg(chunks: list[Chunk]) -> Callable[[], None]:
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect())
+    add = ADD_CHUNK.format(", ".join(f"${n}" for n in range(1, 10)))
+
+    async def store() -> None:
+        for chunk in chunks:
+            async with connection.transaction():
+                rows = scene.rows_of(await connection.fetchval(add, *_chunk_row(chunk)), chunk)
+                await connection.copy_records_to_table("input", schema_name="ml", columns=scene.COLUMNS, records=rows)
+
+    return lambda: loop.run_until_complete(store())
+
+
+def _adbc(chunks: list[Chunk]) -> Callable[[], None]:
+    connection = adbc_driver_postgresql.dbapi.connect("postgresql://")
+    add = psycopg2.connect("")  # ADBC has no text[] parameters: the chunk's row is committed first
+    add.autocommit = True
+    types = (pa.int64(), pa.int32(), pa.int32(), pa.binary())
+
+    def run() -> None:
+        for chunk in chunks:
+            with add.cursor() as cursor:
+                cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
+                (chunk_id,) = cursor.fetchone()
+            columns = zip(*scene.rows_of(chunk_id, chunk), strict=True)
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+            with connection.cursor() as cursor:
+                batch = pa.RecordBatch.from_arrays(arrays, list(scene.COLUMNS))
+                cursor.adbc_ingest("input", batch, mode="append", db_schema_name="ml")
+            connection.commit()
+
+    return run
+
+
+def _sqlalchemy(engine: sa.Engine, chunks: list[Chunk]) -> Callable[[], None]:
+    def run() -> None:
+        for chunk in chunks:
+            with engine.begin() as connection:
+                values = dict(zip(CHUNK_COLUMNS, _chunk_row(chunk), strict=True))
+                (chunk_id,) = connection.execute(sa.insert(schema.chunk), values).inserted_primary_key or (0,)
+                rows = [dict(zip(scene.COLUMNS, row, strict=True)) for row in scene.rows_of(chunk_id, chunk)]
+                connection.execute(sa.insert(schema.input_), rows)
+
+    return run
+
+
+def _psql(chunks: list[Chunk], directory: Path) -> Callable[[], float]:
+    lines = ["\\timing on"]
+    with psycopg2.connect("") as connection, connection.cursor() as cursor:
+        for number, chunk in enumerate(chunks, 1):
+            file = directory / str(number)
+            file.write_bytes(b"".join(input_stream(number, chunk.arrays, chunk.labels)))
+            row = cursor.mogrify(ADD_CHUNK_PSYCOPG, _chunk_row(chunk)).decode()
+            lines += ["BEGIN;", f"{row};", f"\\copy ml.input ({NAMES}) from '{file}' (format binary)", "COMMIT;"]
+    script = "\n".join(lines)
+    command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1"]
+
+    def run() -> float:
+        done = subprocess.run(command, input=script, capture_output=True, text=True, check=True, env=os.environ)
+        return sum(float(ms) for ms in re.findall(r"Time: ([\d.]+) ms", done.stdout)) / 1000
+
+    return run

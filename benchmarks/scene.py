@@ -1,0 +1,125 @@
+"""What the parts share: a server, its logins, an empty schema, arrays, chunks, rows."""
+
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+import psycopg2.extensions
+import sqlalchemy as sa
+
+from pypredict import database, migrate
+from pypredict.chunk import Chunk, cut
+from pypredict.codec import Array
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO / "db"))
+import embedded  # noqa: E402 - db/ is no package
+
+SHAPES: dict[str, tuple[tuple[int, ...], str, int]] = {  # name -> shape, dtype, inputs
+    "28x28 uint8": ((28, 28, 1), "uint8", 20_000),
+    "28x28 float32": ((28, 28, 1), "float32", 10_000),
+    "128x128x3 uint8": ((128, 128, 3), "uint8", 2_000),
+}
+IDENTITY = {"dataset": "bench", "prep_sha256": "0" * 64}
+TABLES = "ml.prediction, ml.prediction_error, ml.suspect, ml.batch, ml.holdout, ml.input, ml.chunk, ml.model"
+COLUMNS = ("chunk_id", "sample_no", "label_no", "payload")
+
+
+@contextmanager
+def server(binaries: Path | None) -> Iterator[str]:
+    """Run a fresh migrated server that this process and its children find by PG*; give its version."""
+    state = Path(tempfile.mkdtemp(prefix="bench-"))
+    for name in embedded.FOREIGN:
+        os.environ.pop(name, None)
+    try:
+        started = embedded.start(state, bin=binaries)
+        engine = database.connect(started.url(), wait_seconds=10)
+        migrate.migrate(engine, REPO / "db", [started.passfile])
+        with engine.connect() as connection:
+            version = str(connection.execute(sa.text("SHOW server_version")).scalar_one()).split()[0]
+        engine.dispose()
+        os.environ |= started.environment() | {"POSTMASTER": str(started.data / "postmaster.pid")}
+        yield version
+    finally:
+        embedded.destroy(state)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def service() -> sa.Engine:
+    """Connect with the service's own login."""
+    return database.connect(None, wait_seconds=5)
+
+
+def owner() -> psycopg2.extensions.connection:
+    """Connect as the owner, for what the service may not do; autocommit."""
+    connection = psycopg2.connect(user="ml_owner")
+    connection.autocommit = True
+    return connection
+
+
+def clear(connection: psycopg2.extensions.connection, tables: str = TABLES) -> None:
+    """Empty the tables, let numbers begin at 1 again, and write out what is dirty."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+        cursor.execute("CHECKPOINT")
+
+
+def random_arrays(n: int, shape: tuple[int, ...], dtype: str, seed: int = 0) -> Array:
+    """Make n arrays of noise, (n, *shape): nothing can compress them."""
+    noise = np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
+    return noise if dtype == "uint8" else (noise / np.float32(255)).astype(dtype)
+
+
+def chunks_of(arrays: Array, **identity: str) -> list[Chunk]:
+    """Cut arrays as `pypredict load` does, with labels 0 to 9."""
+    labels = (np.arange(len(arrays)) % 10).astype(np.int32)
+    return list(cut(arrays, labels, classes=tuple("0123456789"), source="bench", **(identity or IDENTITY)))
+
+
+def saved(array: Array) -> bytes:
+    """Encode an array as everybody does: np.save."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def loaded(payload: bytes | memoryview) -> Array:
+    """Decode as everybody does: np.load."""
+    array: Array = np.load(io.BytesIO(payload))
+    return array
+
+
+def rows_of(chunk_id: int, chunk: Chunk) -> Iterator[tuple[int, int, int, bytes]]:
+    """Give a chunk's rows of ml.input as Python values, payloads by np.save."""
+    assert chunk.labels is not None  # noqa: S101 - for the type checker
+    for sample_no, (array, label) in enumerate(zip(chunk.arrays, chunk.labels.tolist(), strict=True)):
+        yield chunk_id, sample_no, label, saved(array)
+
+
+def psql() -> str | None:
+    """Find psql; without it the rows that need it are left out, and that is said."""
+    found = shutil.which("psql")
+    if found is None:
+        print("NO psql HERE: its lines are left out (Debian has it in postgresql-client)", file=sys.stderr)
+    return found
+
+
+def server_seconds() -> float:
+    """Add up the processor seconds of the server's processes, those that have ended included (Linux)."""
+    postmaster = Path(os.environ["POSTMASTER"]).read_text().split()[0]
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = path.read_text().rsplit(")", 1)[1].split()  # from field 3 of proc(5) on
+            if path.parent.name == postmaster:
+                ticks += sum(map(int, fields[11:15]))  # its own, and those of its children that have ended
+            elif fields[1] == postmaster:
+                ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,67 @@
+"""The clock: ways to do the same thing, run in turns, so that a busy moment of the machine meets all of them."""
+
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+Way = Callable[[], float | None]  # does the work; returns its own seconds, or None to be timed from outside
+
+
+def interleave(ways: dict[str, Way], rounds: int, reset: Callable[[], None] = lambda: None) -> dict[str, list[float]]:
+    """Run each way once a round, each round from another one on; return the seconds of every round by way.
+
+    reset puts things back before each run, outside the clock.
+    """
+    names = list(ways)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            reset()
+            gc.collect()
+            began = time.perf_counter()
+            own = ways[name]()
+            seconds[name].append(own if own is not None else time.perf_counter() - began)
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], name: str, other: str) -> float:
+    """Tell how many times faster `name` is than `other`: the median over the rounds, each compared with itself."""
+    return statistics.median(b / a for a, b in zip(seconds[name], seconds[other], strict=True))
+
+
+def rate(seconds: list[float], n: int) -> float:
+    """Tell rows per second, by the median round."""
+    return n / statistics.median(seconds)
+
+
+def middle(values: list[float]) -> float:
+    """Give the median."""
+    return statistics.median(values)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Tell the value that this share of the values does not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def machine() -> str:
+    """Describe the machine without naming it."""
+    cpu = platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = models[0] if models else cpu
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+
+
+def table(title: str, seconds: dict[str, list[float]], n: int) -> tuple[list[str], list[list[str]]]:
+    """Give a table of all ways, the fastest first: rows per second, and how many times `this` is as fast."""
+    ways = sorted(seconds, key=lambda way: statistics.median(seconds[way]))
+    rows = [[way, f"{rate(seconds[way], n):,.0f}", f"{ratio(seconds, 'this', way):.2f} ×"] for way in ways]
+    return [title, "rows/s", "this is"], rows
