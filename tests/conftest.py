@@ -6,6 +6,7 @@ from the binaries in POSTGRES_BIN when that is set.
 
 import os
 import secrets
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from pypredict import database, migrate
 
 REPO = Path(__file__).resolve().parent.parent
 LOGINS = ("pypredict", "reader")
+
+# A run that was started in the background ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("payload", ATTACKS.values(), ids=ATTACKS.keys())
-def test_forged_payload_is_refused_without_allocating(payload: bytes) -> None:
+def test_36_to_39_a_forged_payload_is_refused_without_allocating(payload: bytes) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(CodecError):

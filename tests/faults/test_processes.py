@@ -24,7 +24,10 @@ def killed_at(scene: Scene, point: str, *options: str) -> None:
     scene.assert_exact(N)
 
 
-@pytest.mark.parametrize("point", ["claimed", "read", "predicting", "fenced"])
+POINTS = {"01": "claimed", "02": "read", "03": "predicting", "04": "fenced"}
+
+
+@pytest.mark.parametrize("point", POINTS.values(), ids=[f"case_{number}_{point}" for number, point in POINTS.items()])
 def test_01_to_04_a_batch_whose_worker_was_killed_is_done_again(scene: Scene, point: str) -> None:
     killed_at(scene, point)
     assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(2, 1)]
