@@ -26,8 +26,8 @@ SELECT 1, chunk_id, CASE WHEN chunk_id <= {DONE} - 5 THEN 'done' ELSE 'pending' 
 @pytest.fixture
 def filled(engine: sa.Engine, db: Database) -> sa.Engine:
     """One model, many batches done, five open."""
-    owner = sa.create_engine(db.url(), isolation_level="AUTOCOMMIT")
-    with owner.connect() as connection:
+    owner = db.engine()
+    with owner.begin() as connection:
         connection.exec_driver_sql(FILL)
         connection.exec_driver_sql("ANALYZE ml.batch, ml.chunk, ml.model")
     owner.dispose()
