@@ -1,6 +1,6 @@
 """Measure the speed goals, each part on a fresh embedded server, and write docs/benchmarks.md: `make bench`.
 
-    bench.py [--bin DIR] [--rounds N] [write read walk]
+    bench.py [--bin DIR] [--rounds N] [write read walk latency growth workers ready]
 
 --bin (or POSTGRES_BIN) takes another PostgreSQL's programs; a part's section stands once for each major version.
 """
@@ -17,7 +17,7 @@ import page
 import scene
 import timing
 
-PARTS = ("write", "read", "walk")
+PARTS = ("write", "read", "walk", "latency", "growth", "workers", "ready")
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ def write(part: Part, server: str, machine: str, command: str) -> None:
     content = PAGE.read_text() if PAGE.exists() else HEAD
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", content, re.MULTILINE | re.DOTALL))
     sections[f"{part.title}, {server}"] = f"\n{part.text()}\n\n`{command}` on {machine}.\n\n"
-    PAGE.write_text(HEAD + "\n" + "".join(f"## {key}\n{sections[key]}" for key in sorted(sections)).rstrip() + "\n")
+    PAGE.write_text(HEAD + "\n" + "\n\n".join(f"## {key}\n{sections[key].rstrip()}" for key in sorted(sections)) + "\n")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

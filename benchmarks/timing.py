@@ -5,13 +5,15 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 Way = Callable[[], float | None]  # does the work; returns its own seconds, or None to be timed from outside
 
 
-def interleave(ways: dict[str, Way], rounds: int, reset: Callable[[], None] = lambda: None) -> dict[str, list[float]]:
+def interleave(
+    ways: Mapping[str, Way], rounds: int, reset: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
     """Run each way once a round, each round from another one on; return the seconds of every round by way.
 
     reset puts things back before each run, outside the clock.

@@ -1,0 +1,78 @@
+"""One worker process with a model that only takes time, for the parts that count workers and rows.
+
+    child.py MODELS SECONDS
+
+SECONDS is what the model takes for 1,000 inputs, asleep: a model that computes elsewhere. Prints "ready", waits until
+its stdin is closed, works until nothing is left, prints what it measured as JSON.
+"""
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scene
+
+from pypredict import store
+from pypredict.codec import Array
+from pypredict.predictor import Models, Probabilities
+from pypredict.store import Batch, Inputs
+from pypredict.worker import Worker
+
+
+def main() -> None:
+    """Work once, and tell how it went."""
+    directory, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    engine = scene.service()
+    claims: list[float] = []
+    store.claim_batch = functools.partial(_timed, store.claim_batch, claims)
+    models = Models(directory, lambda bundle: functools.partial(_predict, seconds, len(bundle.manifest.classes)))
+    worker = Noting(engine, directory, models, "bench")
+    print("ready", flush=True)
+    sys.stdin.read()
+    cpu = time.process_time()
+    predicted = worker.run(until_empty=True)
+    told = {
+        "predicted": predicted,
+        "cpu_seconds": time.process_time() - cpu,
+        "ended": worker.ended,
+        "peak_mib": _peak_kib() / 1024,
+        "claim_seconds": claims,
+    }
+    print(json.dumps(told), flush=True)
+
+
+class Noting(Worker):
+    """A worker that notes when its last commit was over, by the clock that all processes share."""
+
+    ended = 0.0
+
+    def _write(self, batch: Batch, outcome: tuple[Inputs, Probabilities]) -> None:
+        super()._write(batch, outcome)
+        self.ended = time.monotonic()
+
+
+def _peak_kib() -> int:
+    """Tell the process's peak memory (Linux; getrusage would tell its parent's from before the exec)."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1])
+
+
+def _timed(claim: Callable[..., Batch | None], claims: list[float], *arguments: Any) -> Batch | None:
+    began = time.perf_counter()
+    batch = claim(*arguments)
+    claims.append(time.perf_counter() - began)
+    return batch
+
+
+def _predict(seconds: float, n_classes: int, arrays: Array) -> Probabilities:
+    time.sleep(seconds * len(arrays) / 1000)  # the work itself, not a wait for something else
+    return np.full((len(arrays), n_classes), 1 / n_classes, np.float32)
+
+
+if __name__ == "__main__":
+    main()
