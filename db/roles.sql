@@ -27,6 +27,7 @@ ALTER ROLE pypredict SET tcp_user_timeout = '60s';
 ALTER ROLE reader SET search_path = ml;
 ALTER ROLE reader SET default_transaction_read_only = on;  -- beside the missing rights, a clearer error
 ALTER ROLE reader SET statement_timeout = '60s';
+ALTER ROLE reader SET idle_in_transaction_session_timeout = '10min';  -- a forgotten cursor holds up migrations
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;

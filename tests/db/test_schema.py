@@ -36,6 +36,47 @@ def test_alembic_check_finds_no_difference_between_tables_and_migrations(owner: 
         alembic.command.check(migrate.alembic_config(REPO / "db", connection))
 
 
+def test_the_migrations_make_the_same_constraints_and_indexes_as_the_tables(owner: sa.Engine) -> None:
+    """What `alembic check` does not compare."""
+    made = (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'ml'::regnamespace AND conrelid::regclass::text <> 'ml.alembic_version'"
+        " UNION ALL SELECT tablename, indexname, indexdef FROM pg_indexes"
+        " WHERE schemaname = 'ml' AND tablename <> 'alembic_version' ORDER BY 1, 2"
+    )
+    migrated = execute(owner, made).all()
+    execute(owner, "DROP SCHEMA ml CASCADE")
+    execute(owner, "CREATE SCHEMA ml")
+    schema.metadata.create_all(owner)
+    assert len(migrated) > 30
+    assert execute(owner, made).all() == migrated
+
+
+def test_a_database_of_the_first_revision_is_upgraded_and_can_go_back(owner: sa.Engine) -> None:
+    def reasons() -> str:
+        return execute(
+            owner, "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'prediction_error_reason_check'"
+        ).scalar_one()
+
+    newest = reasons()
+    with owner.begin() as connection:
+        alembic.command.downgrade(migrate.alembic_config(REPO / "db", connection), "0001")
+    assert "too_large" in newest
+    assert "too_large" not in reasons()
+    assert migrate.migrate(owner, REPO / "db", []) == "0001"
+    assert reasons() == newest
+
+
+def test_a_migration_that_meets_an_open_transaction_gives_up_with_one_sentence(owner: sa.Engine, db: Database) -> None:
+    reader = db.engine("reader")
+    with reader.begin() as connection:
+        connection.execute(sa.text("SELECT * FROM ml.accuracy"))  # DROP VIEW has to wait for the end of this
+        with pytest.raises(PypredictError, match=r"for 0.1 s; nothing was changed: end it"):
+            migrate.migrate(owner, REPO / "db", [], lock_seconds=0.1)
+    reader.dispose()
+    assert migrate.migrate(owner, REPO / "db", []) == schema.REVISION
+
+
 def test_migrating_again_changes_nothing(owner: sa.Engine) -> None:
     assert migrate.migrate(owner, REPO / "db", []) == schema.REVISION
 
@@ -117,6 +158,12 @@ def test_the_reader_sees_no_bytes_and_writes_nothing(db: Database, statement: st
     reader = db.engine("reader")
     with pytest.raises(sa.exc.DBAPIError, match=r"permission denied|read-only transaction"):
         execute(reader, statement)
+    reader.dispose()
+
+
+def test_the_reader_cannot_hold_up_a_migration_for_ever(db: Database) -> None:
+    reader = db.engine("reader")
+    assert execute(reader, "SHOW idle_in_transaction_session_timeout").scalar_one() == "10min"
     reader.dispose()
 
 

@@ -97,6 +97,58 @@ def test_what_was_loaded_from_sql_alone_is_predicted(engine: sa.Engine, tmp_path
     assert scalar(engine, "SELECT predicted FROM ml.outcome WHERE NOT held_out") == CLASSES[5 % 3]
 
 
+def test_46_a_chunk_too_large_to_be_read_becomes_too_large_and_the_rest_is_predicted(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    monkeypatch.setattr(store, "MAX_CHUNK_BYTES", 500)  # a payload has 144 bytes
+    load(engine, bundle, np.full((4, 4, 4, 1), 5, np.uint8))
+    load(engine, bundle, np.full((3, 4, 4, 1), 5, np.uint8))
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 3
+    assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY reason") == [("too_large", 4)]
+    assert "holds 576 bytes, over the limit of 500" in str(
+        scalar(engine, "SELECT max(detail) FROM ml.prediction_error")
+    )
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
+def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
+    engine: sa.Engine, tmp_path: Path, no_backoff, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
+                " SELECT dataset, prep_sha256, 0, 1, 'uint8', '{4,4,1}', 'by hand' FROM ml.model"
+            )
+        )
+    with pytest.raises(store.StoreError, match=r"declares 1 inputs and holds 0.* in one transaction"):
+        worker_for(engine, tmp_path).run(until_empty=True)
+    stop = Stop()
+    daemon = worker_for(engine, tmp_path, stop=stop)
+    thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
+    thread.start()
+    try:
+        load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
+        with engine.begin() as connection:  # too late, but here at last
+            connection.execute(
+                sa.text(
+                    "INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT c.chunk_id, 0, i.payload"
+                    " FROM ml.chunk c, (SELECT payload FROM ml.input LIMIT 1) i WHERE c.source = 'by hand'"
+                )
+            )
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert "declares 1 inputs and holds 0" in caplog.text
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
 def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)

@@ -46,7 +46,7 @@ def encode(array: Array) -> bytes:
         raise CodecError(f"dtype {array.dtype} cannot be stored; cast to one of {', '.join(DTYPES)}")
     header = npy_header(name, array.shape)
     if len(header) + array.nbytes > MAX_PAYLOAD_BYTES:
-        raise CodecError(f"an array of {array.nbytes} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
+        raise CodecError(f"an array of {array.nbytes} bytes is too large; {MAX_PAYLOAD_BYTES} are the limit")
     return header + np.ascontiguousarray(array, DTYPES[name]).tobytes()
 
 

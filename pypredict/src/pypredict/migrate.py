@@ -10,6 +10,7 @@ from pathlib import Path
 
 import alembic.command
 import alembic.config
+import psycopg2.errors
 import psycopg2.extensions
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
@@ -20,27 +21,43 @@ from pypredict import PypredictError
 log = logging.getLogger(__name__)
 
 LOGINS = ("pypredict", "reader")  # made by roles.sql
+LOCK_SECONDS = 30  # how long a migration waits for others, and holds up those who come after it
 LOCK = 7_316_002  # advisory lock: two migrations at the same moment come one after the other
 
 
-def migrate(engine: sa.Engine, db: Path, passfiles: list[Path]) -> str:
+def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: float = LOCK_SECONDS) -> str:
     """Apply what is missing, in one transaction; return the revision before (or "none").
 
-    db: the directory with migrations/, roles.sql and views.sql. Raises PypredictError when it is not there.
+    db: the directory with migrations/, roles.sql and views.sql. Raises PypredictError when it is not there, and when
+    another transaction keeps a table or view for longer than lock_seconds.
     """
     if not (db / "migrations" / "env.py").is_file():
         raise PypredictError(f"{db} holds no migrations; give the project's db directory with --db")
-    with engine.begin() as connection:
-        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-        config = alembic_config(db, connection)
-        before = _revision(connection)
-        connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS ml"))
-        alembic.command.upgrade(config, "head")
-        with closing(connection.connection.cursor()) as cursor:
-            for name in ("views.sql", "roles.sql"):
-                cursor.execute((db / name).read_text())  # without parameters: % stands for itself
-        for passfile in passfiles:
-            _set_passwords(connection, passfile)
+    timeout = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
+    try:
+        with engine.begin() as connection:
+            connection.execute(timeout, {"timeout": f"{1000 * lock_seconds}ms"})
+            return _migrate(connection, db, passfiles)
+    except (sa.exc.OperationalError, psycopg2.OperationalError) as error:
+        if not isinstance(getattr(error, "orig", error), psycopg2.errors.LockNotAvailable):
+            raise
+        raise PypredictError(
+            f"another transaction has kept what the migration changes for {lock_seconds:g} s; nothing was changed: "
+            "end it (pg_stat_activity names it) and migrate again"
+        ) from error
+
+
+def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
+    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    config = alembic_config(db, connection)
+    before = _revision(connection)
+    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS ml"))
+    alembic.command.upgrade(config, "head")
+    with closing(connection.connection.cursor()) as cursor:
+        for name in ("views.sql", "roles.sql"):
+            cursor.execute((db / name).read_text())  # without parameters: % stands for itself
+    for passfile in passfiles:
+        _set_passwords(connection, passfile)
     return before or "none"
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, REAL
 
-REVISION = "0001"  # the newest migration in db/migrations: what this code was written for
+REVISION = "0002"  # the newest migration in db/migrations: what this code was written for
 
 NAMES = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -162,7 +162,8 @@ prediction_error = Table(
     _created_at(),
     PrimaryKeyConstraint("model_id", "input_id"),
     CheckConstraint(
-        "reason in ('corrupt', 'wrong_dtype', 'wrong_shape', 'not_finite', 'bad_output', 'model_error', 'crash')",
+        "reason in ('corrupt', 'wrong_dtype', 'wrong_shape', 'not_finite', 'bad_output', 'model_error', 'crash',"
+        " 'too_large')",
         name="reason",
     ),
     comment="An input that a model could not predict, and why; the other outcome of a prediction.",

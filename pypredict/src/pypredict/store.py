@@ -15,10 +15,12 @@ import sqlalchemy as sa
 
 from bundle.manifest import Manifest
 from bundle.verify import Bundle
-from pypredict import PypredictError
+from pypredict import PypredictError, schema
 from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode
 from pypredict.copyfmt import input_stream, iterate_inputs, parse_inputs, prediction_stream
+
+MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks at once: one read, one predicted, one written
 
 # Only one at a time registers a model of a data set: the one that serves changes hands here.
 LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
@@ -94,6 +96,10 @@ CLAIM = sa.text("""
     JOIN ml.chunk c ON c.chunk_id = open.chunk_id
     WHERE b.model_id = open.model_id AND b.chunk_id = open.chunk_id
     RETURNING b.model_id, b.chunk_id, b.attempt, b.failures, c.n_inputs, c.dtype, c.shape, open.in_flight AS died_on""")
+MEASURE_CHUNK = sa.text("""
+    SELECT count(*) AS n, coalesce(sum(octet_length(payload)), 0) AS n_bytes
+    FROM ml.input WHERE chunk_id = :chunk_id""")
+LIST_INPUTS = sa.text("SELECT input_id FROM ml.input WHERE chunk_id = :chunk_id")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
     ON CONFLICT (model_id, input_id) DO UPDATE SET deaths = ml.suspect.deaths + 1""")
@@ -116,9 +122,6 @@ RELEASE = sa.text("""
                         last_error = :error, run_after = now() + :delay * interval '1 second'
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 COUNT_OPEN = sa.text("SELECT count(*) FROM ml.batch WHERE state <> 'done'")
-ADD_ERROR = sa.text("""
-    INSERT INTO ml.prediction_error (model_id, input_id, reason, detail)
-    VALUES (:model_id, :input_id, :reason, :detail)""")
 
 
 class StoreError(PypredictError):
@@ -277,7 +280,24 @@ def claim_batch(
 
 
 def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
-    """Read a batch's chunk. A payload that is not what the chunk promises becomes an error, never an exception."""
+    """Read a batch's chunk. A payload that is not what the chunk promises becomes an error, never an exception.
+
+    A chunk over MAX_CHUNK_BYTES is not read: each of its inputs becomes `too_large`. Raises StoreError when the chunk
+    does not hold the number of inputs that it declares.
+    """
+    held = connection.execute(MEASURE_CHUNK, {"chunk_id": batch.chunk_id}).one()
+    if held.n != batch.n_inputs:
+        raise StoreError(
+            f"chunk {batch.chunk_id} declares {batch.n_inputs} inputs and holds {held.n}; "
+            "a chunk and its inputs have to be inserted in one transaction"
+        )
+    if held.n_bytes > MAX_CHUNK_BYTES:
+        detail = (
+            f"its chunk holds {held.n_bytes} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
+        )
+        ids = connection.execute(LIST_INPUTS, {"chunk_id": batch.chunk_id}).scalars()
+        refused = [InputError(input_id, "too_large", detail) for input_id in ids]
+        return Inputs(np.empty(0, np.int64), np.empty((0, *batch.shape), batch.dtype), refused)
     stream = io.BytesIO()
     query = f"SELECT input_id, payload FROM ml.input WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"  # noqa: S608
     _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
@@ -322,8 +342,10 @@ def finish_batch(
         statement = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN (FORMAT binary)"
         stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities)
         _cursor(connection).copy_expert(statement, io.BytesIO(stream))
-    for error in inputs.errors:
-        connection.execute(ADD_ERROR, {"model_id": batch.model_id, **vars(error)})
+    if inputs.errors:
+        connection.execute(
+            sa.insert(schema.prediction_error), [{"model_id": batch.model_id, **vars(error)} for error in inputs.errors]
+        )
 
 
 def release_batch(

@@ -143,6 +143,11 @@ class Worker:
             try:
                 with connection.begin():
                     return Work(batch, store.read_inputs(connection, batch))
+            except store.StoreError as error:  # the chunk is at fault: a daemon goes on with the others
+                self._give_back(batch, error, failed=True)
+                if until_empty:
+                    raise
+                return None
             except BaseException:
                 self._leases.drop(batch)  # it will be retaken when the lease ends
                 raise
