@@ -12,6 +12,7 @@ from PIL import Image
 
 from bundle.verify import Bundle
 from pypredict import PypredictError, store
+from pypredict.chunk import Chunk, cut
 from pypredict.codec import MAX_PAYLOAD_BYTES, decode
 from pypredict.intake import bundle_at, load_chunks, preparation
 from pypredict.listen import Stop, somebody_listens
@@ -123,6 +124,27 @@ def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa
             ),
             {"n": MAX_PAYLOAD_BYTES},
         )
+
+
+def test_a_load_that_fails_midway_leaves_whole_chunks_and_a_second_one_adds_the_rest(
+    engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    x = np.random.default_rng(0).integers(0, 256, (9_500, 3), np.uint8)
+    chunks = list(cut(x, None, classes=None, dataset="toys", prep_sha256="0" * 64, source="a test"))
+
+    def broken() -> Iterator[Chunk]:
+        yield from chunks[:5]
+        raise SourceError("the sixth part cannot be read")
+
+    with pytest.raises(SourceError, match="sixth"):
+        load_chunks(engine, "mine", broken(), None)
+    assert rows(engine, "SELECT count(*), sum(n_inputs) FROM ml.chunk") == [(5, 5_000)]
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+    assert len(load_chunks(engine, "mine", iter(chunks), len(x))) == 10
+    assert "4500 inputs loaded, 5000 were there already" in caplog.text
+    stored = rows(engine, "SELECT payload FROM ml.input JOIN ml.chunk USING (chunk_id) ORDER BY chunk_no, sample_no")
+    assert np.array_equal(np.stack([decode(payload) for (payload,) in stored]), x)
 
 
 def picture(path: Path, value: int) -> Path:

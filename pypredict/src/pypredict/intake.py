@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,8 @@ from pypredict.chunk import Chunk
 from pypredict.source import Preparation, SourceError, read_words
 
 log = logging.getLogger(__name__)
+
+WRITERS = 4  # connections that store at the same time; what they bring stands in docs/benchmarks.md
 
 
 def bundle_at(path: Path) -> Bundle | None:
@@ -43,32 +46,36 @@ def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
 
 
 def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: int | None) -> list[int]:
-    """Store chunks, each in its own transaction, with a progress bar on a terminal; return their numbers."""
-    loaded = known = 0
-    chunk_ids = []
+    """Store chunks, each in its own transaction, with a progress bar on a terminal; return their numbers.
+
+    WRITERS connections share the work, since most of it is the server's and one connection keeps one of its cores
+    busy. An error ends the load after the chunks that are on their way; loading again stores only what is missing.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress:
+    with (
+        Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress,
+        ThreadPoolExecutor(WRITERS, "load") as threads,
+    ):
         task = progress.add_task(name, total=total)
-        for chunk in _hash_ahead(chunks):
-            with engine.begin() as connection:
-                chunk_id, new = store.load_chunk(connection, chunk)
-            chunk_ids.append(chunk_id)
-            loaded, known = loaded + new * len(chunk.arrays), known + (not new) * len(chunk.arrays)
-            progress.advance(task, len(chunk.arrays))
-    log.info("%s: %d inputs loaded, %d were there already", name, loaded, known)
-    return chunk_ids
+        stored: list[tuple[int, bool, int]] = []
+        on_the_way: deque[Future[tuple[int, bool, int]]] = deque()
 
+        def settle() -> None:
+            stored.append(on_the_way.popleft().result())
+            progress.advance(task, stored[-1][2])
 
-def _hash_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Give the chunks, each while a thread hashes the next."""
-    with ThreadPoolExecutor(1, "hash") as thread:
-        ahead: tuple[Chunk, Future[bytes]] | None = None
         for chunk in chunks:
-            hashed = thread.submit(getattr, chunk, "content_sha256")
-            if ahead is not None:
-                ahead[1].result()
-                yield ahead[0]
-            ahead = chunk, hashed
-        if ahead is not None:
-            ahead[1].result()
-            yield ahead[0]
+            if len(on_the_way) > WRITERS:  # one more waits, and the source is read no further
+                settle()
+            on_the_way.append(threads.submit(_store, engine, chunk))
+        while on_the_way:
+            settle()
+    loaded = sum(n for _, new, n in stored if new)
+    log.info("%s: %d inputs loaded, %d were there already", name, loaded, sum(n for *_, n in stored) - loaded)
+    return [chunk_id for chunk_id, *_ in stored]
+
+
+def _store(engine: sa.Engine, chunk: Chunk) -> tuple[int, bool, int]:
+    """Store one chunk; give its number, whether it is new, and how many inputs it holds."""
+    with engine.begin() as connection:
+        return *store.load_chunk(connection, chunk), len(chunk.arrays)
