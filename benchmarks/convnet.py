@@ -1,6 +1,5 @@
 """Publish Keras's mnist_convnet (34,826 parameters) with random weights: what it says is noise, its cost is real."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from bundle.manifest import (
     Metrics,
     TrackedRun,
 )
-from bundle.model import predict_probabilities
+from bundle.model import predict_probabilities, start_keras
 from bundle.preprocessing import ArrayPreprocessing
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.verify import Bundle, open_bundle
@@ -26,7 +25,7 @@ DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
 
 def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
     """Publish it and point at it; its own predictions on noise are the labels, so its accuracy is 1."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start_keras()
     import keras
     from keras import layers
 

@@ -35,6 +35,11 @@ def test_an_untouched_bundle_is_opened(bundle: Bundle) -> None:
     assert open_bundle(bundle.path) == bundle
 
 
+def test_a_bundle_under_another_name_is_refused(bundle: Bundle) -> None:
+    renamed = bundle.path.rename(bundle.path.with_name("other"))
+    assert f"holds bundle {bundle.manifest.bundle_id}" in refusal(renamed)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_23_one_flipped_byte_is_refused(bundle: Bundle, name: str) -> None:
     data = bytearray((bundle.path / name).read_bytes())

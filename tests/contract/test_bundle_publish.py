@@ -3,6 +3,7 @@
 Numbers in the names are those of the list of faults that the system survives.
 """
 
+import errno
 import hashlib
 import os
 import signal
@@ -121,6 +122,23 @@ def test_an_exception_while_staging_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail_while_staging(tmp_path)
     assert list((tmp_path / "bundles").iterdir()) == []
+
+
+def test_27_a_pointer_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = publish_bundle(tmp_path, "first")
+    before = sorted((tmp_path / "current").iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(BundleError, match=r"No space left on device.*second is published but not proposed"):
+        publish_bundle(tmp_path, "second", seed=2)
+    assert sorted((tmp_path / "current").iterdir()) == before
+    assert read_pointer(before[0]).bundle_id == first.manifest.bundle_id
+    assert temporary(tmp_path) == []
 
 
 def test_publishing_the_same_id_twice_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from bundles import publish_bundle
 from conftest import REPO, Database
 
-from pypredict import PypredictError, database, migrate, schema, store
+from pypredict import PypredictError, database, migrate, registry, schema, store
 from pypredict.source import read_holdout
 
 
@@ -116,8 +116,8 @@ def test_39_the_schema_refuses_payloads_that_are_not_npy(engine: sa.Engine, payl
 
 def test_only_one_model_serves_a_data_set(engine: sa.Engine, tmp_path) -> None:
     with engine.begin() as connection:
-        store.register_model(connection, publish_bundle(tmp_path, "first", seed=1))
-        store.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
+        registry.register_model(connection, publish_bundle(tmp_path, "first", seed=1))
+        registry.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
     states = execute(engine, "SELECT name, state FROM ml.model ORDER BY model_id").all()
     assert states == [("first", "retired"), ("second", "serving")]
     with pytest.raises(sa.exc.IntegrityError, match="model_serving_idx"):
@@ -176,7 +176,7 @@ def test_the_integrity_view_names_what_is_wrong(owner: sa.Engine) -> None:
 def test_the_integrity_view_finds_a_done_batch_without_predictions(owner: sa.Engine, tmp_path) -> None:
     bundle = publish_bundle(tmp_path)
     with owner.begin() as connection:
-        store.register_model(connection, bundle)
+        registry.register_model(connection, bundle)
         for chunk in read_holdout(bundle):
             store.load_chunk(connection, chunk)
         store.plan_batches(connection)

@@ -11,7 +11,7 @@ from bundles import CLASSES, fake_predict, publish_bundle, publish_images, publi
 from PIL import Image
 
 from bundle.verify import Bundle
-from pypredict import PypredictError, store
+from pypredict import PypredictError, registry
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import MAX_PAYLOAD_BYTES, decode
 from pypredict.intake import bundle_at, load_chunks, preparation
@@ -258,7 +258,7 @@ def test_single_inputs_are_predicted_by_the_running_daemon(
 ) -> None:
     def listens() -> bool:
         with engine.begin() as connection:
-            return somebody_listens(connection) and bool(store.serving_manifest(connection, "pictures"))
+            return somebody_listens(connection) and bool(registry.serving_manifest(connection, "pictures"))
 
     while not listens():
         pass

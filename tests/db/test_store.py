@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from bundles import CLASSES, fake_predict, publish_bundle
 
-from pypredict import store
+from pypredict import registry, store
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import encode
 from pypredict.source import read_holdout
@@ -31,9 +31,9 @@ def planned(engine: sa.Engine, tmp_path) -> sa.Engine:
     """One model and its held-out chunk of 30, planned, not claimed."""
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
-        model_id, _ = store.register_model(connection, bundle)
+        model_id, _ = registry.register_model(connection, bundle)
         chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-        store.add_holdout(connection, model_id, chunk_ids)
+        registry.add_holdout(connection, model_id, chunk_ids)
     with engine.begin() as connection:
         assert store.plan_batches(connection) == 1
     return engine
@@ -252,9 +252,9 @@ def test_error_rows_are_the_other_outcome(planned: sa.Engine) -> None:
 def test_a_model_is_registered_once_and_keeps_its_state(engine: sa.Engine, tmp_path) -> None:
     first = publish_bundle(tmp_path, "first", seed=1)
     with engine.begin() as connection:
-        assert store.register_model(connection, first) == (1, True)
-        store.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
-        assert store.register_model(connection, first) == (1, False)
+        assert registry.register_model(connection, first) == (1, True)
+        registry.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
+        assert registry.register_model(connection, first) == (1, False)
     assert scalar(engine, "SELECT state FROM ml.model WHERE model_id = 1") == "retired"
 
 
@@ -262,9 +262,9 @@ def test_a_new_model_scores_its_own_held_out_set_and_leaves_older_inputs(engine:
     for name, seed in (("first", 1), ("second", 2)):
         bundle = publish_bundle(tmp_path, name, seed=seed)
         with engine.begin() as connection:
-            model_id, _ = store.register_model(connection, bundle)
+            model_id, _ = registry.register_model(connection, bundle)
             ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-            store.add_holdout(connection, model_id, ids)
+            registry.add_holdout(connection, model_id, ids)
         with engine.begin() as connection:
             store.plan_batches(connection)
     with engine.connect() as connection:
@@ -278,7 +278,7 @@ def test_inputs_loaded_before_any_model_are_predicted_by_the_first(engine: sa.En
         for chunk in read_holdout(bundle):
             store.load_chunk(connection, chunk)
     with engine.begin() as connection:
-        store.register_model(connection, bundle)
+        registry.register_model(connection, bundle)
     with engine.begin() as connection:
         assert store.plan_batches(connection) == 1
         assert store.plan_batches(connection) == 0

@@ -13,7 +13,7 @@ from bundles import CLASSES, fake_predict, publish_bundle
 
 from bundle import BundleError
 from bundle.verify import Bundle
-from pypredict import store
+from pypredict import registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop, somebody_listens
 from pypredict.predictor import Models
@@ -147,6 +147,36 @@ def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
         thread.join(30)
     assert "declares 1 inputs and holds 0" in caplog.text
     assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
+@pytest.mark.parametrize("shape", ["{}", "{0,4}", "{2000000000,2000000000}"])
+def test_37_a_chunk_of_an_impossible_shape_is_named_and_the_daemon_goes_on(
+    engine: sa.Engine, tmp_path: Path, no_backoff, shape: str
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "WITH c AS (INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
+                " SELECT dataset, prep_sha256, 0, 1, 'uint8', :shape, 'by hand' FROM ml.model RETURNING chunk_id)"
+                " INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT c.chunk_id, 0, i.payload"
+                " FROM c, (SELECT payload FROM ml.input LIMIT 1) i"
+            ),
+            {"shape": shape},
+        )
+    stop = Stop()
+    thread = threading.Thread(target=worker_for(engine, tmp_path, stop=stop).run, kwargs={"until_empty": False})
+    thread.start()
+    try:
+        said = "SELECT count(*) FROM ml.batch WHERE last_error ~ 'shape' OR chunk_id IN"
+        said += " (SELECT chunk_id FROM ml.input JOIN ml.prediction_error USING (input_id) WHERE reason = 'too_large')"
+        until(lambda: scalar(engine, said) == 1)
+        load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
+    finally:
+        stop.set()
+        thread.join(30)
 
 
 def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
@@ -342,7 +372,7 @@ def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Eng
 def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp_path: Path, db) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
-        store.register_model(connection, bundle)
+        registry.register_model(connection, bundle)
         for chunk in read_holdout(bundle):
             store.load_chunk(connection, chunk)
         store.plan_batches(connection)

@@ -13,7 +13,7 @@ from conftest import REPO, Database
 from faults.scene import Scene, wait_until
 
 import embedded
-from pypredict import database, migrate, store
+from pypredict import database, migrate, registry, store
 from pypredict.source import read_holdout
 
 N = 200  # held-out inputs of the published model
@@ -22,9 +22,9 @@ N = 200  # held-out inputs of the published model
 def make_scene(url: str, engine: sa.Engine, models: Path) -> Scene:
     bundle = publish_bundle(models, n=N)
     with engine.begin() as connection:
-        model_id, _ = store.register_model(connection, bundle)
+        model_id, _ = registry.register_model(connection, bundle)
         chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-        store.add_holdout(connection, model_id, chunk_ids)
+        registry.add_holdout(connection, model_id, chunk_ids)
     return Scene(url, models, engine, bundle)
 
 

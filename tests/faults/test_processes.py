@@ -129,6 +129,27 @@ def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(scene: Scene, offs
     assert scene.rows("SELECT predicted FROM ml.outcome WHERE NOT held_out") == [(CLASSES[7 % 3],)]
 
 
+@pytest.mark.parametrize("offset", [86_400, -86_400])
+def test_11_a_worker_killed_while_another_clock_is_a_day_off_is_retaken_at_the_end_of_its_lease(
+    scene: Scene, offset: int
+) -> None:
+    killed = scene.start("--point", "predicting", "--lease", "3")
+    reach(killed, "predicting")
+    liar = scene.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
+    wait_until(lambda: scene.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
+    killed.kill()
+    killed.communicate()
+    ((attempt, state, lease_end),) = scene.rows("SELECT attempt, state, lease_until FROM ml.batch")
+    assert (attempt, state) == (1, "running")
+    wait_until(lambda: scene.rows("SELECT 1 FROM ml.batch WHERE state = 'done'") != [])
+    liar.send_signal(signal.SIGTERM)
+    liar.communicate(timeout=30)
+    ((attempt, done_at),) = scene.rows("SELECT attempt, done_at FROM ml.batch")
+    assert attempt == 2
+    assert done_at > lease_end  # both by the server's clock
+    scene.assert_exact(N)
+
+
 def test_12_the_mutant_without_a_fence_is_caught_by_case_06(scene: Scene) -> None:
     with pytest.raises(AssertionError):
         case_06(scene, "--mutant", "no-fence")

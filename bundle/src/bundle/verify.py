@@ -43,6 +43,10 @@ def open_bundle(path: Path) -> Bundle:
     Raises BundleError naming the file that is missing, of another size or of another hash.
     """
     manifest = read_manifest(path / MANIFEST_FILE)
+    if path.resolve().name != manifest.bundle_id:
+        raise BundleError(
+            f"{path} holds bundle {manifest.bundle_id}; a bundle lies in the directory of its name: rename it back"
+        )
     for name in REQUIRED_FILES:
         if name not in manifest.files:
             raise BundleError(f"{path / MANIFEST_FILE} does not list {name}; the bundle is incomplete")

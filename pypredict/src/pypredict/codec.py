@@ -63,6 +63,11 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return MAGIC + struct.pack("<H", len(text)) + text
 
 
+def payload_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Tell how many bytes an array of this dtype (of DTYPES) and shape takes as a payload. Raises CodecError."""
+    return len(npy_header(dtype, shape)) + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+
+
 def decode(payload: bytes | memoryview) -> Array:
     """Read `.npy` bytes as a read-only array over the same memory.
 

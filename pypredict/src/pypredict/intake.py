@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bundle.manifest import MANIFEST_FILE
 from bundle.publish import pointers
 from bundle.verify import Bundle, open_bundle, open_current
-from pypredict import store
+from pypredict import registry, store
 from pypredict.chunk import Chunk
 from pypredict.source import Preparation, SourceError, read_words
 
@@ -35,7 +35,7 @@ def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
     Raises SourceError when there is no model yet, BundleError when the published one cannot be trusted.
     """
     with engine.begin() as connection:
-        serving = store.serving_manifest(connection, dataset)
+        serving = registry.serving_manifest(connection, dataset)
     if serving is not None:
         return Preparation(*serving)
     path = pointers(models).get(dataset)

@@ -1,11 +1,11 @@
-"""Everything that is said to Postgres about models, chunks and batches, as named SQL.
+"""Everything that is said to Postgres about chunks and batches, as named SQL.
 
 The caller owns the transaction: functions take a connection and never commit. Times are the server's (now()). Rows
 travel as binary COPY (`copyfmt`).
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,34 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from bundle.manifest import Manifest
-from bundle.verify import Bundle
 from pypredict import PypredictError, schema
 from pypredict.chunk import Chunk
-from pypredict.codec import Array, CodecError, decode
+from pypredict.codec import Array, CodecError, decode, payload_bytes
 from pypredict.copyfmt import input_stream, iterate_inputs, parse_inputs, prediction_stream
 
 MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks at once: one read, one predicted, one written
 
-# Only one at a time registers a model of a data set: the one that serves changes hands here.
-LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
-FIND_MODEL = sa.text("SELECT model_id FROM ml.model WHERE sha256 = :sha256")
-RETIRE = sa.text("UPDATE ml.model SET state = 'retired' WHERE dataset = :dataset AND state = 'serving'")
-ADD_MODEL = sa.text("""
-    INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
-                          manifest, state)
-    VALUES (:sha256, :bundle_id, :dataset, :prep_sha256, :name, :input_dtype, :input_shape, :classes,
-            CAST(:metrics AS jsonb), CAST(:manifest AS jsonb), 'serving')
-    RETURNING model_id""")
-ADD_VOCABULARY = sa.text(
-    "INSERT INTO ml.vocabulary (prep_sha256, words) VALUES (:prep_sha256, :words) ON CONFLICT DO NOTHING"
-)
-SERVING_MANIFEST = sa.text("""
-    SELECT m.manifest, v.words FROM ml.model m LEFT JOIN ml.vocabulary v USING (prep_sha256)
-    WHERE m.dataset = :dataset AND m.state = 'serving'""")
-ADD_HOLDOUT = sa.text(
-    "INSERT INTO ml.holdout (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
-)
 ADD_CHUNK = sa.text("""
     INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256)
     VALUES (:dataset, :prep_sha256, :chunk_no, :n_inputs, :dtype, :shape, :classes, :source, :content_sha256)
@@ -76,12 +55,6 @@ RESCORE = sa.text("""
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND m.dataset = :dataset AND c.chunk_id = coalesce(:chunk_id, c.chunk_id)
     ON CONFLICT DO NOTHING""")
-WANTED_MODELS = sa.text("""
-    SELECT m.model_id, m.bundle_id, encode(m.sha256, 'hex') AS sha256
-    FROM ml.model m
-    WHERE m.state = 'serving'
-       OR EXISTS (SELECT FROM ml.batch b WHERE b.model_id = m.model_id AND b.state <> 'done')
-    ORDER BY m.model_id""")
 # The oldest open batch that nobody holds. A running batch carries its lease's end in run_after too, so that one
 # condition and one index find both the pending and the abandoned; retaking an abandoned one counts as a failure.
 CLAIM = sa.text("""
@@ -96,9 +69,6 @@ CLAIM = sa.text("""
     JOIN ml.chunk c ON c.chunk_id = open.chunk_id
     WHERE b.model_id = open.model_id AND b.chunk_id = open.chunk_id
     RETURNING b.model_id, b.chunk_id, b.attempt, b.failures, c.n_inputs, c.dtype, c.shape, open.in_flight AS died_on""")
-MEASURE_CHUNK = sa.text("""
-    SELECT count(*) AS n, coalesce(sum(octet_length(payload)), 0) AS n_bytes
-    FROM ml.input WHERE chunk_id = :chunk_id""")
 LIST_INPUTS = sa.text("SELECT input_id FROM ml.input WHERE chunk_id = :chunk_id")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
@@ -170,55 +140,6 @@ class Inputs:
         return Inputs(self.input_ids[good], self.arrays[good], self.errors + errors)
 
 
-def knows_model(connection: sa.Connection, sha256: str) -> bool:
-    """Tell whether a model with this hash (hexadecimal) was ever registered."""
-    return connection.execute(FIND_MODEL, {"sha256": bytes.fromhex(sha256)}).scalar() is not None
-
-
-def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool]:
-    """Make a verified bundle the serving model of its data set, once; return its number and whether it is new.
-
-    A model that is known already keeps its state, so a pointer that has not moved never undoes a roll-back.
-    """
-    manifest = bundle.manifest
-    sha256 = bytes.fromhex(bundle.model_sha256)
-    connection.execute(LOCK_DATASET, {"dataset": manifest.dataset})
-    known = connection.execute(FIND_MODEL, {"sha256": sha256}).scalar()
-    if known is not None:
-        return int(known), False
-    connection.execute(RETIRE, {"dataset": manifest.dataset})
-    row = {
-        "sha256": sha256,
-        "bundle_id": manifest.bundle_id,
-        "dataset": manifest.dataset,
-        "prep_sha256": bytes.fromhex(manifest.prep_sha256),
-        "name": manifest.name,
-        "input_dtype": manifest.input.dtype,
-        "input_shape": list(manifest.input.shape),
-        "classes": list(manifest.classes),
-        "metrics": manifest.metrics.model_dump_json(),
-        "manifest": manifest.model_dump_json(),
-    }
-    return int(connection.execute(ADD_MODEL, row).scalar_one()), True
-
-
-def add_vocabulary(connection: sa.Connection, prep_sha256: str, words: Sequence[str]) -> None:
-    """Store the words of a text preprocessing, by token number, once."""
-    connection.execute(ADD_VOCABULARY, {"prep_sha256": bytes.fromhex(prep_sha256), "words": list(words)})
-
-
-def serving_manifest(connection: sa.Connection, dataset: str) -> tuple[Manifest, list[str]] | None:
-    """Read the manifest of the model that serves a data set, and its vocabulary; None when none serves."""
-    row = connection.execute(SERVING_MANIFEST, {"dataset": dataset}).first()
-    return None if row is None else (Manifest.model_validate(row.manifest), row.words or [])
-
-
-def add_holdout(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:
-    """Say which chunks are a model's own held-out set."""
-    for chunk_id in chunk_ids:
-        connection.execute(ADD_HOLDOUT, {"model_id": model_id, "chunk_id": chunk_id})
-
-
 def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
     """Store a chunk and its inputs, once; return its number and whether it is new. Raises CodecError, StoreError."""
     key = {
@@ -256,11 +177,6 @@ def read_horizon(connection: sa.Connection) -> tuple[int, list[int]]:
     return row.newest, row.serving
 
 
-def wanted_models(connection: sa.Connection) -> list[tuple[int, str, str]]:
-    """List (model_id, bundle_id, sha256) of the models that serve or have open batches."""
-    return [(row.model_id, row.bundle_id, row.sha256) for row in connection.execute(WANTED_MODELS)]
-
-
 def rescore(connection: sa.Connection, dataset: str, chunk_id: int | None = None) -> int:
     """Plan for the serving model what it was never given, one chunk or all of them; return how many batches."""
     return connection.execute(RESCORE, {"dataset": dataset, "chunk_id": chunk_id}).rowcount
@@ -283,23 +199,26 @@ def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
     """Read a batch's chunk. A payload that is not what the chunk promises becomes an error, never an exception.
 
     A chunk over MAX_CHUNK_BYTES is not read: each of its inputs becomes `too_large`. Raises StoreError when the chunk
-    does not hold the number of inputs that it declares.
+    does not hold as many inputs as it declares.
     """
-    held = connection.execute(MEASURE_CHUNK, {"chunk_id": batch.chunk_id}).one()
-    if held.n != batch.n_inputs:
+    declared = batch.n_inputs * payload_bytes(batch.dtype, batch.shape)
+    inputs = _read(connection, batch) if declared <= MAX_CHUNK_BYTES else _refuse(connection, batch, declared)
+    held = len(inputs.input_ids) + len(inputs.errors)
+    if held != batch.n_inputs:
+        found = "more" if held > batch.n_inputs else held
         raise StoreError(
-            f"chunk {batch.chunk_id} declares {batch.n_inputs} inputs and holds {held.n}; "
+            f"chunk {batch.chunk_id} declares {batch.n_inputs} inputs and holds {found}; "
             "a chunk and its inputs have to be inserted in one transaction"
         )
-    if held.n_bytes > MAX_CHUNK_BYTES:
-        detail = (
-            f"its chunk holds {held.n_bytes} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
-        )
-        ids = connection.execute(LIST_INPUTS, {"chunk_id": batch.chunk_id}).scalars()
-        refused = [InputError(input_id, "too_large", detail) for input_id in ids]
-        return Inputs(np.empty(0, np.int64), np.empty((0, *batch.shape), batch.dtype), refused)
+    return inputs
+
+
+def _read(connection: sa.Connection, batch: Batch) -> Inputs:
     stream = io.BytesIO()
-    query = f"SELECT input_id, payload FROM ml.input WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"  # noqa: S608
+    query = (
+        f"SELECT input_id, payload FROM ml.input WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"  # noqa: S608
+        f" LIMIT {batch.n_inputs + 1:d}"  # one too many is enough to know
+    )
     _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
     content = stream.getbuffer()
     parsed = parse_inputs(content, batch.dtype, batch.shape)
@@ -321,6 +240,13 @@ def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
             good.append((input_id, array))
     arrays = np.stack([array for _, array in good]) if good else np.empty((0, *batch.shape), batch.dtype)
     return Inputs(np.array([input_id for input_id, _ in good], np.int64), arrays, errors)
+
+
+def _refuse(connection: sa.Connection, batch: Batch, declared: int) -> Inputs:
+    detail = f"its chunk holds {declared} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
+    ids = connection.execute(LIST_INPUTS, {"chunk_id": batch.chunk_id}).scalars()
+    refused = [InputError(input_id, "too_large", detail) for input_id in ids]
+    return Inputs(np.empty(0, np.int64), np.empty((0, *batch.shape), batch.dtype), refused)
 
 
 def finish_batch(

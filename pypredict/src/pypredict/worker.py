@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from bundle import BundleError
 from bundle.publish import pointers
 from bundle.verify import open_current
-from pypredict import PypredictError, store
+from pypredict import PypredictError, registry, store
 from pypredict.isolate import predict_alone
 from pypredict.lease import Leases
 from pypredict.listen import OUTAGE, Listener, Stop
@@ -109,7 +109,7 @@ class Worker:
         self._register_current(strict=True)
         with self.engine.begin() as connection:
             store.plan_batches(connection)
-            self._servable, _ = self.models.servable(store.wanted_models(connection), lazily=True)
+            self._servable, _ = self.models.servable(registry.wanted_models(connection), lazily=True)
             batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, chunk_id)
         if batch is not None:
             with self.engine.begin() as connection:
@@ -128,7 +128,7 @@ class Worker:
             self._register_current(strict=until_empty)
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
-                wanted = store.wanted_models(connection)
+                wanted = registry.wanted_models(connection)
             self._servable, problems = self.models.servable(wanted, lazily=until_empty)
             if until_empty and problems:
                 raise BundleError(problems[0])
@@ -143,7 +143,7 @@ class Worker:
             try:
                 with connection.begin():
                     return Work(batch, store.read_inputs(connection, batch))
-            except store.StoreError as error:  # the chunk is at fault: a daemon goes on with the others
+            except PypredictError as error:  # the chunk is at fault: a daemon goes on with the others
                 self._give_back(batch, error, failed=True)
                 if until_empty:
                     raise
@@ -169,13 +169,16 @@ class Worker:
         A new model is loaded and tried first: one that fails is never registered, and the old one stays.
         """
         for path in pointers(self.directory).values():
-            proposal = path.read_bytes()
+            try:
+                proposal = path.read_bytes()
+            except FileNotFoundError:
+                continue  # taken away since it was listed
             if self._proposals.get(path) == proposal:
                 continue
             try:
                 bundle = open_current(self.directory, path)
                 with self.engine.begin() as connection:
-                    known = store.knows_model(connection, bundle.model_sha256)
+                    known = registry.knows_model(connection, bundle.model_sha256)
                 predict = None if known else self.models.load(bundle)
                 chunks, words = list(read_holdout(bundle)), read_words(bundle)
             except (BundleError, PypredictError) as error:
@@ -184,10 +187,10 @@ class Worker:
                 log.error("%s is not taken, the model before it stays: %s", path.name, error)
             else:
                 with self.engine.begin() as connection:
-                    model_id, new = store.register_model(connection, bundle)
-                    store.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
+                    model_id, new = registry.register_model(connection, bundle)
+                    registry.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
                     if words:
-                        store.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
+                        registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
                 if new:
                     log.info("model %d (%s) now serves %s", model_id, bundle.manifest.bundle_id, path.stem)
                 if predict is not None:
