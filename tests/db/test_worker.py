@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,27 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
 def listens(engine: sa.Engine) -> bool:
     with engine.begin() as connection:
         return somebody_listens(connection)
+
+
+@contextmanager
+def daemon(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Iterator[None]:
+    """A worker that runs beside the test until its end; whatever ended it before then is raised."""
+    stop = Stop()
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(worker_for(engine, models, predict, stop=stop, **options).run, until_empty=False)
+        try:
+            yield
+        finally:
+            stop.set()
+            run.result(30)
+
+
+BY_HAND = """
+    INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)
+    SELECT dataset, prep_sha256, 0, 1, 'uint8', :shape, 'by hand' FROM ml.model"""
+ITS_INPUT = """
+    INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT c.chunk_id, 0, i.payload
+    FROM ml.chunk c, (SELECT payload FROM ml.input LIMIT 1) i WHERE c.source = 'by hand'"""
 
 
 @pytest.fixture
@@ -119,32 +142,15 @@ def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     with engine.begin() as connection:
-        connection.execute(
-            sa.text(
-                "INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
-                " SELECT dataset, prep_sha256, 0, 1, 'uint8', '{4,4,1}', 'by hand' FROM ml.model"
-            )
-        )
+        connection.execute(sa.text(BY_HAND), {"shape": "{4,4,1}"})
     with pytest.raises(store.StoreError, match=r"declares 1 inputs and holds 0.* in one transaction"):
         worker_for(engine, tmp_path).run(until_empty=True)
-    stop = Stop()
-    daemon = worker_for(engine, tmp_path, stop=stop)
-    thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
-    thread.start()
-    try:
+    with daemon(engine, tmp_path):
         load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
-        with engine.begin() as connection:  # too late, but here at last
-            connection.execute(
-                sa.text(
-                    "INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT c.chunk_id, 0, i.payload"
-                    " FROM ml.chunk c, (SELECT payload FROM ml.input LIMIT 1) i WHERE c.source = 'by hand'"
-                )
-            )
+        with engine.begin() as connection:
+            connection.execute(sa.text(ITS_INPUT))  # too late, but here at last
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
-    finally:
-        stop.set()
-        thread.join(30)
     assert "declares 1 inputs and holds 0" in caplog.text
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
@@ -156,27 +162,15 @@ def test_37_a_chunk_of_an_impossible_shape_is_named_and_the_daemon_goes_on(
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     with engine.begin() as connection:
-        connection.execute(
-            sa.text(
-                "WITH c AS (INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
-                " SELECT dataset, prep_sha256, 0, 1, 'uint8', :shape, 'by hand' FROM ml.model RETURNING chunk_id)"
-                " INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT c.chunk_id, 0, i.payload"
-                " FROM c, (SELECT payload FROM ml.input LIMIT 1) i"
-            ),
-            {"shape": shape},
-        )
-    stop = Stop()
-    thread = threading.Thread(target=worker_for(engine, tmp_path, stop=stop).run, kwargs={"until_empty": False})
-    thread.start()
-    try:
-        said = "SELECT count(*) FROM ml.batch WHERE last_error ~ 'shape' OR chunk_id IN"
-        said += " (SELECT chunk_id FROM ml.input JOIN ml.prediction_error USING (input_id) WHERE reason = 'too_large')"
-        until(lambda: scalar(engine, said) == 1)
+        connection.execute(sa.text(BY_HAND), {"shape": shape})
+        connection.execute(sa.text(ITS_INPUT))
+    named = """
+        SELECT count(*) FROM ml.batch WHERE last_error ~ 'shape' OR chunk_id IN
+            (SELECT chunk_id FROM ml.input JOIN ml.prediction_error USING (input_id) WHERE reason = 'too_large')"""
+    with daemon(engine, tmp_path):
+        until(lambda: scalar(engine, named) == 1)
         load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
-    finally:
-        stop.set()
-        thread.join(30)
 
 
 def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
@@ -331,22 +325,16 @@ def test_14_a_terminated_backend_costs_nothing(engine: sa.Engine, owner: sa.Engi
 def test_a_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
-    stop, woken = Stop(), threading.Event()
+    woken = threading.Event()
 
     def predict(arrays: np.ndarray) -> np.ndarray:
         woken.set()
         return fake_predict(arrays)
 
-    daemon = worker_for(engine, tmp_path, predict, stop=stop, poll_seconds=120)
-    thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
-    thread.start()
-    try:
+    with daemon(engine, tmp_path, predict, poll_seconds=120):
         until(lambda: listens(engine))
         load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
         assert woken.wait(20)
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Engine, tmp_path: Path) -> None:
@@ -360,8 +348,8 @@ def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Eng
         stop.set()
         return fake_predict(arrays)
 
-    daemon = worker_for(engine, tmp_path, predict, stop=stop)
-    thread = threading.Thread(target=daemon.run, kwargs={"until_empty": False})
+    worker = worker_for(engine, tmp_path, predict, stop=stop)
+    thread = threading.Thread(target=worker.run, kwargs={"until_empty": False})
     thread.start()
     load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
     thread.join(30)
