@@ -144,6 +144,14 @@ def test_32_a_payload_of_another_dtype_or_shape_becomes_an_error_row(
     assert len(inputs.arrays) == 1
 
 
+@pytest.mark.parametrize(("declared", "said"), [(2, "holds more"), (4, "holds 3")])
+def test_a_chunk_that_does_not_hold_what_it_declares_is_named(engine: sa.Engine, declared: int, said: str) -> None:
+    with engine.begin() as connection:
+        chunk_id, _ = store.load_chunk(connection, toy_chunk(np.zeros((3, 3), np.uint8)))
+    with engine.begin() as connection, pytest.raises(store.StoreError, match=f"declares {declared} inputs and {said}"):
+        store.read_inputs(connection, Batch(1, chunk_id, 1, 0, declared, "uint8", (3,)))
+
+
 def test_claim_takes_a_batch_once(planned: sa.Engine) -> None:
     assert claim(planned) is not None
     assert claim(planned) is None
