@@ -407,3 +407,10 @@ def test_a_training_without_early_stopping_runs_all_its_epochs(trained: Bundle) 
 def test_the_pointer_names_a_published_bundle(trained: Bundle, settings: Settings) -> None:
     pointer = read_pointer(settings.models / "current/digits.json")
     assert (settings.models / "bundles" / pointer.bundle_id).is_dir()
+
+
+def test_keras_is_imported_in_silence_and_garbage_is_collected_again_afterwards() -> None:
+    code = "import gc; from bundle.model import start_keras; start_keras(); "
+    code += "print(gc.isenabled(), gc.get_freeze_count() > 9)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True True\n", "")
