@@ -128,7 +128,12 @@ UNION ALL
 SELECT 'model was given inputs prepared in another way', format('model %s, chunk %s', model_id, chunk_id)
 FROM (SELECT model_id, chunk_id FROM ml.batch UNION SELECT model_id, chunk_id FROM ml.holdout) u
 JOIN ml.model m USING (model_id) JOIN ml.chunk c USING (chunk_id)
-WHERE (m.dataset, m.prep_sha256) <> (c.dataset, c.prep_sha256);
+WHERE (m.dataset, m.prep_sha256) <> (c.dataset, c.prep_sha256)
+UNION ALL
+SELECT 'chunk is not what its preparation makes', format('chunk %s: %s %s, model %s takes %s %s', c.chunk_id, c.dtype,
+       c.shape, m.model_id, m.input_dtype, m.input_shape)
+FROM ml.chunk c JOIN ml.model m USING (dataset, prep_sha256)
+WHERE (c.dtype, c.shape) <> (m.input_dtype, m.input_shape);
 COMMENT ON VIEW ml.integrity IS 'What must never be: empty means that every outcome exists exactly once and fits.';
 
 -- A new chunk wakes the workers at once; they poll anyway, so a lost notification costs a second and nothing else.

@@ -98,10 +98,11 @@ def publish_bundle(
     classes: tuple[str, ...] = CLASSES,
     preprocessing: Preprocessing = ARRAY,
     words: list[str] | None = None,
+    dtype: str = "uint8",
 ) -> Bundle:
     """Publish a bundle with n held-out inputs and point its data set at it; words are the vocabulary of a text set."""
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
-    x = x.astype(np.int32) if words else x
+    x = x.astype("int32" if words else dtype)
     manifest = manifest_for(bundle_id, x, y, dataset=dataset, classes=classes, preprocessing=preprocessing)
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(f"model of {bundle_id}".encode())
@@ -122,8 +123,8 @@ def publish_images(models: Path, color: str = "rgb") -> Bundle:
     )
 
 
-def publish_texts(models: Path) -> Bundle:
+def publish_texts(models: Path, bundle_id: str = "reviews") -> Bundle:
     """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words."""
     words = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
     preprocessing = TextPreprocessing(length=8, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
-    return publish_bundle(models, "reviews", shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)
+    return publish_bundle(models, bundle_id, shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)

@@ -185,6 +185,18 @@ def test_the_integrity_view_finds_a_done_batch_without_predictions(owner: sa.Eng
     assert "batch done without" in execute(owner, "SELECT problem FROM ml.integrity").scalar_one()
 
 
+@pytest.mark.parametrize("shape", ["{}", "{0,4}", "{8,NULL}", "{{8,8},{1,1}}"])
+def test_37_a_chunk_of_an_impossible_shape_is_refused_by_the_schema(engine: sa.Engine, shape: str) -> None:
+    with pytest.raises(sa.exc.IntegrityError, match="chunk_shape_check"):
+        execute(
+            engine,
+            "INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
+            " VALUES ('toys', :prep, 0, 1, 'uint8', :shape, 'a test')",
+            prep=bytes(32),
+            shape=shape,
+        )
+
+
 def test_19_another_schema_revision_is_refused_with_the_command_to_run(owner: sa.Engine, engine: sa.Engine) -> None:
     execute(owner, "UPDATE ml.alembic_version SET version_num = '0000'")
     with (
@@ -208,6 +220,22 @@ def test_18_a_wrong_password_is_a_named_error_without_the_password(db: Database)
     with pytest.raises(database.DatabaseError, match="refuses the login") as caught:
         database.connect(url)
     assert "wrong-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg2://pypredict:S3cret@127.0.0.1/ml",
+        "postgresql://pypredict:50%S3cret@127.0.0.1/ml",
+        "postgresql://pypredict:S3/cret@127.0.0.1/ml",
+        "S3cret",
+    ],
+)
+def test_18_a_url_that_libpq_does_not_take_is_named_without_its_password(url: str, caplog) -> None:
+    with pytest.raises(database.DatabaseError, match="is not as libpq wants it") as caught:
+        database.connect(url)
+    assert "S3" not in str(caught.value) + caplog.text
+    assert caught.value.__context__ is None or "S3" not in str(caught.value.__context__)
 
 
 def test_17_an_absent_database_is_waited_for_and_then_named() -> None:

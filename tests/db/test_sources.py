@@ -240,6 +240,35 @@ def test_the_same_single_input_again_is_answered_from_the_database(
     assert rows(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == [(1,)]
 
 
+def test_a_single_input_after_a_new_training_is_answered_by_the_new_model(engine: sa.Engine, models: Path) -> None:
+    publish_texts(models)
+    predict_items(worker_for(engine, models), "reviews", ["good"], 5)
+    publish_texts(models, "newer")
+    (answer,) = predict_items(worker_for(engine, models), "reviews", ["bad"], 0)
+    assert answer.model == "newer"
+
+
+def test_a_single_input_without_a_serving_model_is_refused_at_once(engine: sa.Engine, models: Path) -> None:
+    publish_texts(models)
+    predict_items(worker_for(engine, models), "reviews", ["good"], 5)
+    with engine.begin() as connection:
+        registry.retire(connection, 1)
+    with pytest.raises(PypredictError, match="no model serves reviews; train one, or see `pypredict models list`"):
+        predict_items(worker_for(engine, models), "reviews", ["bad"], 30)
+
+
+def test_a_single_input_on_which_the_model_raises_says_so_at_once(engine: sa.Engine, models: Path) -> None:
+    publish_texts(models)
+    predict_items(worker_for(engine, models), "reviews", ["good"], 5)
+
+    def broken(_: np.ndarray) -> np.ndarray:
+        raise RuntimeError("out of its mind")
+
+    worker = Worker(engine, models, Models(models, lambda _: broken), "tester")
+    with pytest.raises(PypredictError, match=r"bad \(chunk \d+\) is not predicted: out of its mind; `pypredict status`"):
+        predict_items(worker, "reviews", ["bad"], 30)
+
+
 @pytest.fixture
 def daemon(engine: sa.Engine, models: Path) -> Iterator[Worker]:
     stop = Stop()

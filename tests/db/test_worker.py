@@ -1,5 +1,7 @@
 """The worker on a real server, with a model that is a function: what it does when all goes well, and when not."""
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -155,22 +157,121 @@ def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
-@pytest.mark.parametrize("shape", ["{}", "{0,4}", "{2000000000,2000000000}"])
-def test_37_a_chunk_of_an_impossible_shape_is_named_and_the_daemon_goes_on(
-    engine: sa.Engine, tmp_path: Path, no_backoff, shape: str
+def test_a_hundred_faulty_chunks_hold_nothing_up(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with engine.begin() as connection:
+        for _ in range(100):
+            connection.execute(sa.text(BY_HAND), {"shape": "{4,4,1}"})
+    load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
+    with daemon(engine, tmp_path, poll_seconds=120):
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
+
+
+def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    for n in (1, 2):
+        load(engine, bundle, np.full((n, 4, 4, 1), n, np.uint8))
+    read = store.read_inputs
+
+    def read_or_fail(connection: sa.Connection, batch: store.Batch) -> store.Inputs:
+        if batch.n_inputs == 1:
+            raise MemoryError("no room for this one")
+        return read(connection, batch)
+
+    monkeypatch.setattr(store, "read_inputs", read_or_fail)
+    with daemon(engine, tmp_path):
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.batch WHERE last_error = 'no room for this one'") == 1)
+
+
+@pytest.mark.parametrize("shape", ["{16,1}", "{2000000000,2000000000,2000000000}"])
+def test_32_a_chunk_of_another_shape_is_never_claimed_and_integrity_names_it(
+    engine: sa.Engine, tmp_path: Path, shape: str
+) -> None:
+    publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     with engine.begin() as connection:
         connection.execute(sa.text(BY_HAND), {"shape": shape})
         connection.execute(sa.text(ITS_INPUT))
-    named = """
-        SELECT count(*) FROM ml.batch WHERE last_error ~ 'shape' OR chunk_id IN
-            (SELECT chunk_id FROM ml.input JOIN ml.prediction_error USING (input_id) WHERE reason = 'too_large')"""
-    with daemon(engine, tmp_path):
-        until(lambda: scalar(engine, named) == 1)
-        load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 0
+    ((problem, detail),) = rows(engine, "SELECT * FROM ml.integrity")
+    assert problem == "chunk is not what its preparation makes"
+    assert detail == f"chunk 2: uint8 {shape}, model 1 takes uint8 {{4,4,1}}"
+
+
+def test_46_a_payload_far_larger_than_its_chunk_promises_is_not_read(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    load(engine, bundle, np.full((3, 4, 4, 1), 5, np.uint8))
+    with owner.begin() as connection:
+        grow = "UPDATE ml.input SET payload = payload || decode(repeat('00', 1000), 'hex') WHERE sample_no = 1"
+        connection.execute(sa.text(grow + " AND chunk_id = (SELECT min(chunk_id) FROM ml.chunk)"))
+    worker_for(engine, tmp_path).run(until_empty=True)
+    assert rows(engine, "SELECT reason, detail FROM ml.prediction_error") == [
+        ("too_large", "the payload is over 576 bytes, 4 times what its chunk promises")
+    ]
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2
+
+
+def test_a_refused_bundle_is_taken_as_soon_as_it_is_whole_again(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pypredict.worker.RETRY_SECONDS", 0)
+    publish_bundle(tmp_path, "old", seed=1)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    new = publish_bundle(tmp_path, "new", seed=2)
+    whole = (new.path / "model.h5").read_bytes()
+    (new.path / "model.h5").write_bytes(b"half")
+    worker = worker_for(engine, tmp_path)
+    for _ in range(3):
+        worker.register_current(strict=False)
+    assert caplog.text.count("is not taken") == 1
+    (new.path / "model.h5").write_bytes(whole)
+    worker.register_current(strict=False)
+    assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving'") == [("new",)]
+
+
+def test_another_model_under_the_name_of_a_registered_bundle_is_refused(
+    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path / "lost", "toy", seed=1)
+    worker_for(engine, tmp_path / "lost").run(until_empty=True)
+    again = publish_bundle(tmp_path / "again", "toy", seed=1)
+    model = again.path / "model.h5"
+    model.write_bytes(b"trained elsewhere")
+    manifest = json.loads((again.path / "manifest.json").read_text())
+    digest = hashlib.sha256(b"trained elsewhere").hexdigest()
+    manifest["files"]["model.h5"] = {"sha256": digest, "size": 17}
+    (again.path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "again/current/toys.json").write_text(json.dumps({"bundle_id": "toy", "sha256": digest}))
+    worker_for(engine, tmp_path / "again").register_current(strict=False)
+    assert "bundle toy is registered with another model.h5; restore that one" in caplog.text
+    assert scalar(engine, "SELECT count(*) FROM ml.model") == 1
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_a_pointer_that_cannot_be_read_leaves_the_others_alone(
+    engine: sa.Engine, tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path)
+    make(tmp_path / "current/other.json")
+    worker_for(engine, tmp_path).register_current(strict=False)
+    assert "other.json is not taken" in caplog.text
+    assert rows(engine, "SELECT dataset FROM ml.model") == [("toys",)]
+
+
+def test_a_daemon_is_seen_by_many_at_once_and_none_where_there_is_none(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        assert not any(threads.map(lambda _: listens(engine), range(200)))
+        with daemon(engine, tmp_path):
+            until(lambda: listens(engine))
+            assert all(threads.map(lambda _: listens(engine), range(200)))
 
 
 def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
@@ -187,7 +288,7 @@ def test_22_a_truncated_model_is_refused_and_the_old_one_stays(engine: sa.Engine
     worker_for(engine, tmp_path).run(until_empty=True)
     new = publish_bundle(tmp_path, "new", seed=2)
     (new.path / "model.h5").write_bytes(b"")
-    worker_for(engine, tmp_path)._register_current(strict=False)
+    worker_for(engine, tmp_path).register_current(strict=False)
     assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
 
 
@@ -199,7 +300,7 @@ def test_28_a_model_that_does_not_load_is_never_registered(engine: sa.Engine, tm
     def refuse(bundle: Bundle):
         raise BundleError("a Lambda layer")
 
-    Worker(engine, tmp_path, Models(tmp_path, refuse), "tester")._register_current(strict=False)
+    Worker(engine, tmp_path, Models(tmp_path, refuse), "tester").register_current(strict=False)
     assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
 
 
@@ -223,7 +324,7 @@ def test_31_a_batch_completes_under_its_own_model_when_another_is_published_mean
 
 
 def test_44_nan_and_infinity_become_not_finite(engine: sa.Engine, tmp_path: Path) -> None:
-    bundle = publish_bundle(tmp_path)
+    bundle = publish_bundle(tmp_path, shape=(2,), dtype="float32")
     worker_for(engine, tmp_path).run(until_empty=True)
     floats = np.ones((3, 2), np.float32)
     floats[1, 0], floats[2, 1] = np.nan, np.inf

@@ -83,7 +83,13 @@ def load_model(bundle: Bundle) -> "keras.Model":
     manifest = bundle.manifest
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
         private = Path(directory) / MODEL_FILE
-        shutil.copyfile(bundle.path / MODEL_FILE, private)
+        try:
+            shutil.copyfile(bundle.path / MODEL_FILE, private)
+        except OSError as error:
+            raise BundleError(
+                f"{bundle.path / MODEL_FILE} cannot be copied to {tempfile.gettempdir()} ({error.strerror}); "
+                "make room there, or set TMPDIR"
+            ) from error
         if file_sha256(private) != bundle.model_sha256:
             raise BundleError(f"{bundle.path / MODEL_FILE} changed while it was being read; restore or retrain it")
         check_h5(private)

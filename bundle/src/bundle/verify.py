@@ -53,10 +53,9 @@ def open_bundle(path: Path) -> Bundle:
     for name, entry in manifest.files.items():
         if Path(name).name != name:
             raise BundleError(f"{path / MANIFEST_FILE} lists {name!r}; a bundle's files lie beside its manifest")
-        size = _size(path / name)
+        size, digest = _measure(path / name)
         if size != entry.size or size > MAX_FILE_BYTES:
             raise BundleError(f"{path / name} has {size} bytes, the manifest says {entry.size}; publish it again")
-        digest = file_sha256(path / name)
         if digest != entry.sha256:
             raise BundleError(
                 f"{path / name} has sha256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
@@ -91,10 +90,15 @@ def check_h5(path: Path) -> None:
         raise BundleError(f"model.h5 is not a readable HDF5 model ({error}); restore or retrain it") from error
 
 
-def _size(path: Path) -> int:
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path} is missing or not a plain file; the bundle is incomplete")
-    return path.stat().st_size
+def _measure(path: Path) -> tuple[int, str]:
+    """Tell a file's size in bytes, and its sha256 (of a file that is not too large)."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise BundleError(f"{path} is missing or not a plain file; the bundle is incomplete")
+        size = path.stat().st_size
+        return size, file_sha256(path) if size <= MAX_FILE_BYTES else ""
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror}); its reader needs the right to") from error
 
 
 def _check_links(group: h5py.Group) -> None:

@@ -112,15 +112,15 @@ def parse_inputs(
     return rows["input_id"].astype(np.int64), rows["data"]
 
 
-def iterate_inputs(stream: bytes | bytearray | memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Walk (input_id, payload) rows one by one: the careful path for a chunk with an odd row in it."""
+def iterate_inputs(stream: bytes | bytearray | memoryview) -> Iterator[tuple[int, memoryview | None]]:
+    """Walk (input_id, payload or NULL) rows one by one: the careful path for a chunk with an odd row in it."""
     view = memoryview(stream)
     offset = len(SIGNATURE)
     while struct.unpack_from(">h", view, offset) != (-1,):
         _, _, input_id, length = struct.unpack_from(">hiqi", view, offset)
         offset += 18
-        yield input_id, view[offset : offset + length]
-        offset += length
+        yield input_id, None if length == -1 else view[offset : offset + length]
+        offset += max(0, length)
 
 
 def _allocate(row: np.dtype[np.void], n: int) -> tuple[bytearray, npt.NDArray[np.void]]:

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import psycopg2
+import psycopg2.extensions
 import sqlalchemy as sa
 
 from pypredict import PypredictError, schema
@@ -34,6 +35,7 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
 
     Raises DatabaseError at once on a refused login, and after wait_seconds when nothing answers.
     """
+    _check_url(url)
     engine = sa.create_engine(
         "postgresql+psycopg2://",
         creator=lambda: psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE),
@@ -55,6 +57,19 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
                 ) from error
             log.info("waiting for the database: %s", reason)
             time.sleep(min(1.0, 0.2 + 0.2 * random.random()))  # noqa: S311 - jitter, no secret
+
+
+def _check_url(url: str | None) -> None:
+    """Refuse what libpq would quote in its complaint, password and all. Raises DatabaseError."""
+    try:
+        parts = psycopg2.extensions.parse_dsn(url or "")
+    except psycopg2.ProgrammingError:
+        parts = {"port": "?"}
+    if not all(port.isdecimal() for port in parts.get("port", "0").split(",")):
+        raise DatabaseError(
+            "DATABASE_URL is not as libpq wants it: postgresql://user:password@host:port/database, every character "
+            "of the password that is neither letter nor digit written as %XX"
+        )
 
 
 def check_schema(connection: sa.Connection) -> None:

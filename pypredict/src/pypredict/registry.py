@@ -16,6 +16,7 @@ from pypredict import PypredictError
 # Only one at a time registers a model of a data set: the one that serves changes hands here.
 LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
 FIND_MODEL = sa.text("SELECT model_id FROM ml.model WHERE sha256 = :sha256")
+FIND_BUNDLE = sa.text("SELECT model_id FROM ml.model WHERE bundle_id = :bundle_id")
 RETIRE = sa.text("UPDATE ml.model SET state = 'retired' WHERE dataset = :dataset AND state = 'serving'")
 ADD_MODEL = sa.text("""
     INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
@@ -74,7 +75,8 @@ def knows_model(connection: sa.Connection, sha256: str) -> bool:
 def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool]:
     """Make a verified bundle the serving model of its data set, once; return its number and whether it is new.
 
-    A model that is known already keeps its state, so a pointer that has not moved never undoes a roll-back.
+    A model that is known already keeps its state, so a pointer that has not moved never undoes a roll-back. Raises
+    RegistryError when another model has the bundle's name.
     """
     manifest = bundle.manifest
     sha256 = bytes.fromhex(bundle.model_sha256)
@@ -82,6 +84,11 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool
     known = connection.execute(FIND_MODEL, {"sha256": sha256}).scalar()
     if known is not None:
         return int(known), False
+    if connection.execute(FIND_BUNDLE, {"bundle_id": manifest.bundle_id}).scalar() is not None:
+        raise RegistryError(
+            f"bundle {manifest.bundle_id} is registered with another model.h5; restore that one, or give the "
+            "experiment another name and train it"
+        )
     connection.execute(RETIRE, {"dataset": manifest.dataset})
     row = {
         "sha256": sha256,

@@ -86,6 +86,9 @@ chunk = Table(
     UniqueConstraint("dataset", "prep_sha256", "content_sha256"),
     CheckConstraint("n_inputs >= 1 and chunk_no >= 0", name="counts"),
     CheckConstraint("dtype in ('uint8', 'int32', 'float32')", name="dtype"),
+    CheckConstraint(
+        "coalesce(array_ndims(shape), 0) = 1 and array_position(shape, null) is null and 0 < all (shape)", name="shape"
+    ),
     CheckConstraint("length(prep_sha256) = 32 and length(content_sha256) = 32", name="hashes"),
     comment="A closed set of inputs, loaded in one transaction; the unit of work.",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bundle.preprocessing import TextPreprocessing
-from pypredict import PypredictError, store
+from pypredict import PypredictError, registry, store
 from pypredict.chunk import cut
 from pypredict.intake import preparation
 from pypredict.listen import somebody_listens
@@ -21,6 +21,7 @@ OUTCOME = sa.text("""
     LEFT JOIN ml.prediction p ON p.model_id = m.model_id AND p.input_id = i.input_id
     LEFT JOIN ml.prediction_error e ON e.model_id = m.model_id AND e.input_id = i.input_id
     WHERE b.chunk_id = :chunk_id AND b.state = 'done' ORDER BY i.sample_no""")
+LAST_ERROR = sa.text("SELECT max(last_error) FROM ml.batch WHERE chunk_id = :chunk_id")
 LOOK_SECONDS = 0.02
 
 
@@ -40,18 +41,22 @@ def predict_items(worker: Worker, dataset: str, items: Sequence[str], timeout_se
 
     worker predicts them when no daemon is there.
 
-    Raises PypredictError when nobody predicts in time, and what reading and preparing raise.
+    Raises PypredictError when no model serves or nobody predicts in time, and what reading and preparing raise.
     """
     engine = worker.engine
+    with engine.begin() as connection:
+        daemon = somebody_listens(connection)
+    if not daemon:
+        worker.register_current(strict=True)
+        with engine.begin() as connection:
+            if registry.serving_manifest(connection, dataset) is None:
+                raise PypredictError(f"no model serves {dataset}; train one, or see `pypredict models list`")
     how = preparation(engine, worker.directory, dataset)
     answers: list[Answer] = []
     for item in items:
         chunk_id = _store(engine, how, item)
-        with engine.begin() as connection:
-            daemon = somebody_listens(connection)
-        if not daemon:
-            worker.run_chunk(chunk_id)
-        answers += _wait(engine, item, chunk_id, timeout_seconds)
+        done_here = not daemon and worker.run_chunk(chunk_id)
+        answers += _wait(engine, item, chunk_id, 0 if done_here else timeout_seconds)
     return answers
 
 
@@ -80,7 +85,8 @@ def _wait(engine: sa.Engine, item: str, chunk_id: int, timeout_seconds: float) -
         if answers:
             return answers
         if time.monotonic() > deadline:
-            raise PypredictError(
-                f"the daemon has not predicted chunk {chunk_id} within {timeout_seconds:g} s; see `pypredict status`"
-            )
+            with engine.begin() as connection:
+                error = connection.execute(LAST_ERROR, {"chunk_id": chunk_id}).scalar()
+            why = f": {error}" if error else ""
+            raise PypredictError(f"{item} (chunk {chunk_id}) is not predicted{why}; `pypredict status` shows the queue")
         time.sleep(LOOK_SECONDS)

@@ -19,6 +19,7 @@ from pypredict.codec import Array, CodecError, decode, payload_bytes
 from pypredict.copyfmt import input_stream, iterate_inputs, parse_inputs, prediction_stream
 
 MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks at once: one read, one predicted, one written
+READ_TIMES = 4  # a payload may be this much larger than promised, and its fault is still told exactly
 
 ADD_CHUNK = sa.text("""
     INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256)
@@ -28,15 +29,17 @@ ADD_CHUNK = sa.text("""
 FIND_CHUNK = sa.text("""
     SELECT chunk_id FROM ml.chunk
     WHERE dataset = :dataset AND prep_sha256 = :prep_sha256 AND content_sha256 = :content_sha256""")
-# Every pair that should exist: a model's own held-out chunks always; for the serving model also what came after it and
-# what no model has ever been given. Older chunks that another model has scored stay as they are. OFFSET 0 and counting
-# pin the way, whatever the statistics say: the chunks by number first, then a look into an index for each.
+# Every pair that should exist, of chunks that have the dtype and shape that the model takes: a model's own held-out
+# chunks always; for the serving model also what came after it and what no model has ever been given. Older chunks that
+# another model has scored stay as they are. OFFSET 0 and counting pin the way, whatever the statistics say: the chunks
+# by number first, then a look into an index for each.
 PLAN = sa.text("""
     INSERT INTO ml.batch (model_id, chunk_id)
     SELECT m.model_id, c.chunk_id
-    FROM (SELECT chunk_id, dataset, prep_sha256, created_at FROM ml.chunk WHERE chunk_id > :after OFFSET 0) c
+    FROM (SELECT chunk_id, dataset, prep_sha256, dtype, shape, created_at FROM ml.chunk
+          WHERE chunk_id > :after OFFSET 0) c
     JOIN ml.model m USING (dataset, prep_sha256)
-    WHERE m.state = 'serving'
+    WHERE m.state = 'serving' AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
       AND (SELECT count(*) FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id) = 0
       AND (c.created_at > m.created_at OR (SELECT count(*) FROM ml.batch b WHERE b.chunk_id = c.chunk_id) = 0)
     UNION
@@ -54,6 +57,7 @@ RESCORE = sa.text("""
     SELECT m.model_id, c.chunk_id
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND m.dataset = :dataset AND c.chunk_id = coalesce(:chunk_id, c.chunk_id)
+      AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
     ON CONFLICT DO NOTHING""")
 # The oldest open batch that nobody holds. A running batch carries its lease's end in run_after too, so that one
 # condition and one index find both the pending and the abandoned; retaking an abandoned one counts as a failure.
@@ -198,8 +202,8 @@ def claim_batch(
 def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
     """Read a batch's chunk. A payload that is not what the chunk promises becomes an error, never an exception.
 
-    A chunk over MAX_CHUNK_BYTES is not read: each of its inputs becomes `too_large`. Raises StoreError when the chunk
-    does not hold as many inputs as it declares.
+    A chunk over MAX_CHUNK_BYTES is not read, nor is a payload far larger than its chunk promises: these inputs become
+    `too_large`. Raises StoreError when the chunk does not hold as many inputs as it declares.
     """
     declared = batch.n_inputs * payload_bytes(batch.dtype, batch.shape)
     inputs = _read(connection, batch) if declared <= MAX_CHUNK_BYTES else _refuse(connection, batch, declared)
@@ -215,8 +219,10 @@ def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
 
 def _read(connection: sa.Connection, batch: Batch) -> Inputs:
     stream = io.BytesIO()
+    limit = READ_TIMES * payload_bytes(batch.dtype, batch.shape)
     query = (
-        f"SELECT input_id, payload FROM ml.input WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"  # noqa: S608
+        f"SELECT input_id, CASE WHEN octet_length(payload) <= {limit:d} THEN payload END FROM ml.input"  # noqa: S608
+        f" WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"
         f" LIMIT {batch.n_inputs + 1:d}"  # one too many is enough to know
     )
     _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
@@ -227,6 +233,10 @@ def _read(connection: sa.Connection, batch: Batch) -> Inputs:
     good: list[tuple[int, Array]] = []
     errors: list[InputError] = []
     for input_id, payload in iterate_inputs(content):
+        if payload is None:
+            detail = f"the payload is over {limit} bytes, {READ_TIMES} times what its chunk promises"
+            errors.append(InputError(input_id, "too_large", detail))
+            continue
         try:
             array = decode(payload)
         except CodecError as error:

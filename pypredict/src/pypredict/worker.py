@@ -29,6 +29,7 @@ from pypredict.store import Batch, Inputs
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = 30  # until a refused bundle is looked at again
 MAX_FAILURES = 3  # a batch that failed this often is worked row by row
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
 
@@ -56,7 +57,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Nothing is known yet."""
-        self._proposals: dict[Path, bytes] = {}
+        self._taken: dict[Path, bytes] = {}  # pointers as they were when their bundles were taken
+        self._refused: dict[Path, tuple[bytes, float]] = {}  # and those that were not, with the time of the next try
         self._servable: list[int] = []
         self._next_look = -math.inf
         self._outages = 0
@@ -104,19 +106,19 @@ class Worker:
                 self._listener.close()
         return self.predicted
 
-    def run_chunk(self, chunk_id: int) -> None:
-        """Predict this one chunk here and now, if nobody else has it. Raises BundleError, PypredictError."""
-        self._register_current(strict=True)
+    def run_chunk(self, chunk_id: int) -> bool:
+        """Predict this one chunk here and now; tell whether it was free to take. Raises BundleError, PypredictError."""
         with self.engine.begin() as connection:
-            store.plan_batches(connection)
             self._servable, _ = self.models.servable(registry.wanted_models(connection), lazily=True)
             batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, chunk_id)
-        if batch is not None:
-            with self.engine.begin() as connection:
-                inputs = store.read_inputs(connection, batch)
-            outcome = self._predict(Work(batch, inputs))
-            if outcome is not None:
-                self._write(batch, outcome)
+        if batch is None:
+            return False
+        with self.engine.begin() as connection:
+            inputs = store.read_inputs(connection, batch)
+        outcome = self._predict(Work(batch, inputs))
+        if outcome is not None:
+            self._write(batch, outcome)
+        return True
 
     def _fetch(self, until_empty: bool) -> Work | None:
         """Look for new models now and then, plan, claim and read; None when nothing is open."""
@@ -125,7 +127,7 @@ class Worker:
             self._listener.open()
         if look:
             self._next_look = time.monotonic() + self.poll_seconds
-            self._register_current(strict=until_empty)
+            self.register_current(strict=until_empty)
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
                 wanted = registry.wanted_models(connection)
@@ -135,22 +137,22 @@ class Worker:
         if not self._servable:
             return None
         with self.engine.connect() as connection:
-            with connection.begin():
-                batch = self._claim(connection, planned=look)
-            if batch is None:
-                return None
-            self._leases.add(batch)
-            try:
+            while True:
                 with connection.begin():
-                    return Work(batch, store.read_inputs(connection, batch))
-            except PypredictError as error:  # the chunk is at fault: a daemon goes on with the others
-                self._give_back(batch, error, failed=True)
-                if until_empty:
+                    batch = self._claim(connection, planned=look)
+                if batch is None:
+                    return None
+                self._leases.add(batch)
+                try:
+                    with connection.begin():
+                        return Work(batch, store.read_inputs(connection, batch))
+                except OUTAGE:
+                    self._leases.drop(batch)  # it will be retaken when the lease ends
                     raise
-                return None
-            except BaseException:
-                self._leases.drop(batch)  # it will be retaken when the lease ends
-                raise
+                except Exception as error:  # the chunk is at fault, whatever SQL has put there: on to the next one
+                    self._give_back(batch, error, failed=True)
+                    if until_empty:
+                        raise
 
     def _claim(self, connection: sa.Connection, *, planned: bool) -> Batch | None:
         """Claim a batch; plan first if nothing was open the last time, else only when nothing is open now."""
@@ -163,39 +165,47 @@ class Worker:
         self._idle = batch is None
         return batch
 
-    def _register_current(self, *, strict: bool) -> None:
+    def register_current(self, *, strict: bool) -> None:
         """Register every bundle that the trainer proposes and load its held-out set, both once.
 
-        A new model is loaded and tried first: one that fails is never registered, and the old one stays.
+        A new model is loaded and tried first: one that fails is never registered, and the old one stays. With strict
+        that raises (BundleError, PypredictError); else it is named in the log once, and tried again now and then.
         """
         for path in pointers(self.directory).values():
             try:
                 proposal = path.read_bytes()
-            except FileNotFoundError:
-                continue  # taken away since it was listed
-            if self._proposals.get(path) == proposal:
+            except OSError:
+                proposal = b""  # what is wrong with it is said below
+            refused, next_try = self._refused.get(path, (None, 0))
+            if proposal == self._taken.get(path) or (proposal == refused and time.monotonic() < next_try):
                 continue
             try:
-                bundle = open_current(self.directory, path)
-                with self.engine.begin() as connection:
-                    known = registry.knows_model(connection, bundle.model_sha256)
-                predict = None if known else self.models.load(bundle)
-                chunks, words = list(read_holdout(bundle)), read_words(bundle)
+                self._register(path)
             except (BundleError, PypredictError) as error:
                 if strict:
                     raise
-                log.error("%s is not taken, the model before it stays: %s", path.name, error)
+                if proposal != refused:
+                    log.error("%s is not taken, the model before it stays: %s", path.name, error)
+                self._refused[path] = proposal, time.monotonic() + RETRY_SECONDS
             else:
-                with self.engine.begin() as connection:
-                    model_id, new = registry.register_model(connection, bundle)
-                    registry.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
-                    if words:
-                        registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
-                if new:
-                    log.info("model %d (%s) now serves %s", model_id, bundle.manifest.bundle_id, path.stem)
-                if predict is not None:
-                    self.models.admit(model_id, bundle, predict)
-            self._proposals[path] = proposal
+                self._taken[path] = proposal
+
+    def _register(self, path: Path) -> None:
+        """Take what one pointer proposes. Raises BundleError, PypredictError."""
+        bundle = open_current(self.directory, path)
+        with self.engine.begin() as connection:
+            known = registry.knows_model(connection, bundle.model_sha256)
+        predict = None if known else self.models.load(bundle)
+        chunks, words = list(read_holdout(bundle)), read_words(bundle)
+        with self.engine.begin() as connection:
+            model_id, new = registry.register_model(connection, bundle)
+            registry.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
+            if words:
+                registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
+        if new:
+            log.info("model %d (%s) now serves %s", model_id, bundle.manifest.bundle_id, path.stem)
+        if predict is not None:
+            self.models.admit(model_id, bundle, predict)
 
     def _predict(self, work: Work) -> tuple[Inputs, Probabilities] | None:
         """Predict a batch, row by row when it has failed too often; None when it was given back."""
