@@ -225,9 +225,9 @@ def test_18_a_wrong_password_is_a_named_error_without_the_password(db: Database)
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql+psycopg2://pypredict:S3cret@127.0.0.1/ml",
-        "postgresql://pypredict:50%S3cret@127.0.0.1/ml",
-        "postgresql://pypredict:S3/cret@127.0.0.1/ml",
+        "postgresql+psycopg2://pypredict:S3cret@127.0.0.1/ml",  # pragma: allowlist secret
+        "postgresql://pypredict:50%S3cret@127.0.0.1/ml",  # pragma: allowlist secret
+        "postgresql://pypredict:S3/cret@127.0.0.1/ml",  # pragma: allowlist secret
         "S3cret",
     ],
 )

@@ -265,7 +265,7 @@ def test_a_single_input_on_which_the_model_raises_says_so_at_once(engine: sa.Eng
         raise RuntimeError("out of its mind")
 
     worker = Worker(engine, models, Models(models, lambda _: broken), "tester")
-    with pytest.raises(PypredictError, match=r"bad \(chunk \d+\) is not predicted: out of its mind; `pypredict status`"):
+    with pytest.raises(PypredictError, match=r"bad \(chunk \d+\) is not predicted: out of its mind; "):
         predict_items(worker, "reviews", ["bad"], 30)
 
 

@@ -67,8 +67,8 @@ def _check_url(url: str | None) -> None:
         parts = {"port": "?"}
     if not all(port.isdecimal() for port in parts.get("port", "0").split(",")):
         raise DatabaseError(
-            "DATABASE_URL is not as libpq wants it: postgresql://user:password@host:port/database, every character "
-            "of the password that is neither letter nor digit written as %XX"
+            "DATABASE_URL is not as libpq wants it: postgresql://USER@HOST:PORT/DATABASE, with :PASSWORD after USER if "
+            "no PGPASSFILE holds it, and every character of it that is neither letter nor digit written as %XX"
         )
 
 
