@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import CLASSES, fake_predict, publish_bundle, publish_images, publish_texts
+from bundles import CLASSES, fake_predict, manifest_for, publish_bundle, publish_images, publish_texts
 from PIL import Image
 
 from bundle.verify import Bundle
 from pypredict import PypredictError, registry
 from pypredict.chunk import Chunk, cut
-from pypredict.codec import MAX_PAYLOAD_BYTES, decode
+from pypredict.codec import MAX_PAYLOAD_BYTES, CodecError, decode
 from pypredict.intake import bundle_at, load_chunks, preparation
 from pypredict.listen import Stop, somebody_listens
 from pypredict.predictor import Models
 from pypredict.single import predict_items
-from pypredict.source import SourceError, TextColumns, read_source
+from pypredict.source import Preparation, SourceError, TextColumns, read_source
 from pypredict.worker import Worker
 
 
@@ -113,7 +113,13 @@ def test_41_a_big_endian_fortran_file_is_normalised(engine: sa.Engine, models: P
     assert [decode(payload).tolist() for (payload,) in payloads] == x.tolist()
 
 
-def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa.Engine, models: Path) -> None:
+def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa.Engine, tmp_path: Path) -> None:
+    x = np.zeros((1, MAX_PAYLOAD_BYTES), np.uint8)  # with its header it is too large
+    np.save(tmp_path / "big.npy", x)
+    how = Preparation(manifest_for("big", x, np.zeros(1, int)))
+    with pytest.raises(CodecError, match=r"an array of 671089\d\d bytes is too large"):
+        load_chunks(engine, "big", read_source(tmp_path / "big.npy", how, TextColumns()), None)
+    assert rows(engine, "SELECT * FROM ml.chunk") == []
     with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match="payload_size"):
         connection.execute(
             sa.text(

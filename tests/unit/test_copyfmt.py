@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from pypredict.codec import encode, npy_header
+from pypredict.codec import MAX_PAYLOAD_BYTES, CodecError, encode, npy_header
 from pypredict.copyfmt import SIGNATURE, TRAILER, input_stream, iterate_inputs, parse_inputs, prediction_stream
 
 
@@ -34,6 +34,13 @@ def test_golden_bytes_of_labelled_inputs(dtype: str) -> None:
         want += struct.pack(">h", 4) + field(struct.pack(">q", 5)) + field(struct.pack(">i", number))
         want += field(struct.pack(">i", label)) + field(encode(arrays[number]))
     assert b"".join(input_stream(5, arrays, np.array([7, 9], np.int32))) == want + TRAILER
+
+
+def test_an_input_that_is_too_large_is_refused_before_anything_is_built() -> None:
+    arrays = np.broadcast_to(np.float32(0), (2, MAX_PAYLOAD_BYTES // 4 - 31))  # 124 bytes short, and 128 of header
+    with pytest.raises(CodecError, match="is too large"):
+        input_stream(5, arrays, None)
+    assert next(input_stream(5, arrays[:, 1:], None)) == SIGNATURE
 
 
 def test_blocks_of_a_stream_are_bounded_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,10 +44,15 @@ def encode(array: Array) -> bytes:
     name = array.dtype.newbyteorder("=").name
     if name not in DTYPES or np.ma.isMaskedArray(array):
         raise CodecError(f"dtype {array.dtype} cannot be stored; cast to one of {', '.join(DTYPES)}")
-    header = npy_header(name, array.shape)
-    if len(header) + array.nbytes > MAX_PAYLOAD_BYTES:
-        raise CodecError(f"an array of {array.nbytes} bytes is too large; {MAX_PAYLOAD_BYTES} are the limit")
-    return header + np.ascontiguousarray(array, DTYPES[name]).tobytes()
+    return bounded_header(name, array.shape) + np.ascontiguousarray(array, DTYPES[name]).tobytes()
+
+
+def bounded_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """Build npy_header's bytes for an array that is to be stored. Raises CodecError for one that is too large, too."""
+    n = payload_bytes(dtype, shape)
+    if n > MAX_PAYLOAD_BYTES:
+        raise CodecError(f"an array of {n} bytes is too large; {MAX_PAYLOAD_BYTES} are the limit, store smaller ones")
+    return npy_header(dtype, shape)
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, Array, npy_header
+from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, Array, bounded_header, npy_header
 
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
@@ -37,7 +37,7 @@ def input_stream(chunk_id: int, arrays: Array, labels: npt.NDArray[np.int32] | N
     arrays: (n, ...) in a dtype of the codec; labels: (n,) numbers into chunk.classes, or None. Raises CodecError.
     """
     name = arrays.dtype.newbyteorder("=").name
-    header = npy_header(name, arrays.shape[1:])
+    header = bounded_header(name, arrays.shape[1:])
     element_bytes = math.prod(arrays.shape[1:]) * arrays.dtype.itemsize
     row = [("fields", ">i2"), ("n1", ">i4"), ("chunk_id", ">i8"), ("n2", ">i4"), ("sample_no", ">i4"), ("n3", ">i4")]
     row += [("label_no", ">i4")] if labels is not None else []
