@@ -1,5 +1,6 @@
 """`pypredict load` and `predict`: files of every kind into the database, prepared as the model says."""
 
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from pypredict.intake import bundle_at, load_chunks, preparation
 from pypredict.listen import Stop, somebody_listens
 from pypredict.predictor import Models
 from pypredict.single import predict_items
-from pypredict.source import Preparation, SourceError, TextColumns, read_source
+from pypredict.source import Preparation, SourceError, TextColumns, read_holdout, read_source
 from pypredict.worker import Worker
 
 
@@ -102,6 +103,49 @@ def test_arrays_that_do_not_fit_are_refused_at_load(
     with pytest.raises(SourceError, match=said):
         load(engine, models, "toys", tmp_path / "mine.npy")
     assert rows(engine, "SELECT * FROM ml.chunk") == []
+
+
+def broken_files() -> dict[str, bytes]:
+    x = np.zeros((3, 4, 4, 1), np.uint8)
+    array, archive, unlabelled, flat, giant = (io.BytesIO() for _ in range(5))
+    np.save(array, x)
+    np.savez(archive, x=x, y=np.arange(3))
+    np.savez(unlabelled, x=x, y=np.array([], np.int64))
+    np.savez(flat, x=x, y=np.int64(1))
+    header = {"descr": "|u1", "fortran_order": False, "shape": (3 * 10**12, 4, 4, 1)}
+    np.lib.format.write_array_header_1_0(giant, header)
+    spoilt = archive.getvalue().replace(bytes(48), bytes(47) + b"x")
+    return {
+        "empty.npy": b"",
+        "empty.npz": b"",
+        "truncated.npz": archive.getvalue()[:-30],
+        "checksum.npz": spoilt,
+        "archive.npy": archive.getvalue(),
+        "array.npz": array.getvalue(),
+        "giant.npy": giant.getvalue(),
+        "short.npy": array.getvalue()[:-1],
+        "no_labels.npz": unlabelled.getvalue(),
+        "one_label.npz": flat.getvalue(),
+    }
+
+
+@pytest.mark.parametrize("name", broken_files())
+def test_a_broken_array_file_is_refused_by_name(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(broken_files()[name])
+    with pytest.raises(SourceError, match=name.replace(".", r"\.")) as caught:
+        load(engine, models, "toys", tmp_path / name)
+    assert "\n" not in str(caught.value)
+    assert rows(engine, "SELECT * FROM ml.chunk") == []
+
+
+@pytest.mark.parametrize("y", [None, [], [1.0], [[0]], [3], [-1]])
+def test_a_held_out_set_that_is_not_the_manifests_is_named(toys: Bundle, y: list | None) -> None:
+    arrays = {"x": np.zeros((30, 4, 4, 1), np.uint8)} | ({} if y is None else {"y": np.array(y * 30)})
+    np.savez(toys.path / "holdout.npz", **arrays)
+    with pytest.raises(SourceError, match=r"holdout\.npz .*publish the bundle again"):
+        list(read_holdout(toys))
 
 
 def test_41_a_big_endian_fortran_file_is_normalised(engine: sa.Engine, models: Path, tmp_path: Path) -> None:

@@ -54,19 +54,19 @@ class TextColumns:
 def read_holdout(bundle: Bundle) -> Iterator[Chunk]:
     """Cut a bundle's held-out test set into chunks. Raises SourceError when it is not what the manifest says."""
     manifest, path = bundle.manifest, bundle.path / HOLDOUT_FILE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays, labels = file["x"], file["y"]
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{path} does not hold the arrays x and y ({error}); publish the bundle again") from error
-    if arrays.dtype != manifest.input.dtype or arrays.shape[1:] != manifest.input.shape or len(arrays) != len(labels):
+    arrays, labels = _load(path)
+    if labels is None or labels.dtype.kind not in "iu":
+        raise SourceError(f"{path} holds no y with class numbers; publish the bundle again")
+    n, wanted = manifest.metrics.n, manifest.input
+    if arrays.dtype != wanted.dtype or arrays.shape != (n, *wanted.shape) or labels.shape != (n,):
         raise SourceError(
-            f"{path} holds x {arrays.dtype} {arrays.shape} and y {labels.shape}, "
-            f"the manifest says {manifest.input.dtype} (n, {', '.join(map(str, manifest.input.shape))})"
+            f"{path} holds x {arrays.dtype} {arrays.shape} and y {labels.shape}, the manifest says {wanted.dtype} "
+            f"{(n, *wanted.shape)} and {(n,)}; publish the bundle again"
         )
-    if len(labels) != manifest.metrics.n or labels.min() < 0 or labels.max() >= len(manifest.classes):
+    if labels.min() < 0 or labels.max() >= len(manifest.classes):
         raise SourceError(
-            f"{path} holds {len(labels)} labels from {labels.min()} to {labels.max()}, not the manifest's"
+            f"{path} holds labels from {labels.min()} to {labels.max()}, the manifest says "
+            f"{len(manifest.classes)} classes; publish the bundle again"
         )
     yield from cut(
         arrays,
@@ -111,11 +111,7 @@ def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
 
 def _read_arrays(path: Path, how: Preparation) -> Iterator[Chunk]:
     """Read x and, when there, y (numbers into the model's classes, or class names) from .npz; x alone from .npy."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        arrays, labels = (loaded["x"], loaded.get("y")) if path.suffix.lower() == ".npz" else (loaded, None)
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(f"{path} is not an array file with plain numbers, x in an .npz ({error})") from error
+    arrays, labels = _load(path)
     wanted = how.manifest.input
     if arrays.dtype.newbyteorder("=") != wanted.dtype or arrays.shape[1:] != wanted.shape or not len(arrays):
         raise SourceError(
@@ -124,25 +120,45 @@ def _read_arrays(path: Path, how: Preparation) -> Iterator[Chunk]:
         )
     classes, numbers = None, None
     if labels is not None:
+        if labels.shape != arrays.shape[:1]:
+            raise SourceError(f"{path} holds {len(arrays)} arrays and y {labels.shape}; one label each is needed")
         classes, numbers = _number_labels(path, labels, how.manifest.classes)
-        if len(numbers) != len(arrays):
-            raise SourceError(f"{path} holds {len(arrays)} arrays and {len(numbers)} labels; one label each is needed")
     yield from cut(arrays, numbers, classes=classes, source=str(path), **_identity(how))
 
 
+def _load(path: Path) -> tuple[Array, Array | None]:
+    """Read x and, when there, y of an .npz; the array of an .npy as x. Raises SourceError whatever is wrong inside."""
+    is_archive = path.suffix.lower() == ".npz"
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray) is is_archive:
+                raise ValueError(f"its content is that of {'.npy' if is_archive else '.npz'}, by which it has to end")
+            found = (loaded["x"], loaded.get("y")) if is_archive else (loaded, None)
+        if not all(array is None or isinstance(array, np.ndarray) for array in found):
+            raise ValueError("a member is no .npy file")
+    except Exception as error:  # numpy, zipfile and zlib raise what they like over a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(
+            f"{path} is not an array file with plain numbers, x in an .npz ({reason}); save it again with numpy"
+        ) from error
+    return found
+
+
 def _number_labels(
-    path: Path, labels: npt.NDArray[np.generic], classes: tuple[str, ...]
+    path: Path, labels: Array, classes: tuple[str, ...]
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    if labels.dtype.kind in "iu" and labels.ndim == 1:
+    """Number the labels (n,), n > 0: as they are, or, where they are names, by the names that are there."""
+    if labels.dtype.kind in "iu":
         if labels.min() < 0 or labels.max() >= len(classes):
             raise SourceError(
                 f"{path} holds labels up to {labels.max()}; the model's {len(classes)} classes count from 0"
             )
         return classes, labels.astype(np.int32)
-    if labels.dtype.kind == "U" and labels.ndim == 1:
+    if labels.dtype.kind == "U":
         names, numbers = np.unique(labels, return_inverse=True)
         return tuple(map(str, names)), numbers.astype(np.int32)
-    raise SourceError(f"{path} holds y {labels.dtype} {labels.shape}; class numbers or class names, (n,), are needed")
+    raise SourceError(f"{path} holds y {labels.dtype}; class numbers or class names are needed")
 
 
 def _read_images(path: Path, how: Preparation) -> Iterator[Chunk]:
