@@ -281,6 +281,18 @@ def test_single_inputs_are_predicted_here_when_no_daemon_runs(engine: sa.Engine,
     assert rows(engine, "SELECT count(*) FROM ml.integrity") == [(0,)]
 
 
+def test_a_text_that_no_file_can_be_named_by_is_predicted(engine: sa.Engine, models: Path) -> None:
+    publish_texts(models)
+    (answer,) = predict_items(worker_for(engine, models), "reviews", ["good " * 80], 5)
+    assert answer.predicted == "bee"
+
+
+def test_a_text_for_a_model_of_images_is_named_however_long(engine: sa.Engine, models: Path) -> None:
+    publish_images(models)
+    with pytest.raises(SourceError, match="does not exist"):
+        predict_items(worker_for(engine, models), "pictures", ["good " * 80], 5)
+
+
 def test_the_same_single_input_again_is_answered_from_the_database(
     engine: sa.Engine, models: Path, tmp_path: Path
 ) -> None:

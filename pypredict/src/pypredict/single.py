@@ -1,5 +1,6 @@
 """Single inputs: stored like any other, predicted by the running daemon, or by this process when none is there."""
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def predict_items(worker: Worker, dataset: str, items: Sequence[str], timeout_se
 def _store(engine: sa.Engine, how: Preparation, item: str) -> int:
     path = Path(item)
     is_text = isinstance(how.manifest.preprocessing, TextPreprocessing)
-    if not is_text or (len(item) < 4096 and path.is_file()):
+    if not is_text or os.path.isfile(item):  # noqa: PTH113 - Path.is_file raises for a text too long for a name
         chunks = list(read_source(path, how, TextColumns()))
     else:
         arrays = prepare_texts([item], how)

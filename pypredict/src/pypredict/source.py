@@ -5,6 +5,7 @@ Everything is read in chunks, so a source may be larger than memory (an .npz or 
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_words(bundle: Bundle) -> list[str]:
 
 def read_source(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Chunk]:
     """Read a file or folder as the chunks of how's data set. Raises SourceError or a BundleError naming the place."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
         raise SourceError(f"{path} does not exist; give a bundle, a folder, an image, .npy, .npz or .csv file")
     if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
         return _read_images(path, how)
