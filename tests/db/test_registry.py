@@ -1,6 +1,9 @@
 """Which model serves, what is exported, and how the queue stands."""
 
 import csv
+import os
+import socket
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -109,7 +112,30 @@ def test_export_to_another_ending_or_place_is_refused_and_leaves_nothing(three: 
             export(connection, tmp_path / "out.xlsx", None)
         with pytest.raises(PypredictError, match="cannot be written"):
             export(connection, tmp_path / "nowhere/out.csv", None)
+        with pytest.raises(PypredictError, match="cannot be written"):
+            export(connection, tmp_path / f"{'x' * 300}.csv", None)
     assert not list(tmp_path.glob("out*"))
+
+
+def test_export_over_a_directory_is_refused(three: sa.Engine, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with three.begin() as connection, pytest.raises(PypredictError, match="is a directory"):
+        export(connection, tmp_path / "out.csv", None)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_export_to_a_full_disk_is_refused_and_leaves_what_was_there(
+    three: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_text("the last one")
+
+    def mkstemp(**_: object) -> tuple[int, str]:
+        return os.open("/dev/full", os.O_WRONLY), str(tmp_path / "aside")
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    with three.begin() as connection, pytest.raises(PypredictError, match="No space left on device"):
+        export(connection, tmp_path / name, None)
+    assert (tmp_path / name).read_text() == "the last one"
 
 
 def test_status_counts_what_waits_and_what_was_done(engine: sa.Engine, tmp_path: Path) -> None:
@@ -138,14 +164,19 @@ def test_prometheus_reads_the_same_figures(engine: sa.Engine, tmp_path: Path) ->
     assert "# HELP pypredict_lag_seconds Age of the oldest input that waits" in text
 
 
+def test_a_port_in_use_is_refused_for_the_metrics(engine: sa.Engine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PypredictError, match=f"port {port} of 127.0.0.1 .*in use"):
+            serve_metrics(port, "127.0.0.1", engine, lambda: 0)
+
+
 def test_health_is_the_age_of_the_file(tmp_path: Path) -> None:
     beat = tmp_path / "beat"
     with pytest.raises(PypredictError, match="has not started"):
         check_health(beat)
     beat.touch()
     check_health(beat)
-    import os
-
     os.utime(beat, (0, 0))
     with pytest.raises(PypredictError, match="last turned"):
         check_health(beat)

@@ -97,7 +97,7 @@ def load(
 def run(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to predict.")] = False,
     models: ModelsOption = None,
-    metrics_port: Annotated[int | None, typer.Option(help="Answer Prometheus on this port.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Answer Prometheus on this port.")] = None,
     metrics_address: Annotated[str, typer.Option(help="The address that port is bound to.")] = "127.0.0.1",
 ) -> None:
     """Predict every pending input with the published model, as a daemon or until nothing is left."""

@@ -64,17 +64,20 @@ def export(connection: sa.Connection, path: Path, dataset: str | None) -> None:
     """Write path (.csv or .parquet) whole or not at all. Raises PypredictError."""
     if path.suffix not in FORMATS:
         raise PypredictError(f"{path} ends in {path.suffix or 'nothing'}; a file ending in .csv or .parquet is needed")
-    with _whole(path) as file:
-        FORMATS[path.suffix](connection, file, dataset)
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        raise PypredictError(f"{path} is a directory; the name of a file is needed")
+    try:
+        with _whole(path) as file:
+            FORMATS[path.suffix](connection, file, dataset)
+    except OSError as error:
+        reason = error.strerror or error
+        raise PypredictError(f"{path} cannot be written ({reason}); choose another place, or make room") from error
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """Write aside, fsync, rename."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=".export-", dir=path.parent)
-    except OSError as error:
-        raise PypredictError(f"{path.parent} cannot be written ({error.strerror}); choose another place") from error
+    handle, name = tempfile.mkstemp(prefix=".export-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

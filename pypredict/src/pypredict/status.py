@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from pypredict import PypredictError
+
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
@@ -78,10 +80,19 @@ class Collector:
 
 
 def serve_metrics(port: int, address: str, engine: sa.Engine, predicted: Callable[[], int]) -> int:
-    """Answer Prometheus on this port from a thread of its own; return the port (0 takes a free one)."""
+    """Answer Prometheus on this port from a thread of its own; return the port (0 takes a free one).
+
+    Raises PypredictError when the port or the address cannot be had.
+    """
     from prometheus_client import CollectorRegistry, start_http_server
 
     registry = CollectorRegistry()
     registry.register(Collector(engine, predicted))
-    server, _ = start_http_server(port, address, registry)
+    try:
+        server, _ = start_http_server(port, address, registry)
+    except OSError as error:
+        raise PypredictError(
+            f"port {port} of {address} cannot be had for the metrics ({error.strerror}); choose another --metrics-port "
+            "or --metrics-address"
+        ) from error
     return int(server.server_port)
