@@ -259,7 +259,8 @@ def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "S
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 160)  # a pipe has no width: do not fold figures
+    """Print data as it is: brackets and colons in it are no markup; a pipe has no width, so figures do not fold."""
+    return Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
     WRITERS connections share the work, since most of it is the server's and one connection keeps one of its cores
     busy. An error ends the load after the chunks that are on their way; loading again stores only what is missing.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress,
         ThreadPoolExecutor(WRITERS, "load") as threads,
