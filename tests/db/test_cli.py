@@ -1,11 +1,14 @@
-"""The command line: what it prints is what is stored."""
+"""The command line as a process: what it refuses is one sentence, and what it prints is what is stored."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from bundles import fake_predict, publish_bundle
+from conftest import Database
 
 from pypredict import cli
 from pypredict.intake import load_chunks
@@ -16,6 +19,66 @@ from pypredict.single import Answer
 from pypredict.worker import Worker
 
 NAMES = ("[/spoiler]", "[cat]", ":cat:")  # rich would raise, print nothing, and print a picture
+
+
+def pypredict(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    start = "from pypredict.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", start, *arguments],
+        env=os.environ | env,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def sentence(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pypredict: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("PYPREDICT_POLL_SECONDS", value) for value in ("-1", "0", "inf")),
+        *(("PYPREDICT_LEASE_SECONDS", value) for value in ("0", "nan", "soon")),
+        ("PYPREDICT_WAIT_SECONDS", "-1"),
+    ],
+)
+def test_a_setting_without_meaning_is_named(name: str, value: str) -> None:
+    said = sentence(pypredict("status", **{name: value}))
+    assert f"got {value!r}" in said.replace('"', "'")
+    assert f"change {name}" in said
+
+
+def test_no_patience_at_all_is_a_setting_with_meaning() -> None:
+    done = pypredict("status", DATABASE_URL="postgresql://x@127.0.0.1:1/ml", PYPREDICT_WAIT_SECONDS="0")
+    assert "no database answered within 0 s" in sentence(done)
+
+
+def test_a_health_file_in_a_missing_directory_is_refused(db: Database, tmp_path: Path) -> None:
+    done = pypredict(
+        *("run", "--until-empty", "--models", str(tmp_path)),
+        DATABASE_URL=db.url("pypredict"),
+        PYPREDICT_HEALTH_FILE=str(tmp_path / "none/beat"),
+    )
+    assert f"{tmp_path}/none/beat cannot be written" in sentence(done)
+
+
+def test_a_stored_manifest_of_another_version_is_not_called_a_setting(
+    db: Database, engine: sa.Engine, owner: sa.Engine, tmp_path: Path
+) -> None:
+    publish_bundle(tmp_path)
+    Worker(engine, tmp_path, Models(tmp_path, lambda _: fake_predict), "tester").run(until_empty=True)
+    with owner.begin() as connection:
+        connection.execute(sa.text("UPDATE ml.model SET manifest = manifest || '{\"new_field\": 1}'"))
+    done = pypredict("load", str(tmp_path), "--dataset", "toys", DATABASE_URL=db.url("pypredict"))
+    assert "a stored manifest" in sentence(done)
+    assert "new_field: extra inputs" in sentence(done)
+    assert "setting" not in sentence(done)
 
 
 def test_what_is_printed_is_what_is_stored(

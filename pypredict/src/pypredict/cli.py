@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from bundle import BundleError
+from bundle.record import explain
 from pypredict import PypredictError
 from pypredict.config import Settings
 
@@ -42,8 +43,10 @@ def main() -> None:
     except (PypredictError, BundleError) as error:
         sys.exit(f"pypredict: {error}")
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        sys.exit(f"pypredict: setting {'.'.join(map(str, first['loc']))}: {first['msg']}, got {first['input']!r}")
+        sys.exit(
+            f"pypredict: a stored {error.title.lower()} is not one that this version reads ({explain(error)}); "
+            "use the version of pypredict that stored it, or a newer one"
+        )
     except (sa.exc.DBAPIError, psycopg2.Error) as error:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         sys.exit(f"pypredict: the database refused a statement: {' '.join(str(cause).split())}")
@@ -60,7 +63,7 @@ def migrate(
     from pypredict import migrate as migration
     from pypredict import schema
 
-    settings = Settings()
+    settings = _settings()
     with _database(settings, any_schema=True) as engine:
         before = migration.migrate(engine, db or settings.db, passfile or [])
     log.info("schema ml is at revision %s (before: %s)", schema.REVISION, before)
@@ -80,7 +83,7 @@ def load(
     from pypredict.intake import bundle_at, load_chunks, preparation
     from pypredict.source import TextColumns, read_holdout, read_source
 
-    settings = Settings()
+    settings = _settings()
     with _database(settings) as engine:
         for path in source:
             bundle = bundle_at(path)
@@ -104,11 +107,12 @@ def run(
     from pypredict.listen import Stop
     from pypredict.status import serve_metrics
 
-    settings = Settings()
+    settings = _settings()
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop_once(stop))
     with _database(settings) as engine:
+        _check_health_file(settings.health_file)
         worker = _worker(engine, settings, models, stop)
         if metrics_port is not None:
             serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
@@ -128,7 +132,7 @@ def predict(
     from pypredict.report import answers_table
     from pypredict.single import predict_items
 
-    settings = Settings()
+    settings = _settings()
     with _database(settings) as engine:
         worker = _worker(engine, settings, models, Stop())
         answers = predict_items(worker, dataset, item, timeout_seconds)
@@ -142,7 +146,7 @@ def status() -> None:
     """Show the queue: what waits, for how long, and how fast it shrinks."""
     from pypredict.status import MEANING, read_status
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         now = read_status(connection)
     for name, meaning in MEANING.items():
         _console().print(f"{getattr(now, name):>12,.6g}  {meaning}", highlight=False)
@@ -156,7 +160,7 @@ def export(
     """Write predictions with their labels to a file, streamed."""
     from pypredict.export import export as write
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         write(connection, path, dataset)
     log.info("%s: %d bytes", path, path.stat().st_size)
 
@@ -166,7 +170,7 @@ def health() -> None:
     """Exit 0 while the daemon's loop turns: looks at the age of PYPREDICT_HEALTH_FILE and at nothing else."""
     from pypredict.health import check_health
 
-    check_health(Settings().health_file)
+    check_health(_settings().health_file)
 
 
 @models_app.command("list", epilog="Example: pypredict models list")
@@ -175,7 +179,7 @@ def list_models() -> None:
     from pypredict.registry import list_models as read
     from pypredict.report import models_table
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         _console().print(models_table(read(connection)))
 
 
@@ -187,7 +191,7 @@ def promote(
     """Let a model serve its data set; the one before it is retired."""
     from pypredict import registry, store
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         dataset = registry.promote(connection, model_id)
         planned = store.rescore(connection, dataset) if rescore else 0
     log.info("model %d serves %s%s", model_id, dataset, f"; {planned} older batches planned" if rescore else "")
@@ -198,7 +202,7 @@ def retire(model_id: int) -> None:
     """Let a model serve no longer; its predictions stay."""
     from pypredict import registry
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         dataset = registry.retire(connection, model_id)
     log.info("model %d is retired; no model serves %s", model_id, dataset)
 
@@ -208,7 +212,7 @@ def rollback(dataset: str) -> None:
     """Let the model before the present one serve a data set again."""
     from pypredict import registry
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         model_id = registry.roll_back(connection, dataset)
     log.info("model %d serves %s again", model_id, dataset)
 
@@ -219,7 +223,7 @@ def report() -> None:
     from pypredict.report import check as verdict
     from pypredict.report import show
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         show(connection, _console())
         problems = verdict(connection).problems
     if problems:
@@ -231,7 +235,7 @@ def check() -> None:
     """Check integrity, accuracy against the manifests and the schema version; exit 1 when something is wrong."""
     from pypredict.report import check as verdict
 
-    with _database(Settings()) as engine, engine.begin() as connection:
+    with _database(_settings()) as engine, engine.begin() as connection:
         problems = verdict(connection).problems
     if problems:
         raise PypredictError("; ".join(problems))
@@ -243,9 +247,34 @@ def ping() -> None:
     """Store a line of text and a small array, read them back, compare."""
     from pypredict.ping import ping as round_trip
 
-    with _database(Settings()) as engine:
+    with _database(_settings()) as engine:
         trip = round_trip(engine)
     _console().print(f"PostgreSQL {trip.server_version}: round trip in {trip.milliseconds:.1f} ms\n{trip.line}")
+
+
+def _settings() -> Settings:
+    """Read the settings; one without meaning is named by its variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise PypredictError(
+            f"setting {name}: {first['msg']}, got {first['input']!r}; change PYPREDICT_{name.upper()}"
+        ) from error
+
+
+def _check_health_file(path: Path | None) -> None:
+    """Touch the file that the worker will touch each turn, so that one which cannot be written is refused at once."""
+    if path is None:
+        return
+    try:
+        path.touch()
+    except OSError as error:
+        raise PypredictError(
+            f"{path} cannot be written ({error.strerror}); let PYPREDICT_HEALTH_FILE name a file in a directory "
+            "that is there and can be written"
+        ) from error
 
 
 def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "Stop") -> "Worker":

@@ -7,14 +7,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Where the models and the database are, and how patient the worker is; times in seconds."""
+    """Where the models and the database are, and how patient the worker is; times in seconds, finite."""
 
-    model_config = SettingsConfigDict(env_prefix="PYPREDICT_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PYPREDICT_", frozen=True, allow_inf_nan=False)
 
     models: Path = Path("models")
     db: Path = Path("db")
     database_url: str | None = Field(None, validation_alias="DATABASE_URL", repr=False)
-    wait_seconds: float = 30
-    lease_seconds: float = 60
-    poll_seconds: float = 1
+    wait_seconds: float = Field(30, ge=0)
+    lease_seconds: float = Field(60, gt=0)
+    poll_seconds: float = Field(1, gt=0)
     health_file: Path | None = None
