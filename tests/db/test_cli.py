@@ -1,6 +1,7 @@
 """The command line as a process: what it refuses is one sentence, and what it prints is what is stored."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,22 @@ def test_the_progress_of_a_file_with_brackets_in_its_name_is_shown(
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert load_chunks(engine, "photos[/old].npy", iter([]), None) == []
+
+
+def test_17_a_daemon_that_waits_for_an_absent_database_ends_at_once_when_it_is_told_to() -> None:
+    start = "from pypredict.cli import main; main()"
+    env = os.environ | {"DATABASE_URL": "postgresql://x@127.0.0.1:1/ml", "PYPREDICT_WAIT_SECONDS": "60"}
+    with subprocess.Popen([sys.executable, "-c", start, "run"], env=env, text=True, stderr=subprocess.PIPE) as daemon:
+        assert daemon.stderr is not None
+        assert "waiting for the database" in daemon.stderr.readline()
+        daemon.terminate()
+        assert daemon.wait(10) == -signal.SIGTERM
+
+
+def test_a_path_that_is_too_long_to_be_one_is_one_sentence(engine: sa.Engine, db: Database, tmp_path: Path) -> None:
+    publish_bundle(tmp_path)
+    Worker(engine, tmp_path, Models(tmp_path, lambda _: fake_predict), "tester").run(until_empty=True)
+    done = pypredict(
+        "load", "x" * 300, "--dataset", "toys", "--models", str(tmp_path), DATABASE_URL=db.url("pypredict")
+    )
+    assert "does not exist" in sentence(done)

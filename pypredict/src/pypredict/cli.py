@@ -109,9 +109,9 @@ def run(
 
     settings = _settings()
     stop = Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop_once(stop))
     with _database(settings) as engine:
+        for number in (signal.SIGTERM, signal.SIGINT):  # before this nothing is in hand, and a signal ends it at once
+            signal.signal(number, _stop_once(stop))
         _check_health_file(settings.health_file)
         worker = _worker(engine, settings, models, stop)
         if metrics_port is not None:

@@ -1,6 +1,7 @@
 """From a source into the database: find out how its data set is prepared, then one transaction per chunk."""
 
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ def bundle_at(path: Path) -> Bundle | None:
     """Open the bundle, or the pointer to one, at path; None when there is neither. Raises BundleError."""
     if path.suffix == ".json":
         return open_current(path.parent.parent, path)
-    return open_bundle(path) if (path / MANIFEST_FILE).is_file() else None
+    return open_bundle(path) if os.path.isfile(path / MANIFEST_FILE) else None  # noqa: PTH113 - a name may be too long
 
 
 def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
