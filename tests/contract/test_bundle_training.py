@@ -24,6 +24,7 @@ from bundle.preprocessing import ArrayPreprocessing
 from bundle.publish import read_pointer
 from bundle.verify import Bundle, open_bundle, open_current
 from pyml import PymlError
+from pyml import train as training
 from pyml.config import Settings
 from pyml.dataset import Dataset, Split
 from pyml.experiment import Experiment
@@ -31,9 +32,9 @@ from pyml.metrics import evaluate
 from pyml.model import build_model
 from pyml.process import seed_everything
 from pyml.retest import retest
-from pyml.source import load_dataset
+from pyml.source import Shelf, load_dataset
 from pyml.tracking import Tracker
-from pyml.train import fit_model, train
+from pyml.train import check_experiments, fit_model, train
 
 PYML = Path(sys.executable).with_name("pyml")
 SCALE, *_, LAST = TINY_EXPERIMENT["layers"]
@@ -327,6 +328,46 @@ def test_a_mistake_that_only_shows_in_training_is_one_sentence(settings: Setting
     mistaken = experiment(layers=[*lookup, {"layer": "Flatten"}, TINY["layers"][-1]])
     with pytest.raises(PymlError, match=r"^experiment tiny: training failed: [^\n]*$"):
         train(mistaken, unrecorded(settings).model_copy(update={"models": tmp_path}))
+
+
+LOSSY = [
+    [{"layer": "RandomBrightness", "factor": 0.1, "value_range": [0, 1]}],
+    [{"layer": "RandomZoom", "height_factor": [-0.1, 0.1]}],
+    [{"layer": "LayerNormalization", "axis": [1, 2]}],
+    [{"layer": "UnitNormalization", "axis": [1, 2]}],
+    [{"layer": "Softmax", "axis": [1, 2, 3]}],
+]
+
+
+@pytest.mark.parametrize("lossy", LOSSY, ids=lambda layers: layers[0]["layer"])
+def test_a_layer_that_the_file_does_not_keep_is_refused_before_and_after_training(
+    settings: Settings, tmp_path: Path, lossy: list[dict[str, Any]]
+) -> None:
+    losing = experiment(layers=[SCALE, *lossy, {"layer": "Flatten"}, LAST])
+    elsewhere = unrecorded(settings).model_copy(update={"models": tmp_path})
+    said = r"^experiment tiny: (the model cannot be kept in model\.h5: |model\.h5 gives other answers than)[^\n]*$"
+    with pytest.raises(PymlError, match=said):
+        check_experiments([losing], elsewhere, Shelf(elsewhere))
+    with pytest.raises(PymlError, match=said):
+        train(losing, elsewhere)
+    assert not list(tmp_path.glob("bundles/*"))
+    assert not (tmp_path / "current").exists()
+
+
+def test_a_test_sample_without_a_prediction_is_one_sentence(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = training._predict
+
+    def some_nan(model: Any, split: Split, n_classes: int) -> Any:
+        found = predict(model, split, n_classes)
+        found[:2] = np.nan
+        return found
+
+    monkeypatch.setattr(training, "_predict", some_nan)
+    monkeypatch.setattr(training, "add_auroc", lambda *_: None)
+    with pytest.raises(PymlError, match="gives no number for 2 test samples; look for extreme values"):
+        train(experiment(), unrecorded(settings).model_copy(update={"models": tmp_path}))
 
 
 @pytest.fixture(scope="module")

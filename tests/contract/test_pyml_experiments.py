@@ -317,6 +317,17 @@ def test_one_that_fails_does_not_stop_the_others(settings: Settings, caplog: pyt
     assert only_bundle(settings.models, "good")
 
 
+def test_all_tests_what_was_trained_though_another_failed(tmp_path: Path) -> None:
+    exploding = [*DIGITS["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, LAST]
+    diverging = {"layers": exploding, "optimizer": {"name": "SGD", "learning_rate": 1e10}}
+    paths = [write(tmp_path, DIGITS, name="bad", **diverging), write(tmp_path, DIGITS, name="good")]
+    done = pyml("all", *paths, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "pyml: 1 of 2 experiments failed: bad"
+    assert "manifest" in done.stdout
+    assert "DIFFERENT" not in done.stdout
+
+
 # What is asked of the machine
 
 

@@ -2,6 +2,8 @@
 
 import csv
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pyml import PymlError
 from pyml.bypath import build_vocabulary
 from pyml.config import Settings
 from pyml.data import ImageFolder, Npy, Npz, TextCsv
+from pyml.dataset import write_split
 from pyml.samples import StoredSamples
 from pyml.source import load_dataset
 
@@ -100,6 +103,23 @@ def test_51_images_of_every_kind_train_together(settings: Settings, shapes: Path
     Image.new("RGB", (1, 1)).save(shapes / "circle/point.png")
     dataset = load_dataset(FOLDER, settings)
     assert sum(len(part.y) for part in (dataset.train, dataset.validation, dataset.test)) == 66
+
+
+def test_hidden_folders_are_no_classes(settings: Settings, shapes: Path) -> None:
+    shutil.copytree(shapes / "circle", shapes / ".thumbnails")
+    assert load_dataset(FOLDER, settings).classes == ("circle", "square", "triangle")
+
+
+def test_file_names_that_are_not_utf_8_are_written_readably(settings: Settings, shapes: Path, tmp_path: Path) -> None:
+    (shapes / "circle/00.png").rename(shapes / "circle" / os.fsdecode(b"caf\xe9.png"))
+    write_split(tmp_path / "split.csv", load_dataset(FOLDER, settings))
+    assert r"circle/caf\xe9.png" in (tmp_path / "split.csv").read_text(encoding="utf-8")
+
+
+def test_a_class_folder_that_is_not_named_in_utf_8_is_refused(settings: Settings, shapes: Path) -> None:
+    (shapes / "circle").rename(shapes / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(PymlError, match=r"the class folder caf\\xe9 is not named in UTF-8; rename it"):
+        load_dataset(FOLDER, settings)
 
 
 def test_a_copy_of_a_test_image_does_not_train(settings: Settings, shapes: Path) -> None:
@@ -344,6 +364,8 @@ def test_other_numbers_are_cast_where_they_fit(settings: Settings, given: str, w
         ({"x": X.astype(float) * 1e300, "y": Y}, "do not fit into float32"),
         ({"x": np.full((60, 4), 2**40), "y": Y}, "do not fit into int32"),
         ({"x": X, "y": np.zeros(60, int)}, "holds labels of 1 classes"),
+        ({"x": np.float32(3), "y": Y}, r"samples float32 \(\) and labels int64 \(60,\)"),
+        ({"x": X.reshape(60, 4, *[1] * 8), "y": Y}, r"samples float32 \(60, 4, 1, 1, 1, 1, 1, 1, 1, 1\); numbers of"),
         ({"x": np.array([[object()]] * 60), "y": Y}, r"is not an \.npz of plain arrays"),
     ],
 )
@@ -372,6 +394,17 @@ def test_a_class_that_only_the_official_test_set_has_is_named(settings: Settings
 def test_a_file_that_holds_no_arrays_is_one_sentence(settings: Settings, content: bytes) -> None:
     settings.data_dir.mkdir()
     (settings.data_dir / "mine.npz").write_bytes(content)
+    with pytest.raises(PymlError, match=r"mine\.npz is not an \.npz of plain arrays"):
+        load_dataset(NPZ, settings)
+
+
+def test_a_damaged_compressed_npz_is_one_sentence(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    path = settings.data_dir / "mine.npz"
+    np.savez_compressed(path, x=X, y=Y)
+    content = bytearray(path.read_bytes())
+    content[60:160] = b"\xff" * 100
+    path.write_bytes(content)
     with pytest.raises(PymlError, match=r"mine\.npz is not an \.npz of plain arrays"):
         load_dataset(NPZ, settings)
 

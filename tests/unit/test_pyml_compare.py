@@ -157,6 +157,14 @@ def test_the_html_needs_no_other_file_and_no_script(models: Path, tmp_path: Path
     assert re.search(r'class="worse">Δ -0.2500', text)  # less AUROC
 
 
+def test_a_place_that_cannot_be_written_is_one_sentence(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(PymlError, match=r"cannot be written \(Is a directory\); name a file"):
+        write_html(compare_runs(models), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(PymlError, match=r"cannot be written \(.*\); name a file"):
+        draw_curves(compare_runs(models), tmp_path / "file/curves.png")
+
+
 def test_the_same_runs_give_the_same_html(models: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_html(compare_runs(models), tmp_path / name)

@@ -128,6 +128,8 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("layers", 1, "layer"), "Lambda", "layers.1.layer: unknown layer Lambda"),
         (set_in("layers", 1), {"units": 3}, "layers.1.layer: field required"),
         (set_in("layers"), [], "layers: tuple should have at least 1 item"),
+        (set_in("layers", 0), {"layer": "Normalization"}, "layers.0: without mean and variance Normalization does"),
+        (set_in("optimizer", "use_ema"), True, "optimizer: use_ema does nothing without ema_overwrite_frequency"),
         (set_in("epochs"), 0, "epochs: input should be greater than or equal to 1"),
         (set_in("epochs"), "3", "epochs: input should be a valid integer"),
         (set_in("batch_size"), 0, "batch_size: input should be greater than or equal to 1"),

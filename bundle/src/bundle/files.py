@@ -27,16 +27,20 @@ class TextRow:
 def list_images(folder: Path) -> list[tuple[Path, str | None]]:
     """List the images of a folder, sorted: with sub-folders as labels, or, when no sub-folder holds any, unlabelled.
 
-    Anything that does not end like an image, hidden files, and images beside labelled sub-folders are left out.
-    Raises FilesError when there is no image at all.
+    Anything that does not end like an image, hidden files and folders, and images beside labelled sub-folders are left
+    out. Raises FilesError when there is no image at all.
     """
     if not folder.is_dir():
         raise FilesError(f"{folder} is not a folder; a folder of images, or of one sub-folder per class, is needed")
-    labelled = [(path, path.parent.name) for sub in folder.iterdir() if sub.is_dir() for path in _images(sub)]
+    labelled = [(path, path.parent.name) for sub in _folders(folder) for path in _images(sub)]
     images: list[tuple[Path, str | None]] = [*labelled] or [(path, None) for path in _images(folder)]
     if not images:
         raise FilesError(f"{folder} holds no image; files ending in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
     return sorted(images, key=lambda image: image[0])
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _images(folder: Path) -> Iterator[Path]:

@@ -3,7 +3,9 @@
 import collections
 import hashlib
 import logging
+import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -49,6 +51,8 @@ def load_images(data: ImageFolder, settings: Settings) -> Dataset:
     how = ImagePreprocessing(height=data.height, width=data.width, color=data.color)
     images = list_images(folder)
     names = sorted({label for _, label in images if label is not None})
+    if odd := [name for name in names if name != _readable(name)]:
+        raise PymlError(f"{folder}: the class folder {_readable(odd[0])} is not named in UTF-8; rename it")
     if len(names) < 2:
         raise PymlError(
             f"{folder} holds images of {len(names)} classes; one sub-folder for each of two or more is needed"
@@ -64,7 +68,7 @@ def load_images(data: ImageFolder, settings: Settings) -> Dataset:
                 log.warning("skipped: %s", error)
                 continue
             labels.append(label)
-            sources.append(path.relative_to(folder).as_posix())
+            sources.append(_readable(path.relative_to(folder).as_posix()))
 
     shape = (len(images), *how.shape)
     x = store_samples(prepare(), shape, memory_bytes=settings.memory_mb * 2**20, directory=settings.models)
@@ -72,6 +76,11 @@ def load_images(data: ImageFolder, settings: Settings) -> Dataset:
         log.warning("%s: %d of %d images were skipped", folder, len(images) - len(labels), len(images))
     classes, y = _number(labels, folder)
     return gather(data.name, Prepared(classes, how, x, y, sources=sources), split_rows(y, data))
+
+
+def _readable(name: str) -> str:
+    """Give a file's name as UTF-8 can hold it, bytes that are none as \\x.."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def load_texts(data: TextCsv, settings: Settings) -> Dataset:
@@ -152,7 +161,7 @@ def _read_npz(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise PymlError(f"{path} is not an .npz of plain arrays ({error})") from error
 
 
@@ -169,12 +178,13 @@ def _read_npy(path: Path) -> npt.NDArray[np.generic]:
 def _check_pair(
     path: Path, x: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], shape: tuple[int, ...] | None = None
 ) -> None:
-    if labels.dtype.kind not in "iuU" or labels.ndim != 1 or len(labels) != len(x):
+    if labels.dtype.kind not in "iuU" or labels.ndim != 1 or labels.shape != x.shape[:1]:
         raise PymlError(
             f"{path} holds samples {x.dtype} {x.shape} and labels {labels.dtype} {labels.shape}; one whole number or "
             "name for each sample is needed, (n,)"
         )
-    if x.dtype.name not in CASTS or x.ndim < 2 or 0 in x.shape or (shape is not None and x.shape[1:] != shape):
+    of_shape = 2 <= x.ndim <= 9 and 0 not in x.shape and (shape is None or x.shape[1:] == shape)
+    if x.dtype.name not in CASTS or not of_shape:
         raise PymlError(
             f"{path} holds samples {x.dtype} {x.shape}; numbers of shape (n, ...), alike for all, are needed: "
             f"{', '.join(CASTS)}"

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -65,7 +65,7 @@ def train(
     Example: pyml train experiments/digits_cnn.json
     """
     with _station(quiet):
-        _train(experiments, _settings(models, data_dir, group), force, require_clean, quiet)
+        _train(experiments, _settings(models, data_dir, group), force=force, clean=require_clean, quiet=quiet)
 
 
 @main.command(name="test")
@@ -94,8 +94,8 @@ def train_and_test(
     Example: pyml all experiments/digits_cnn.json
     """
     with _station(quiet):
-        for path in _train(experiments, _settings(models, data_dir, group), force, require_clean, quiet):
-            _test(path, quiet)
+        settings = _settings(models, data_dir, group)
+        _train(experiments, settings, force=force, clean=require_clean, quiet=quiet, then=_test)
 
 
 @main.command()
@@ -185,8 +185,16 @@ def _settings(models: Path | None = None, data_dir: Path | None = None, group: s
     return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
-def _train(paths: list[Path], settings: "Settings", force: bool, clean: bool, quiet: bool) -> list[Path]:
-    """Train all experiments of the files; one that fails does not stop those after it. Gives the bundles' paths."""
+def _train(
+    paths: list[Path],
+    settings: "Settings",
+    *,
+    force: bool,
+    clean: bool,
+    quiet: bool,
+    then: Callable[[Path, bool], None] | None = None,
+) -> None:
+    """Train all experiments of the files, then do `then` with each bundle; one that fails does not stop the others."""
     from pyml.experiment import read_experiments
     from pyml.provenance import require_clean
     from pyml.source import Shelf
@@ -196,26 +204,24 @@ def _train(paths: list[Path], settings: "Settings", force: bool, clean: bool, qu
     if clean:
         require_clean(settings)
     shelf = Shelf(settings)
+    check_experiments(experiments, settings, shelf)
     if len(experiments) > 1:
-        check_experiments(experiments, settings, shelf)
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})
-    trained: list[Path] = []
     failed: list[str] = []
     for experiment in experiments:
         try:
             bundle, _ = train(experiment, settings, force, shelf)
-        except PymlError as error:
+            _say_how_good(bundle, quiet)
+            if then is not None:
+                then(bundle.path, quiet)
+        except (PymlError, BundleError) as error:
             if len(experiments) == 1:
                 raise
             log.error("%s", error)
             failed.append(experiment.name)
-        else:
-            trained.append(bundle.path)
-            _say_how_good(bundle, quiet)
     if failed:
         raise PymlError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}")
-    return trained
 
 
 def _say_how_good(bundle: "Bundle", quiet: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pyml import PymlError
 from pyml.compare import COLUMNS, CURVES, Cell, Column, Comparison
 
 if TYPE_CHECKING:
@@ -180,13 +181,16 @@ def caption(comparisons: Sequence[Comparison]) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Let the file appear whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    """Let the file appear whole. Raises PymlError where it cannot be written."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)  # already gone when it was replaced
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                os.fchmod(file.fileno(), 0o644)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)  # already gone when it was replaced
+    except OSError as error:
+        raise PymlError(f"{path} cannot be written ({error.strerror}); name a file that can be") from error

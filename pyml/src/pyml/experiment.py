@@ -73,6 +73,14 @@ class Layer(KerasPart):
             )
         return name
 
+    @model_validator(mode="after")
+    def _have_figures_to_normalize_with(self) -> Self:
+        if self.layer == "Normalization" and not {"mean", "variance"} <= self.arguments.keys():
+            raise PydanticCustomError(
+                "normalization", "without mean and variance Normalization does nothing; give both"
+            )
+        return self
+
     def __str__(self) -> str:
         """Show it as a person would write it in Python."""
         return f"{self.layer}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
@@ -94,6 +102,14 @@ class Optimizer(KerasPart):
                 {"name": name, "known": ", ".join(sorted(OPTIMIZERS))},
             )
         return name
+
+    @model_validator(mode="after")
+    def _use_the_averages(self) -> Self:
+        if self.arguments.get("use_ema") and not self.arguments.get("ema_overwrite_frequency"):
+            raise PydanticCustomError(
+                "ema", "use_ema does nothing without ema_overwrite_frequency, the steps after which averages are used"
+            )
+        return self
 
 
 class EarlyStopping(Part):

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def _read_mnist(settings: Settings) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise PymlError(f"{path} is not readable ({error}); delete it, then: pyml download mnist") from error
 
 
@@ -99,7 +100,7 @@ def _read_fashion(settings: Settings) -> Arrays:
             try:
                 values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
                 arrays[f"{key}_{part}"] = values.reshape(-1, 28, 28) if key == "x" else values
-            except (OSError, ValueError, EOFError) as error:
+            except (OSError, ValueError, EOFError, zlib.error) as error:
                 raise PymlError(
                     f"{path} is not readable ({error}); delete it, then: pyml download fashion_mnist"
                 ) from error

@@ -7,6 +7,7 @@ published by one rename -> proposed as the data set's current model. Whatever st
 import json
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bundle import BundleError
 from bundle.manifest import (
     DIFF_FILE,
     HOLDOUT_FILE,
@@ -65,7 +67,7 @@ class Fit:
 
 
 def check_experiments(experiments: Sequence[Experiment], settings: Settings, shelf: Shelf) -> None:
-    """Refuse, before anything is trained, what could not be trained to its end: data, layers, loss, optimizer.
+    """Refuse, before anything is trained, what could not be trained to its end: data, layers, loss, optimizer, file.
 
     Raises PymlError or BundleError. What is published already is not looked at again.
     """
@@ -73,7 +75,8 @@ def check_experiments(experiments: Sequence[Experiment], settings: Settings, she
         dataset = take_fitting(experiment, shelf)
         if not published_runs(settings.models, bundle_id(experiment, dataset.fingerprint)):
             start_keras()
-            build_model(experiment, dataset)
+            with tempfile.TemporaryDirectory() as directory:
+                save_and_load(build_model(experiment, dataset), Path(directory) / MODEL_FILE, experiment, dataset)
 
 
 def take_fitting(experiment: Experiment, shelf: Shelf) -> Dataset:
@@ -129,8 +132,13 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
     with tracking(name, config, git.commit, settings) as tracker:
         log.info("training %s: %s parameters, at most %d epochs", name, f"{model.count_params():,}", experiment.epochs)
         fit = fit_model(model, experiment, dataset, tracker)
-        model.save(staged / MODEL_FILE, include_optimizer=False)
-        probabilities = predict_saved(staged / MODEL_FILE, dataset)
+        saved = save_and_load(model, staged / MODEL_FILE, experiment, dataset)
+        probabilities = _predict(saved, dataset.test, len(dataset.classes))
+        if not np.isfinite(probabilities).all():
+            n = int((~np.isfinite(probabilities)).any(axis=1).sum())
+            raise PymlError(
+                f"experiment {experiment.name}: the model gives no number for {n} test samples; look for extreme values"
+            )
         metrics = evaluate(probabilities, dataset.test.y)
         write_predictions(staged / PREDICTIONS_FILE, probabilities, dataset.test.y, dataset.classes)
         save_npz(staged / HOLDOUT_FILE, x=dataset.test.x, y=dataset.test.y)
@@ -222,16 +230,32 @@ def fit_model(model: "keras.Model", experiment: Experiment, dataset: Dataset, tr
     return Fit(best.best_epoch + 1, epochs, seconds, recorder.epochs)
 
 
-def predict_saved(path: Path, dataset: Dataset) -> Probabilities:
-    """Predict the test set, (n, n_classes), by the file as a reader will load it: what is published is what is judged.
+def save_and_load(model: "keras.Model", path: Path, experiment: Experiment, dataset: Dataset) -> "keras.Model":
+    """Write model.h5 and load it as a reader will: what is published is what is judged.
 
-    Raises BundleError when readers would refuse the file.
+    Raises BundleError when readers would refuse the file, and PymlError when it does not hold the model that was built:
+    Keras's file format loses some arguments in silence, lists such as axis=[1, 2] among them.
     """
     import keras
 
-    check_h5(path)
-    saved = keras.models.load_model(path, compile=False, safe_mode=True)
-    return _predict(saved, dataset.test, len(dataset.classes))
+    try:
+        model.save(path, include_optimizer=False)
+        check_h5(path)
+        saved: keras.Model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (BundleError, OSError):
+        raise
+    except Exception as error:  # Keras, h5py and HDF5 raise what they like
+        raise PymlError(
+            f"experiment {experiment.name}: the model cannot be kept in {path.name}: {one_line(error)}"
+        ) from error
+    some = Split(dataset.test.x[:BATCH_SIZE], dataset.test.y[:BATCH_SIZE])
+    built, kept = (_predict(each, some, len(dataset.classes)) for each in (model, saved))
+    if not np.allclose(built, kept, rtol=0, atol=1e-5, equal_nan=True):
+        raise PymlError(
+            f"experiment {experiment.name}: {path.name} gives other answers than the model that was built, for Keras's "
+            "file loses an argument of one of its layers; write lists such as axis=[1, 2] in another way"
+        )
+    return saved
 
 
 def _predict(model: "keras.Model", split: Split, n_classes: int) -> Probabilities:
