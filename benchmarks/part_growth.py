@@ -77,7 +77,6 @@ def _ends(runs: list[crew.Run]) -> list[list[list[float]]]:
 
 def _chunks(bundle: Bundle, n: int) -> Iterator[Chunk]:
     """Make n inputs of noise, no two blocks alike."""
-    identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
     for start in range(0, n, BLOCK):
         arrays = scene.random_arrays(min(BLOCK, n - start), SHAPE, "uint8", seed=start)
-        yield from scene.chunks_of(arrays, **identity)
+        yield from scene.chunks_of(arrays, bundle)

@@ -80,8 +80,7 @@ def _sample(engine: sa.Engine, bundle: Bundle, seed: int) -> tuple[float, float]
 
 def store_one(engine: sa.Engine, bundle: Bundle, seed: int) -> int:
     """Store a chunk of one input of noise and commit it; return the chunk's number."""
-    identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
-    (chunk,) = scene.chunks_of(scene.random_arrays(1, SHAPE, "uint8", seed=1_000 + seed), **identity)
+    (chunk,) = scene.chunks_of(scene.random_arrays(1, SHAPE, "uint8", seed=1_000 + seed), bundle)
     with engine.begin() as connection:
         return store.load_chunk(connection, chunk)[0]
 

@@ -24,7 +24,6 @@ from pypredict.worker import Worker
 
 N, NAIVE_ROWS = 50_000, 100
 TRIAL = "this, without foreign keys"
-OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.batch"
 
 
 def measure(rounds: int) -> Part:
@@ -32,10 +31,9 @@ def measure(rounds: int) -> Part:
     with tempfile.TemporaryDirectory() as directory:
         bundle = publish_convnet(Path(directory))
         engine, admin = scene.service(), scene.owner()
-        identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
         held_out = next(read_holdout(bundle)).arrays
         arrays = np.concatenate([held_out, scene.random_arrays(N - len(held_out), SHAPE, "uint8", seed=2)])
-        load_chunks(engine, "bench", iter(scene.chunks_of(arrays[len(held_out) :], **identity)), None)
+        load_chunks(engine, "bench", iter(scene.chunks_of(arrays[len(held_out) :], bundle)), None)
         model = load_model(bundle)
 
         def work() -> None:
@@ -55,7 +53,7 @@ def measure(rounds: int) -> Part:
             "bare model": lambda: _note(spent, bare, "bare"),
             "naive": lambda: _naive(model, N / NAIVE_ROWS),
         }
-        seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin, OUTCOMES))
+        seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin, scene.OUTCOMES))
         engine.dispose()
     own, server, alone, keyless = (timing.middle(spent[key]) for key in ("own", "server", "bare", "keyless server"))
     split = (

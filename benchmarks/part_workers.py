@@ -16,7 +16,6 @@ from pypredict.intake import load_chunks
 N = 60_000
 CREWS = 1, 2, 4
 MODELS = {"100 ms": 0.1, "20 ms": 0.02, "no time": 0.0}  # for 1,000 inputs
-OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.batch"
 
 
 def measure(rounds: int) -> Part:
@@ -26,8 +25,7 @@ def measure(rounds: int) -> Part:
         bundle = publish_convnet(Path(directory))
         engine, admin = scene.service(), scene.owner()
         arrays = scene.random_arrays(N - bundle.manifest.metrics.n, SHAPE, "uint8", seed=4)
-        identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
-        load_chunks(engine, "bench", iter(scene.chunks_of(arrays, **identity)), None)
+        load_chunks(engine, "bench", iter(scene.chunks_of(arrays, bundle)), None)
 
         def run(name: str, workers: int) -> float:
             done = crew.work(Path(directory), workers, MODELS[name])
@@ -38,7 +36,7 @@ def measure(rounds: int) -> Part:
 
         crew.work(Path(directory), 1, 0)  # registers the model and its held-out set
         ways = {f"{name} {n}": functools.partial(run, name, n) for name in MODELS for n in CREWS}
-        seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin, OUTCOMES))
+        seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin, scene.OUTCOMES))
         engine.dispose()
     return _part(seconds, runs)
 

@@ -14,6 +14,7 @@ import psycopg2
 import psycopg2.extensions
 import sqlalchemy as sa
 
+from bundle.verify import Bundle
 from pypredict import database, migrate
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import Array
@@ -28,7 +29,8 @@ SHAPES: dict[str, tuple[tuple[int, ...], str, int]] = {  # name -> shape, dtype,
     "128x128x3 uint8": ((128, 128, 3), "uint8", 2_000),
 }
 IDENTITY = {"dataset": "bench", "prep_sha256": "0" * 64}
-TABLES = "ml.prediction, ml.prediction_error, ml.suspect, ml.batch, ml.holdout, ml.input, ml.chunk, ml.model"
+OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.batch"
+TABLES = f"{OUTCOMES}, ml.holdout, ml.input, ml.chunk, ml.model"
 COLUMNS = ("chunk_id", "sample_no", "label_no", "payload")
 
 
@@ -77,10 +79,13 @@ def random_arrays(n: int, shape: tuple[int, ...], dtype: str, seed: int = 0) -> 
     return noise if dtype == "uint8" else (noise / np.float32(255)).astype(dtype)
 
 
-def chunks_of(arrays: Array, **identity: str) -> list[Chunk]:
-    """Cut arrays as `pypredict load` does, with labels 0 to 9."""
+def chunks_of(arrays: Array, bundle: Bundle | None = None) -> list[Chunk]:
+    """Cut arrays as `pypredict load` does, with labels 0 to 9: for the bundle's model, or for none."""
+    identity = IDENTITY
+    if bundle is not None:
+        identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
     labels = (np.arange(len(arrays)) % 10).astype(np.int32)
-    return list(cut(arrays, labels, classes=tuple("0123456789"), source="bench", **(identity or IDENTITY)))
+    return list(cut(arrays, labels, classes=tuple("0123456789"), source="bench", **identity))
 
 
 def saved(array: Array) -> bytes:

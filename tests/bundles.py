@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from bundle.manifest import GitState, InputSpec, Manifest, Metrics, TrackedRun
 from bundle.preprocessing import (
@@ -128,3 +129,9 @@ def publish_texts(models: Path, bundle_id: str = "reviews") -> Bundle:
     words = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
     preprocessing = TextPreprocessing(length=8, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
     return publish_bundle(models, bundle_id, shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)
+
+
+def picture(path: Path, value: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 8), (value,) * 3).save(path)
+    return path

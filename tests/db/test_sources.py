@@ -1,37 +1,21 @@
-"""`pypredict load` and `predict`: files of every kind into the database, prepared as the model says."""
+"""`pypredict load`: files of every kind into the database, prepared as the model says."""
 
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import CLASSES, fake_predict, manifest_for, publish_bundle, publish_images, publish_texts
-from PIL import Image
+from bundles import CLASSES, manifest_for, picture, publish_bundle, publish_images, publish_texts
+from workers import rows, worker_for
 
 from bundle.verify import Bundle
-from pypredict import PypredictError, registry
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import MAX_PAYLOAD_BYTES, CodecError, decode
 from pypredict.intake import bundle_at, load_chunks, preparation
-from pypredict.listen import Stop, somebody_listens
-from pypredict.predictor import Models
 from pypredict.single import predict_items
 from pypredict.source import Preparation, SourceError, TextColumns, read_holdout, read_source
-from pypredict.worker import Worker
-
-
-def rows(engine: sa.Engine, statement: str) -> list[tuple]:
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement))]
-
-
-def worker_for(engine: sa.Engine, models: Path, stop: Stop | None = None) -> Worker:
-    return Worker(
-        engine, models, Models(models, lambda _: fake_predict), "tester", poll_seconds=0.05, stop=stop or Stop()
-    )
 
 
 def load(engine: sa.Engine, models: Path, dataset: str, path: Path, columns: TextColumns | None = None) -> None:
@@ -197,12 +181,6 @@ def test_a_load_that_fails_midway_leaves_whole_chunks_and_a_second_one_adds_the_
     assert np.array_equal(np.stack([decode(payload) for (payload,) in stored]), x)
 
 
-def picture(path: Path, value: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (12, 8), (value,) * 3).save(path)
-    return path
-
-
 def test_51_a_folder_of_images_is_loaded_and_broken_ones_are_named_and_skipped(
     engine: sa.Engine, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,102 +248,3 @@ def test_texts_for_a_model_of_images_are_refused(engine: sa.Engine, models: Path
     (tmp_path / "mine.csv").write_text("text\nhello\n")
     with pytest.raises(SourceError, match=r"takes no texts: its model wants uint8 of shape \(4, 6, 3\)"):
         load(engine, models, "pictures", tmp_path / "mine.csv")
-
-
-def test_single_inputs_are_predicted_here_when_no_daemon_runs(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
-    publish_images(models)
-    files = [str(picture(tmp_path / f"{value}.png", value)) for value in (3, 4)]
-    answers = predict_items(worker_for(engine, models), "pictures", files, 5)
-    assert [(answer.item, answer.predicted) for answer in answers] == [(files[0], "ant"), (files[1], "bee")]
-    assert answers[0].score == pytest.approx(0.9)
-    assert rows(engine, "SELECT count(*) FROM ml.integrity") == [(0,)]
-
-
-def test_a_text_that_no_file_can_be_named_by_is_predicted(engine: sa.Engine, models: Path) -> None:
-    publish_texts(models)
-    (answer,) = predict_items(worker_for(engine, models), "reviews", ["good " * 80], 5)
-    assert answer.predicted == "bee"
-
-
-def test_a_text_for_a_model_of_images_is_named_however_long(engine: sa.Engine, models: Path) -> None:
-    publish_images(models)
-    with pytest.raises(SourceError, match="does not exist"):
-        predict_items(worker_for(engine, models), "pictures", ["good " * 80], 5)
-
-
-def test_the_same_single_input_again_is_answered_from_the_database(
-    engine: sa.Engine, models: Path, tmp_path: Path
-) -> None:
-    publish_texts(models)
-    first = predict_items(worker_for(engine, models), "reviews", ["good"], 5)
-    assert predict_items(worker_for(engine, models), "reviews", ["good"], 5) == first
-    assert rows(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == [(1,)]
-
-
-def test_a_single_input_after_a_new_training_is_answered_by_the_new_model(engine: sa.Engine, models: Path) -> None:
-    publish_texts(models)
-    predict_items(worker_for(engine, models), "reviews", ["good"], 5)
-    publish_texts(models, "newer")
-    (answer,) = predict_items(worker_for(engine, models), "reviews", ["bad"], 0)
-    assert answer.model == "newer"
-
-
-def test_a_single_input_without_a_serving_model_is_refused_at_once(engine: sa.Engine, models: Path) -> None:
-    publish_texts(models)
-    predict_items(worker_for(engine, models), "reviews", ["good"], 5)
-    with engine.begin() as connection:
-        registry.retire(connection, 1)
-    with pytest.raises(PypredictError, match="no model serves reviews; train one, or see `pypredict models list`"):
-        predict_items(worker_for(engine, models), "reviews", ["bad"], 30)
-
-
-def test_a_single_input_on_which_the_model_raises_says_so_at_once(engine: sa.Engine, models: Path) -> None:
-    publish_texts(models)
-    predict_items(worker_for(engine, models), "reviews", ["good"], 5)
-
-    def broken(_: np.ndarray) -> np.ndarray:
-        raise RuntimeError("out of its mind")
-
-    worker = Worker(engine, models, Models(models, lambda _: broken), "tester")
-    with pytest.raises(PypredictError, match=r"bad \(chunk \d+\) is not predicted: out of its mind; "):
-        predict_items(worker, "reviews", ["bad"], 30)
-
-
-@pytest.fixture
-def daemon(engine: sa.Engine, models: Path) -> Iterator[Worker]:
-    stop = Stop()
-    worker = worker_for(engine, models, stop)
-    thread = threading.Thread(target=worker.run, kwargs={"until_empty": False})
-    yield_worker = worker
-    publish_images(models)
-    thread.start()
-    yield yield_worker
-    stop.set()
-    thread.join()
-
-
-def test_single_inputs_are_predicted_by_the_running_daemon(
-    engine: sa.Engine, models: Path, tmp_path: Path, daemon: Worker
-) -> None:
-    def listens() -> bool:
-        with engine.begin() as connection:
-            return somebody_listens(connection) and bool(registry.serving_manifest(connection, "pictures"))
-
-    while not listens():
-        pass
-
-    class NeverHere(Worker):
-        def run_chunk(self, chunk_id: int) -> None:
-            raise AssertionError("the daemon should have predicted it")
-
-    caller = NeverHere(engine, models, Models(models), "caller")
-    (answer,) = predict_items(caller, "pictures", [str(picture(tmp_path / "x.png", 5))], 20)
-    assert answer.predicted == "cat"
-
-
-def test_a_file_with_many_chunks_is_no_single_input(
-    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path
-) -> None:
-    np.save(tmp_path / "many.npy", np.arange(32_016, dtype=np.uint8).reshape(-1, 4, 4, 1))
-    with pytest.raises(PypredictError, match="use `pypredict load`"):
-        predict_items(worker_for(engine, models), "toys", [str(tmp_path / "many.npy")], 5)

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,69 +12,16 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 from bundles import CLASSES, fake_predict, publish_bundle
+from workers import daemon, listens, load, rows, scalar, until, worker_for
 
 from bundle import BundleError
 from bundle.verify import Bundle
-from pypredict import registry, store
+from pypredict import PypredictError, registry, store
 from pypredict.chunk import cut
-from pypredict.listen import Stop, somebody_listens
+from pypredict.listen import Stop
 from pypredict.predictor import Models
 from pypredict.source import read_holdout
 from pypredict.worker import Worker
-
-
-def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Worker:
-    settings = {"poll_seconds": 0.05, "lease_seconds": 60} | options
-    return Worker(engine, models, Models(models, lambda bundle: predict), "tester", **settings)
-
-
-def scalar(engine: sa.Engine, statement: str) -> object:
-    with engine.connect() as connection:
-        return connection.execute(sa.text(statement)).scalar()
-
-
-def rows(engine: sa.Engine, statement: str) -> list[tuple]:
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(sa.text(statement))]
-
-
-def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
-    with engine.begin() as connection:
-        for chunk in cut(
-            arrays,
-            None,
-            classes=None,
-            dataset=bundle.manifest.dataset,
-            prep_sha256=bundle.manifest.prep_sha256,
-            source="a test",
-        ):
-            store.load_chunk(connection, chunk)
-
-
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """Return as soon as it is true; fail the test when it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-
-
-def listens(engine: sa.Engine) -> bool:
-    with engine.begin() as connection:
-        return somebody_listens(connection)
-
-
-@contextmanager
-def daemon(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Iterator[None]:
-    """A worker that runs beside the test until its end; whatever ended it before then is raised."""
-    stop = Stop()
-    with ThreadPoolExecutor(1) as thread:
-        run = thread.submit(worker_for(engine, models, predict, stop=stop, **options).run, until_empty=False)
-        try:
-            yield
-        finally:
-            stop.set()
-            run.result(30)
-
 
 BY_HAND = """
     INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)
@@ -169,7 +114,7 @@ def test_a_hundred_faulty_chunks_hold_nothing_up(engine: sa.Engine, tmp_path: Pa
 
 
 def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
-    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff
 ) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
@@ -183,6 +128,8 @@ def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
         return read(connection, batch)
 
     monkeypatch.setattr(store, "read_inputs", read_or_fail)
+    with pytest.raises(PypredictError, match=r"^chunk \d+ cannot be read: no room for this one$"):
+        worker_for(engine, tmp_path).run(until_empty=True)
     with daemon(engine, tmp_path):
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.batch WHERE last_error = 'no room for this one'") == 1)

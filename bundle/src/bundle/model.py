@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Call = Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]
 
 GREETING = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
-BATCH_SIZE = 128  # rows a call; the fastest of 32..1024 for a small CNN on two cores (docs/benchmarks.md)
+BATCH_SIZE = 128  # rows a call; among the fastest of 64 to 1,024 for a small CNN on two cores (docs/benchmarks.md)
 # Calls at the same time: each operation waits for its slowest thread, and when the database has taken one of the cores,
 # the others are idle without a second call to work on.
 CALLS = 2

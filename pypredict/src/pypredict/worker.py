@@ -151,6 +151,8 @@ class Worker:
                     raise
                 except Exception as error:  # the chunk is at fault, whatever SQL has put there: on to the next one
                     self._give_back(batch, error, failed=True)
+                    if until_empty and not isinstance(error, PypredictError):
+                        raise PypredictError(f"chunk {batch.chunk_id} cannot be read: {_sentence(error)}") from error
                     if until_empty:
                         raise
 

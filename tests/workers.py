@@ -1,0 +1,71 @@
+"""A worker in the test's own process, with a model that is a function, and how to look at what it did."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from bundles import fake_predict
+
+from bundle.verify import Bundle
+from pypredict import store
+from pypredict.chunk import cut
+from pypredict.listen import Stop, somebody_listens
+from pypredict.predictor import Models
+from pypredict.worker import Worker
+
+
+def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Worker:
+    settings = {"poll_seconds": 0.05, "lease_seconds": 60} | options
+    return Worker(engine, models, Models(models, lambda bundle: predict), "tester", **settings)
+
+
+def scalar(engine: sa.Engine, statement: str) -> object:
+    with engine.connect() as connection:
+        return connection.execute(sa.text(statement)).scalar()
+
+
+def rows(engine: sa.Engine, statement: str) -> list[tuple]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(statement))]
+
+
+def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
+    with engine.begin() as connection:
+        for chunk in cut(
+            arrays,
+            None,
+            classes=None,
+            dataset=bundle.manifest.dataset,
+            prep_sha256=bundle.manifest.prep_sha256,
+            source="a test",
+        ):
+            store.load_chunk(connection, chunk)
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    """Return as soon as it is true; fail the test when it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def listens(engine: sa.Engine) -> bool:
+    with engine.begin() as connection:
+        return somebody_listens(connection)
+
+
+@contextmanager
+def daemon(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Iterator[None]:
+    """A worker that runs beside the test until its end; whatever ended it before then is raised."""
+    stop = Stop()
+    with ThreadPoolExecutor(1) as thread:
+        run = thread.submit(worker_for(engine, models, predict, stop=stop, **options).run, until_empty=False)
+        try:
+            yield
+        finally:
+            stop.set()
+            run.result(30)
