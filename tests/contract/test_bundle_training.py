@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import math
 import os
 import shutil
 import signal
@@ -15,44 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import TINY_EXPERIMENT
+from trainings import LAST, PYML, SCALE, TINY, experiment, pyml
 
 from bundle import BundleError
 from bundle.manifest import InputSpec, TrackedRun
-from bundle.model import BATCH_SIZE, load_model, predict_probabilities, start_keras
-from bundle.preprocessing import ArrayPreprocessing
+from bundle.model import BATCH_SIZE, load_model, predict_probabilities
 from bundle.publish import read_pointer
 from bundle.verify import Bundle, open_bundle, open_current
 from pyml import PymlError
 from pyml import train as training
 from pyml.config import Settings
-from pyml.dataset import Dataset, Split
+from pyml.dataset import Split
 from pyml.experiment import Experiment
 from pyml.metrics import evaluate
-from pyml.model import build_model
-from pyml.process import seed_everything
 from pyml.retest import retest
 from pyml.source import Shelf, load_dataset
-from pyml.tracking import Tracker
-from pyml.train import check_experiments, fit_model, train
-
-PYML = Path(sys.executable).with_name("pyml")
-SCALE, *_, LAST = TINY_EXPERIMENT["layers"]
-TINY: dict[str, Any] = TINY_EXPERIMENT | {
-    "layers": [
-        SCALE,
-        {"layer": "Conv2D", "filters": 8, "kernel_size": 3, "activation": "relu"},
-        {"layer": "MaxPooling2D"},
-        {"layer": "Dropout", "rate": 0.1},
-        {"layer": "Flatten"},
-        LAST,
-    ],
-}
-SILENT = Tracker(None, TrackedRun(mode="disabled"))
-
-
-def experiment(**changes: Any) -> Experiment:
-    return Experiment.model_validate({**TINY, **changes})
+from pyml.train import check_experiments, train
 
 
 @pytest.fixture(scope="session")
@@ -92,18 +69,6 @@ def copied(trained: Bundle, tmp_path: Path) -> Path:
 
 def unrecorded(settings: Settings) -> Settings:
     return settings.model_copy(update={"wandb_mode": "disabled"})
-
-
-def run_pyml(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PYML, *arguments],
-        cwd=cwd,
-        env={**os.environ, "WANDB_MODE": "disabled", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 def recorded(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
@@ -242,7 +207,7 @@ def test_a_bundle_that_does_not_give_what_it_promises_fails_its_test(copied: Pat
     manifest["metrics"]["n_correct"] += 1
     manifest["metrics"]["accuracy"] = manifest["metrics"]["n_correct"] / manifest["metrics"]["n"]
     (copied / "manifest.json").write_text(json.dumps(manifest))
-    done = run_pyml("test", copied, cwd=copied.parent)
+    done = pyml("test", copied, cwd=copied.parent)
     assert done.returncode == 1
     assert done.stderr == f"pyml: {copied.name} does not give what its manifest promises: n_correct, accuracy\n"
 
@@ -251,7 +216,7 @@ def test_23_a_flipped_byte_fails_the_bundles_test_with_one_sentence(copied: Path
     data = bytearray((copied / "model.h5").read_bytes())
     data[-1] ^= 1
     (copied / "model.h5").write_bytes(data)
-    done = run_pyml("test", copied, cwd=copied.parent)
+    done = pyml("test", copied, cwd=copied.parent)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "model.h5 has sha256" in done.stderr
@@ -368,77 +333,6 @@ def test_a_test_sample_without_a_prediction_is_one_sentence(
     monkeypatch.setattr(training, "add_auroc", lambda *_: None)
     with pytest.raises(PymlError, match="gives no number for 2 test samples; look for extreme values"):
         train(experiment(), unrecorded(settings).model_copy(update={"models": tmp_path}))
-
-
-@pytest.fixture(scope="module")
-def two_digits() -> Dataset:
-    """Zeros and ones only, so that each of the three losses has a use."""
-    start_keras()
-    digits = load_dataset(experiment().data, Settings())
-
-    def only_two(part: Split) -> Split:
-        return Split(part.x[part.y < 2], part.y[part.y < 2])
-
-    parts = (only_two(part) for part in (digits.train, digits.validation, digits.test))
-    return Dataset("digits", ("0", "1"), ArrayPreprocessing(), digits.input, *parts)
-
-
-@pytest.mark.parametrize(
-    ("loss", "last"),
-    [
-        ("sparse_categorical_crossentropy", {"units": 2, "activation": "softmax"}),
-        ("categorical_crossentropy", {"units": 2, "activation": "softmax"}),
-        ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}),
-    ],
-)
-def test_with_each_loss_the_labels_are_learned(two_digits: Dataset, loss: str, last: dict[str, Any]) -> None:
-    learning = experiment(loss=loss, layers=[*TINY["layers"][:-1], {"layer": "Dense", **last}], epochs=8)
-    seed_everything(0)
-    model = build_model(learning, two_digits)
-    fit_model(model, learning, two_digits, SILENT)
-    metrics = evaluate(predict_probabilities(model, two_digits.test.x, 2), two_digits.test.y)
-    assert metrics.accuracy > 0.95
-    assert metrics.loss < 0.5 * math.log(2)
-
-
-class Saboteur(Tracker):
-    """Ruins the weights from the fifth epoch on, and keeps the validation loss of each."""
-
-    def __init__(self) -> None:
-        super().__init__(None, TrackedRun(mode="disabled"))
-        self.val_losses: list[float] = []
-
-    def callbacks(self) -> list[Any]:
-        import keras
-
-        saboteur = self
-
-        class Sabotage(keras.callbacks.Callback):
-            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-                if epoch == 4:
-                    self.model.optimizer.learning_rate = 100.0
-
-            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                saboteur.val_losses.append(logs["val_loss"])
-
-        return [Sabotage()]
-
-
-@pytest.mark.parametrize(
-    ("early_stopping", "epochs"), [(None, 10), ({"patience": 3}, 7)], ids=["to the end", "stopped early"]
-)
-def test_the_best_epoch_is_kept(two_digits: Dataset, early_stopping: dict[str, Any] | None, epochs: int) -> None:
-    layers = [*TINY["layers"][:-1], {"layer": "Dense", "units": 2, "activation": "softmax"}]
-    sgd = {"name": "SGD", "learning_rate": 0.1}
-    sabotaged = experiment(layers=layers, optimizer=sgd, epochs=10, early_stopping=early_stopping)
-    seed_everything(0)
-    model, saboteur = build_model(sabotaged, two_digits), Saboteur()
-    fit = fit_model(model, sabotaged, two_digits, saboteur)
-    best = min(saboteur.val_losses)
-    kept, _ = model.evaluate(two_digits.validation.x, two_digits.validation.y, verbose=0)
-    assert kept == pytest.approx(best, abs=1e-5)
-    assert fit.best_epoch == saboteur.val_losses.index(best) + 1 == 4
-    assert fit.epochs == epochs
 
 
 def test_a_training_without_early_stopping_runs_all_its_epochs(trained: Bundle) -> None:

@@ -1,0 +1,92 @@
+"""Fitting: with each loss the labels are learned, and the best epoch is kept."""
+
+import math
+from typing import Any
+
+import pytest
+from trainings import TINY, experiment
+
+from bundle.manifest import TrackedRun
+from bundle.model import predict_probabilities, start_keras
+from bundle.preprocessing import ArrayPreprocessing
+from pyml.config import Settings
+from pyml.dataset import Dataset, Split
+from pyml.metrics import evaluate
+from pyml.model import build_model
+from pyml.process import seed_everything
+from pyml.source import load_dataset
+from pyml.tracking import Tracker
+from pyml.train import fit_model
+
+SILENT = Tracker(None, TrackedRun(mode="disabled"))
+
+
+@pytest.fixture(scope="module")
+def two_digits() -> Dataset:
+    """Zeros and ones only, so that each of the three losses has a use."""
+    start_keras()
+    digits = load_dataset(experiment().data, Settings())
+
+    def only_two(part: Split) -> Split:
+        return Split(part.x[part.y < 2], part.y[part.y < 2])
+
+    parts = (only_two(part) for part in (digits.train, digits.validation, digits.test))
+    return Dataset("digits", ("0", "1"), ArrayPreprocessing(), digits.input, *parts)
+
+
+@pytest.mark.parametrize(
+    ("loss", "last"),
+    [
+        ("sparse_categorical_crossentropy", {"units": 2, "activation": "softmax"}),
+        ("categorical_crossentropy", {"units": 2, "activation": "softmax"}),
+        ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}),
+    ],
+)
+def test_with_each_loss_the_labels_are_learned(two_digits: Dataset, loss: str, last: dict[str, Any]) -> None:
+    learning = experiment(loss=loss, layers=[*TINY["layers"][:-1], {"layer": "Dense", **last}], epochs=8)
+    seed_everything(0)
+    model = build_model(learning, two_digits)
+    fit_model(model, learning, two_digits, SILENT)
+    metrics = evaluate(predict_probabilities(model, two_digits.test.x, 2), two_digits.test.y)
+    assert metrics.accuracy > 0.95
+    assert metrics.loss < 0.5 * math.log(2)
+
+
+class Saboteur(Tracker):
+    """Ruins the weights from the fifth epoch on, and keeps the validation loss of each."""
+
+    def __init__(self) -> None:
+        super().__init__(None, TrackedRun(mode="disabled"))
+        self.val_losses: list[float] = []
+
+    def callbacks(self) -> list[Any]:
+        import keras
+
+        saboteur = self
+
+        class Sabotage(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+                if epoch == 4:
+                    self.model.optimizer.learning_rate = 100.0
+
+            def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+                saboteur.val_losses.append(logs["val_loss"])
+
+        return [Sabotage()]
+
+
+@pytest.mark.parametrize(
+    ("early_stopping", "epochs"), [(None, 10), ({"patience": 3}, 7)], ids=["to the end", "stopped early"]
+)
+def test_the_best_epoch_is_kept(two_digits: Dataset, early_stopping: dict[str, Any] | None, epochs: int) -> None:
+    layers = [*TINY["layers"][:-1], {"layer": "Dense", "units": 2, "activation": "softmax"}]
+    sgd = {"name": "SGD", "learning_rate": 0.1}
+    sabotaged = experiment(layers=layers, optimizer=sgd, epochs=10, early_stopping=early_stopping)
+    seed_everything(0)
+    model, saboteur = build_model(sabotaged, two_digits), Saboteur()
+    fit = fit_model(model, sabotaged, two_digits, saboteur)
+    best = min(saboteur.val_losses)
+    kept, _ = model.evaluate(two_digits.validation.x, two_digits.validation.y, verbose=0)
+    assert kept == pytest.approx(best, abs=1e-5)
+    assert fit.best_epoch == saboteur.val_losses.index(best) + 1 == 4
+    assert fit.epochs == epochs

@@ -1,0 +1,71 @@
+"""Small trainings for tests: experiments of seconds, and the command line as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bundles import TINY_EXPERIMENT
+
+from bundle.verify import Bundle, open_bundle
+from pyml.config import Settings
+from pyml.experiment import Experiment
+
+PYML = Path(sys.executable).with_name("pyml")
+SCALE, *_, LAST = TINY_EXPERIMENT["layers"]
+TINY: dict[str, Any] = TINY_EXPERIMENT | {
+    "layers": [
+        SCALE,
+        {"layer": "Conv2D", "filters": 8, "kernel_size": 3, "activation": "relu"},
+        {"layer": "MaxPooling2D"},
+        {"layer": "Dropout", "rate": 0.1},
+        {"layer": "Flatten"},
+        LAST,
+    ],
+}
+DIGITS: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+    "layers": [{"layer": "Rescaling", "scale": 0.0625}, {"layer": "Flatten"}, {"layer": "Dropout", "rate": 0.1}, LAST],
+    "optimizer": {"name": "Adam", "learning_rate": 0.01},
+    "loss": "sparse_categorical_crossentropy",
+    "epochs": 2,
+    "batch_size": 32,
+}
+
+
+def experiment(**changes: Any) -> Experiment:
+    return Experiment.model_validate({**TINY, **changes})
+
+
+def write(directory: Path, document: dict[str, Any], **changes: Any) -> Path:
+    path = directory / f"{changes.get('name', document['name'])}.json"
+    path.write_text(json.dumps({**document, **changes}))
+    return path
+
+
+def pyml(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PYML, *arguments],
+        cwd=cwd,
+        env={k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "PYML", "GIT_"))}
+        | {"WANDB_MODE": "disabled"}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def only_bundle(models: Path, name: str) -> Bundle:
+    (path,) = models.glob(f"bundles/{name}-*")
+    return open_bundle(path)
+
+
+def unrecorded_in(directory: Path) -> Settings:
+    """Give settings whose every place lies in this directory, without W&B."""
+    places = {"models": directory / "models", "record": directory / "wandb", "data_dir": directory / "data"}
+    return Settings(**places, wandb_mode="disabled")
