@@ -67,13 +67,16 @@ def test_a_single_input_without_a_serving_model_is_refused_at_once(engine: sa.En
         predict_items(worker_for(engine, models), "reviews", ["bad"], 30)
 
 
-def test_a_single_input_on_which_the_model_raises_says_so_at_once(engine: sa.Engine, models: Path) -> None:
+def test_a_single_input_on_which_the_model_raises_says_so_at_once(
+    engine: sa.Engine, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_texts(models)
     predict_items(worker_for(engine, models), "reviews", ["good"], 5)
 
     def broken(_: np.ndarray) -> np.ndarray:
         raise RuntimeError("out of its mind")
 
+    monkeypatch.setattr("pypredict.single.time.sleep", lambda _: pytest.fail("it waited"))
     worker = Worker(engine, models, Models(models, lambda _: broken), "tester")
     with pytest.raises(PypredictError, match=r"bad \(chunk \d+\) is not predicted: out of its mind; "):
         predict_items(worker, "reviews", ["bad"], 30)

@@ -183,6 +183,16 @@ def test_a_refused_bundle_is_taken_as_soon_as_it_is_whole_again(
     assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving'") == [("new",)]
 
 
+def test_a_bundle_that_was_taken_is_not_verified_at_every_look(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_bundle(tmp_path)
+    worker = worker_for(engine, tmp_path)
+    worker.register_current(strict=False)
+    monkeypatch.setattr("pypredict.worker.open_current", lambda *_: pytest.fail("it was verified again"))
+    worker.register_current(strict=False)
+
+
 def test_another_model_under_the_name_of_a_registered_bundle_is_refused(
     engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,7 +224,8 @@ def test_a_pointer_that_cannot_be_read_leaves_the_others_alone(
 
 def test_a_daemon_is_seen_by_many_at_once_and_none_where_there_is_none(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path)
-    with ThreadPoolExecutor(4) as threads:
+    with engine.begin() as other, ThreadPoolExecutor(4) as threads:
+        other.execute(sa.text("SELECT pg_advisory_xact_lock_shared(1)"))  # somebody else's lock is no daemon
         assert not any(threads.map(lambda _: listens(engine), range(200)))
         with daemon(engine, tmp_path):
             until(lambda: listens(engine))

@@ -43,8 +43,8 @@ class Stop:
 def somebody_listens(connection: sa.Connection) -> bool:
     """Tell whether a daemon is there to predict what is loaded now."""
     held = sa.text(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :presence AND mode = 'ShareLock'"
-        " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :presence AND granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     return bool(connection.execute(held, {"presence": PRESENCE}).scalar_one())
 
