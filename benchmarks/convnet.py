@@ -9,6 +9,7 @@ from bundle.manifest import (
     HOLDOUT_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
+    SPLIT_FILE,
     GitState,
     InputSpec,
     Manifest,
@@ -18,6 +19,7 @@ from bundle.manifest import (
 from bundle.model import predict_probabilities, start_keras
 from bundle.preprocessing import ArrayPreprocessing
 from bundle.publish import bundle_path, point, publish, staging
+from bundle.split import write_split
 from bundle.verify import Bundle, open_bundle
 
 DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
@@ -48,6 +50,7 @@ def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
         preprocessing=ArrayPreprocessing(),
         experiment={},
         data_sha256="0" * 64,
+        test_sha256="0" * 64,
         metrics=Metrics(
             n=n_holdout, n_correct=n_holdout, accuracy=1.0, loss=0, macro_precision=1, macro_recall=1, macro_f1=1
         ),
@@ -65,6 +68,7 @@ def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
         model.save(staged / MODEL_FILE, include_optimizer=False)
         np.savez(staged / HOLDOUT_FILE, x=x, y=y)
         (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
+        write_split(staged / SPLIT_FILE, [])
         manifest = publish(staged, models, manifest)
     point(models, manifest)
     return open_bundle(bundle_path(models, manifest.bundle_id))

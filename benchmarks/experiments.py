@@ -12,6 +12,7 @@ from pathlib import Path
 from bundle.manifest import Manifest
 from bundle.verify import open_bundle
 from pyml.experiment import Experiment, read_experiments
+from pyml.verdict import objections
 
 REPO = Path(__file__).resolve().parent.parent
 HEAD = """# Measured experiments
@@ -70,8 +71,8 @@ def print_table(dataset: str, runs: list[tuple[str, Manifest]]) -> None:
         )
     print()
     for _, manifest in runs:
-        if manifest.not_promoted:
-            print(f"{manifest.name} was not promoted: {' and '.join(manifest.not_promoted)}.\n")
+        if reasons := objections(manifest.metrics, Experiment.model_validate(manifest.experiment).promote_if):
+            print(f"{manifest.name} was not proposed: {' and '.join(reasons)}.\n")
 
 
 if __name__ == "__main__":

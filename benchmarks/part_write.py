@@ -26,7 +26,7 @@ from pypredict import intake, schema
 from pypredict.chunk import Chunk
 from pypredict.copyfmt import input_stream
 
-CHUNK_COLUMNS = "dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256".split(", ")
+CHUNK_COLUMNS = "dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source, content_sha256".split(", ")
 ADD_CHUNK = f"INSERT INTO ml.chunk ({', '.join(CHUNK_COLUMNS)}) VALUES ({{}}) RETURNING chunk_id"
 ADD_CHUNK_PSYCOPG = ADD_CHUNK.format(", ".join(["%s"] * 9))
 NAMES = ", ".join(scene.COLUMNS)
@@ -123,8 +123,8 @@ def _fingerprint(connection: Any) -> tuple[int, str]:
     """Count the inputs and hash all that they hold."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), md5(string_agg(md5(payload) || chunk_no || ',' || sample_no || ',' || label_no, ''"
-            " ORDER BY chunk_no, sample_no)) FROM ml.input JOIN ml.chunk USING (chunk_id)"
+            "SELECT count(*), md5(string_agg(md5(payload) || first_row || ',' || sample_no || ',' || label_no, ''"
+            " ORDER BY first_row, sample_no)) FROM ml.input JOIN ml.chunk USING (chunk_id)"
         )
         row: tuple[int, str] = cursor.fetchone()
         return row
@@ -138,7 +138,7 @@ def _ours(engine: sa.Engine, chunks: list[Chunk], writers: int) -> None:
 def _chunk_row(chunk: Chunk) -> tuple[Any, ...]:
     """Give the columns of ml.chunk; no peer has to hash anything."""
     shape, classes = list(chunk.arrays.shape[1:]), list(chunk.classes or ())
-    sizes = (chunk.chunk_no, len(chunk.arrays), chunk.arrays.dtype.name, shape, classes, chunk.source)
+    sizes = (chunk.first_row, len(chunk.arrays), chunk.arrays.dtype.name, shape, classes, chunk.source)
     return (chunk.dataset, bytes.fromhex(chunk.prep_sha256), *sizes, None)
 
 

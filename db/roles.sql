@@ -34,12 +34,12 @@ GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;
 REVOKE ALL ON ALL TABLES IN SCHEMA ml FROM ml_loader, ml_predictor, ml_reader;
 
 -- Loader: adds inputs. Nobody but the owner changes or deletes one.
-GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.holdout, ml.vocabulary TO ml_loader;
+GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.input_name, ml.holdout, ml.vocabulary TO ml_loader;
 GRANT SELECT ON ml.model, ml.alembic_version TO ml_loader;
 
 -- Predictor: registers models, claims batches, adds outcomes.
 GRANT SELECT ON ALL TABLES IN SCHEMA ml TO ml_predictor;
-GRANT INSERT ON ml.model, ml.holdout, ml.batch, ml.prediction, ml.prediction_error, ml.suspect,
+GRANT INSERT ON ml.model, ml.promotion, ml.holdout, ml.batch, ml.prediction, ml.prediction_error, ml.suspect,
     ml.ping TO ml_predictor;
 GRANT UPDATE (state) ON ml.model TO ml_predictor;
 GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_error, in_flight, done_at) ON ml.batch
@@ -48,6 +48,6 @@ GRANT UPDATE (deaths) ON ml.suspect TO ml_predictor;
 
 -- Reader: everything but the bytes.
 GRANT SELECT ON ml.progress, ml.inputs, ml.outcome, ml.accuracy, ml.confusion, ml.class_report, ml.misclassified,
-    ml.latest_predictions, ml.lineage, ml.integrity, ml.model, ml.chunk, ml.holdout, ml.batch, ml.prediction,
-    ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
+    ml.latest_predictions, ml.lineage, ml.integrity, ml.promotions, ml.promotion, ml.model, ml.chunk, ml.holdout,
+    ml.batch, ml.input_name, ml.prediction, ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
 GRANT SELECT (input_id, chunk_id, sample_no, label_no) ON ml.input TO ml_reader;

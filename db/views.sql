@@ -2,62 +2,96 @@
 -- No view shows a payload: a data grid that reads BYTEA without a limit kills its reader.
 
 DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
-    ml.accuracy, ml.outcome, ml.inputs, ml.progress;
+    ml.accuracy, ml.outcome, ml.inputs, ml.progress, ml.promotions;
+
+-- Every (model, chunk) that should be a batch and is none, of chunks with a number above `after` and of the dtype and
+-- shape that the model takes: a model's own held-out chunks always; for the serving model also what came after it and
+-- what no model was ever given. Older chunks that another model has predicted stay as they are. OFFSET 0 and counting
+-- pin the plan, whatever the statistics say: the chunks by number first, then a look into an index for each.
+CREATE OR REPLACE FUNCTION ml.unplanned(after bigint) RETURNS TABLE (model_id bigint, chunk_id bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT m.model_id, c.chunk_id
+    FROM (SELECT chunk_id, dataset, prep_sha256, dtype, shape, created_at FROM ml.chunk
+          WHERE chunk_id > after OFFSET 0) c
+    JOIN ml.model m USING (dataset, prep_sha256)
+    WHERE m.state = 'serving' AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
+      AND (SELECT count(*) FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id) = 0
+      AND (c.created_at > m.created_at OR (SELECT count(*) FROM ml.batch b WHERE b.chunk_id = c.chunk_id) = 0)
+    UNION
+    SELECT h.model_id, h.chunk_id FROM ml.holdout h
+    WHERE (SELECT count(*) FROM ml.batch b WHERE b.model_id = h.model_id AND b.chunk_id = h.chunk_id) = 0
+$$;
+COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that wait and that no batch holds yet.';
 
 CREATE VIEW ml.progress AS
 SELECT m.dataset, m.model_id, m.name, m.state,
-       count(b.chunk_id) AS batches,
-       count(*) FILTER (WHERE b.state = 'done') AS batches_done,
-       count(*) FILTER (WHERE b.state = 'running') AS batches_running,
+       count(w.chunk_id) AS batches,
+       count(*) FILTER (WHERE w.state = 'done') AS batches_done,
+       count(*) FILTER (WHERE w.state = 'running') AS batches_running,
        coalesce(sum(c.n_inputs), 0) AS inputs,
-       coalesce(sum(c.n_inputs) FILTER (WHERE b.state = 'done'), 0) AS inputs_done,
-       max(b.done_at) AS last_done_at
+       coalesce(sum(c.n_inputs) FILTER (WHERE w.state = 'done'), 0) AS inputs_done,
+       max(w.done_at) AS last_done_at
 FROM ml.model m
-LEFT JOIN ml.batch b USING (model_id)
+LEFT JOIN (SELECT model_id, chunk_id, state, done_at FROM ml.batch
+           UNION ALL SELECT model_id, chunk_id, 'pending', NULL FROM ml.unplanned(0)) w USING (model_id)
 LEFT JOIN ml.chunk c USING (chunk_id)
 GROUP BY m.model_id
 ORDER BY m.model_id;
-COMMENT ON VIEW ml.progress IS 'How much of its work each model has done.';
+COMMENT ON VIEW ml.progress IS 'How much of its work each model has done, what is not planned yet included.';
+
+CREATE VIEW ml.promotions AS
+SELECT p.created_at AS at, p.dataset, p.action, f.bundle_id AS from_bundle, t.bundle_id AS to_bundle, p.why,
+       p.from_model_id, p.to_model_id, p.promotion_id
+FROM ml.promotion p
+LEFT JOIN ml.model f ON f.model_id = p.from_model_id
+LEFT JOIN ml.model t ON t.model_id = p.to_model_id
+ORDER BY p.promotion_id DESC;
+COMMENT ON VIEW ml.promotions IS 'Which model came to serve, when, instead of which, and why; the newest first.';
 
 CREATE VIEW ml.inputs AS
-SELECT i.input_id, c.dataset, c.classes[i.label_no + 1] AS label, c.dtype, c.shape,
-       octet_length(i.payload) AS payload_bytes, i.sample_no, c.chunk_id, c.source, c.created_at AS loaded_at
-FROM ml.input i JOIN ml.chunk c USING (chunk_id);
-COMMENT ON VIEW ml.inputs IS 'Every input without its bytes: label, dtype, shape, size in bytes, source.';
+SELECT i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, c.dataset,
+       c.classes[i.label_no + 1] AS label, c.dtype, c.shape, octet_length(i.payload) AS payload_bytes,
+       i.sample_no, c.chunk_id, c.source, c.created_at AS loaded_at
+FROM ml.input i JOIN ml.chunk c USING (chunk_id)
+LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no;
+COMMENT ON VIEW ml.inputs IS 'Every input without its bytes: name, label, dtype, shape, size in bytes, source.';
 
 CREATE VIEW ml.outcome AS
-SELECT p.model_id, i.input_id, m.dataset, h.model_id IS NOT NULL AS held_out,
+SELECT p.model_id, i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, m.dataset,
+       h.model_id IS NOT NULL AS held_out, p.in_training,
        c.classes[i.label_no + 1] AS label, m.classes[p.class_no + 1] AS predicted, p.score,
-       c.chunk_id, i.sample_no, p.created_at AS predicted_at
+       c.chunk_id, i.sample_no, c.source, p.created_at AS predicted_at
 FROM ml.prediction p
 JOIN ml.model m USING (model_id)
 JOIN ml.input i USING (input_id)
 JOIN ml.chunk c USING (chunk_id)
+LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no
 LEFT JOIN ml.holdout h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id;
-COMMENT ON VIEW ml.outcome IS 'Every prediction with its label (NULL when unlabelled), both by class name.';
+COMMENT ON VIEW ml.outcome IS
+    'Every prediction with its label (NULL when unlabelled), both by class name; in_training: the model learned from it.';
 
 CREATE VIEW ml.accuracy AS
-SELECT m.dataset, m.model_id, m.name, o.held_out, o.n, o.n_correct,
+SELECT m.dataset, m.model_id, m.name, o.held_out, o.in_training, o.n, o.n_correct,
        o.n_correct::double precision / o.n AS accuracy,
        CASE WHEN o.held_out THEN (m.metrics ->> 'accuracy')::double precision END AS manifest_accuracy,
        CASE WHEN o.held_out THEN o.n = (m.metrics ->> 'n')::bigint
             AND o.n_correct::double precision / o.n = (m.metrics ->> 'accuracy')::double precision END AS agrees
 FROM ml.model m
-JOIN (SELECT model_id, held_out, count(*) AS n, count(*) FILTER (WHERE label = predicted) AS n_correct
-      FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, held_out) o USING (model_id)
-ORDER BY m.model_id, o.held_out DESC;
+JOIN (SELECT model_id, held_out, in_training, count(*) AS n, count(*) FILTER (WHERE label = predicted) AS n_correct
+      FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, held_out, in_training) o USING (model_id)
+ORDER BY m.model_id, o.held_out DESC, o.in_training;
 COMMENT ON VIEW ml.accuracy IS
-    'Share of labelled inputs whose predicted class name is the label; held-out rows beside the manifest''s figure.';
+    'Share of labelled inputs that are predicted right: held-out ones beside the manifest, then others, learned from or not.';
 
 CREATE VIEW ml.confusion AS
-SELECT model_id, dataset, held_out, label, predicted, count(*) AS n
+SELECT model_id, dataset, held_out, in_training, label, predicted, count(*) AS n
 FROM ml.outcome WHERE label IS NOT NULL
-GROUP BY model_id, dataset, held_out, label, predicted
-ORDER BY model_id, held_out DESC, label, predicted;
+GROUP BY model_id, dataset, held_out, in_training, label, predicted
+ORDER BY model_id, held_out DESC, in_training, label, predicted;
 COMMENT ON VIEW ml.confusion IS 'Confusion matrix in long form: how often a label was predicted as which class.';
 
 CREATE VIEW ml.class_report AS
-SELECT m.model_id, m.dataset, o.held_out, k.class,
+SELECT m.model_id, m.dataset, o.held_out, o.in_training, k.class,
        count(*) FILTER (WHERE o.label = k.class) AS support,
        count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
            / nullif(count(*) FILTER (WHERE o.predicted = k.class), 0) AS "precision",
@@ -68,18 +102,18 @@ SELECT m.model_id, m.dataset, o.held_out, k.class,
 FROM ml.model m
 CROSS JOIN LATERAL unnest(m.classes) WITH ORDINALITY AS k (class, no)
 JOIN ml.outcome o ON o.model_id = m.model_id AND o.label IS NOT NULL
-GROUP BY m.model_id, o.held_out, k.class, k.no
-ORDER BY m.model_id, o.held_out DESC, k.no;
+GROUP BY m.model_id, o.held_out, o.in_training, k.class, k.no
+ORDER BY m.model_id, o.held_out DESC, o.in_training, k.no;
 COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL where a class was never predicted or never there.';
 
 CREATE VIEW ml.misclassified AS
-SELECT dataset, model_id, input_id, label, predicted, score, held_out
+SELECT name, label, predicted, score, dataset, model_id, input_id, held_out, source
 FROM ml.outcome WHERE label <> predicted
 ORDER BY score DESC, input_id;
 COMMENT ON VIEW ml.misclassified IS 'Wrong predictions, the most confident first.';
 
 CREATE VIEW ml.latest_predictions AS
-SELECT DISTINCT ON (input_id) input_id, dataset, label, predicted, score, model_id, predicted_at
+SELECT DISTINCT ON (input_id) input_id, name, dataset, label, predicted, score, model_id, source, predicted_at
 FROM ml.outcome
 ORDER BY input_id, model_id DESC;
 COMMENT ON VIEW ml.latest_predictions IS 'For every input the prediction of the newest model that saw it.';

@@ -1,5 +1,6 @@
 """Small real bundles for tests that need a published one but no Keras: model.h5 is any bytes, the rest is true."""
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from bundle.preprocessing import (
 )
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.record import sha256_of_json
+from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
 
 CLASSES = ("ant", "bee", "cat")
@@ -75,6 +77,7 @@ def manifest_for(
         preprocessing=preprocessing,
         experiment={"name": bundle_id},
         data_sha256="0" * 64,
+        test_sha256=hashlib.sha256(repr(classes).encode() + x.tobytes() + y.astype("<i8").tobytes()).hexdigest(),
         metrics=Metrics(n=len(x), n_correct=n_correct, accuracy=n_correct / len(x), **figures),
         best_epoch=1,
         epochs_trained=1,
@@ -100,20 +103,43 @@ def publish_bundle(
     preprocessing: Preprocessing = ARRAY,
     words: list[str] | None = None,
     dtype: str = "uint8",
+    weights: bytes | None = None,
+    n_correct: int | None = None,
+    learned: np.ndarray | None = None,
+    proposed: bool = True,
+    promote: bool = False,
 ) -> Bundle:
-    """Publish a bundle with n held-out inputs and point its data set at it; words are the vocabulary of a text set."""
+    """Publish a bundle with n held-out inputs and, if it is proposed, point its dataset at it.
+
+    words are the vocabulary of a text set; weights are what model.h5 holds; n_correct is what the manifest says,
+    whatever is true; learned are the arrays that trained.
+    """
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
     x = x.astype("int32" if words else dtype)
     manifest = manifest_for(bundle_id, x, y, dataset=dataset, classes=classes, preprocessing=preprocessing)
+    if n_correct is not None:
+        metrics = manifest.metrics.model_copy(update={"n_correct": n_correct, "accuracy": n_correct / n})
+        manifest = manifest.model_copy(update={"metrics": metrics})
+    split = [SplitRow("test", row, classes[label], f"row {row}", _sha256(x[row])) for row, label in enumerate(y)]
+    split += [
+        SplitRow("train", row, classes[0], f"row {n + row}", _sha256(array))
+        for row, array in enumerate(() if learned is None else learned)
+    ]
     with staging(models) as staged:
-        (staged / "model.h5").write_bytes(f"model of {bundle_id}".encode())
+        (staged / "model.h5").write_bytes(weights or f"model of {bundle_id}".encode())
         np.savez(staged / "holdout.npz", x=x, y=y)
         (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
+        write_split(staged / "split.csv", split)
         if words:
             (staged / "vocabulary.json").write_text(json.dumps(words))
         published = publish(staged, models, manifest)
-    point(models, published)
+    if proposed:
+        point(models, published, promote=promote)
     return open_bundle(bundle_path(models, bundle_id))
+
+
+def _sha256(array: np.ndarray) -> str:
+    return content_sha256(array).hex()
 
 
 def publish_images(models: Path, color: str = "rgb") -> Bundle:

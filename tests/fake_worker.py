@@ -118,10 +118,11 @@ def _no_fence(pause) -> None:
 
 
 def _apart(pause) -> None:
-    def apart(connection, batch, inputs, probabilities):
+    def apart(connection, batch, inputs, probabilities, in_training):
         with connection.engine.begin() as own:  # the predictions in a transaction of their own
-            statement = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN (FORMAT binary)"
-            stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities)
+            columns = "model_id, input_id, in_training, class_no, score, probs"
+            statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
+            stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities, in_training)
             own.connection.cursor().copy_expert(statement, io.BytesIO(stream))
         pause("fenced")
         connection.execute(store.FINISH, store._fence(batch))

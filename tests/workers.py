@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 from bundles import fake_predict
+from rich.console import Console
 
+from bundle import BundleError
 from bundle.verify import Bundle
 from pypredict import store
 from pypredict.chunk import cut
@@ -18,9 +20,25 @@ from pypredict.predictor import Models
 from pypredict.worker import Worker
 
 
-def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Worker:
+def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, load=None, **options) -> Worker:
     settings = {"poll_seconds": 0.05, "lease_seconds": 60} | options
-    return Worker(engine, models, Models(models, lambda bundle: predict), "tester", **settings)
+    return Worker(engine, models, Models(models, load or (lambda bundle: predict)), "tester", **settings)
+
+
+def load_predict_of(dataset: str):
+    """Models of this dataset load, others do not."""
+
+    def load(bundle: Bundle):
+        if bundle.manifest.dataset != dataset:
+            raise BundleError(f"{bundle.manifest.dataset} does not load")
+        return fake_predict
+
+    return load
+
+
+def console(width: int) -> Console:
+    """A console as the command line's, of this many letters."""
+    return Console(width=width, markup=False, emoji=False)
 
 
 def scalar(engine: sa.Engine, statement: str) -> object:

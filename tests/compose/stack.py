@@ -29,7 +29,8 @@ COPY_CHUNKS = """
 BEGIN;
 CREATE TEMP TABLE copies ON COMMIT DROP AS
 SELECT n, nextval(pg_get_serial_sequence('ml.chunk', 'chunk_id')) AS chunk_id FROM generate_series({first}, {last}) n;
-INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256)
+INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source,
+                      content_sha256)
 SELECT n.chunk_id, c.dataset, c.prep_sha256, n.n, c.n_inputs, c.dtype, c.shape, c.classes, 'copy ' || n.n,
        sha256(convert_to('copy ' || n.n, 'UTF8'))
 FROM copies n, (SELECT * FROM ml.chunk ORDER BY chunk_id LIMIT 1) c;

@@ -19,8 +19,7 @@ from trainings import LAST, PYML, SCALE, TINY, experiment, pyml
 from bundle import BundleError
 from bundle.manifest import InputSpec, TrackedRun
 from bundle.model import BATCH_SIZE, load_model, predict_probabilities
-from bundle.publish import read_pointer
-from bundle.verify import Bundle, open_bundle, open_current
+from bundle.verify import Bundle, open_bundle
 from pyml import PymlError
 from pyml import train as training
 from pyml.config import Settings
@@ -169,10 +168,10 @@ def test_a_forced_rerun_is_published_beside_the_first(trained: Bundle, retrained
     assert open_bundle(retrained.path) == retrained
 
 
-def test_an_unforced_call_finds_the_newest_run_and_makes_it_current(retrained: Bundle, settings: Settings) -> None:
+def test_an_unforced_call_finds_the_newest_run(retrained: Bundle, settings: Settings) -> None:
     bundle, fresh = train(experiment(), unrecorded(settings))
     assert not fresh
-    assert open_current(settings.models, settings.models / "current/digits.json") == bundle == retrained
+    assert bundle == retrained
 
 
 def test_what_is_published_is_not_trained_again_and_tensorflow_not_imported(trained: Bundle, volume: Path) -> None:
@@ -337,11 +336,6 @@ def test_a_test_sample_without_a_prediction_is_one_sentence(
 
 def test_a_training_without_early_stopping_runs_all_its_epochs(trained: Bundle) -> None:
     assert trained.manifest.epochs_trained == TINY["epochs"]
-
-
-def test_the_pointer_names_a_published_bundle(trained: Bundle, settings: Settings) -> None:
-    pointer = read_pointer(settings.models / "current/digits.json")
-    assert (settings.models / "bundles" / pointer.bundle_id).is_dir()
 
 
 def test_keras_is_imported_in_silence_and_garbage_is_collected_again_afterwards() -> None:

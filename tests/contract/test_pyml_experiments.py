@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,9 +69,40 @@ def test_the_same_commit_file_and_machine_give_the_same_weights_whatever_trained
     assert after_others.model_sha256 == alone.model_sha256
 
 
-def test_the_last_one_is_current(sequence: Path) -> None:
-    models = sequence / "models"
-    assert open_current(models, models / "current/digits.json").manifest.name == "alone"
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A grid whose last experiment is by far its worst, trained by one command."""
+    directory = tmp_path_factory.mktemp("grid")
+    return directory, pyml("train", write(directory, DIGITS, name="grid", epochs=[2, 12, 1]), cwd=directory)
+
+
+def current(directory: Path) -> str:
+    models = directory / "models"
+    return open_current(models, models / "current/digits.json").manifest.name
+
+
+def test_the_best_experiment_of_a_grid_is_current_and_not_its_last(
+    grid: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    directory, done = grid
+    assert current(directory) == "grid-epochs_12"
+    assert re.search(
+        r"digits: grid-epochs_12-\w+ is the best of 3 experiments on the validation set, accuracy 0\.9", done.stderr
+    )
+
+
+def test_a_worse_experiment_becomes_current_with_promote_only(
+    grid: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    directory, _ = grid
+    poor = write(directory, DIGITS, name="poor", epochs=1)
+    done = pyml("train", poor, cwd=directory)
+    assert re.search(
+        r"poor-\w+ is not proposed: its accuracy on the same test set is 0\.\d+, grid-epochs_12-\w+ has", done.stderr
+    )
+    assert current(directory) == "grid-epochs_12"
+    assert "nothing trained" in pyml("train", poor, "--promote", cwd=directory).stderr
+    assert current(directory) == "poor"
 
 
 def test_a_mistake_in_any_file_is_found_before_the_first_is_trained(tmp_path: Path) -> None:
@@ -96,7 +128,7 @@ def test_one_that_fails_does_not_stop_the_others(settings: Settings, caplog: pyt
         caplog.at_level(logging.ERROR, "pyml"),
         pytest.raises(PymlError, match="1 of 2 experiments failed: bad"),
     ):
-        _train(paths, settings, force=False, clean=False, quiet=True)
+        _train(paths, settings, promote=False, force=False, clean=False, quiet=True)
     assert "diverged" in caplog.text
     assert only_bundle(settings.models, "good")
 

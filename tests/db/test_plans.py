@@ -15,7 +15,7 @@ FILL = f"""
 INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
                       manifest, state)
 VALUES (sha256('m'), 'm', 'toys', sha256('p'), 'm', 'uint8', '{{1}}', '{{a,b}}', '{{}}', '{{}}', 'serving');
-INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source, content_sha256)
+INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, source, content_sha256)
 SELECT 'toys', sha256('p'), n, 1, 'uint8', '{{1}}', 'x', sha256(n::text::bytea) FROM generate_series(1, {DONE}) n;
 INSERT INTO ml.batch (model_id, chunk_id, state, done_at)
 SELECT 1, chunk_id, CASE WHEN chunk_id <= {DONE} - 5 THEN 'done' ELSE 'pending' END,
@@ -44,7 +44,9 @@ def indexes_of(engine: sa.Engine, statement: sa.TextClause, **values: object) ->
 
 
 def test_a_claim_looks_into_the_index_of_open_batches(filled: sa.Engine) -> None:
-    used, scanned = indexes_of(filled, store.CLAIM, worker="w", lease=60, models=[1], chunk_id=None)
+    values = {"worker": "w", "lease": 60, "models": [1], "chunk_id": None, "without": []}
+    used, scanned = indexes_of(filled, store.CLAIM, rushed=False, **values)
+    assert indexes_of(filled, store.CLAIM, rushed=True, **values) == (used, scanned)
     assert "batch_open_idx" in used
     assert "batch" not in scanned
 

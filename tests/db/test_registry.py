@@ -1,189 +1,140 @@
-"""Which model serves, what is exported, and how the queue stands."""
+"""What is registered: every published bundle, by its id; a broken one concerns nobody else."""
 
-import csv
-import os
-import socket
-import tempfile
-import urllib.request
+import json
 from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from bundles import fake_predict, publish_bundle
+from workers import load_predict_of, rows, worker_for
 
-from pypredict import PypredictError, registry, store
-from pypredict.chunk import cut
-from pypredict.export import export
-from pypredict.health import check_health
+from pypredict import PypredictError, registry
 from pypredict.predictor import Models
-from pypredict.status import read_status, serve_metrics
-from pypredict.worker import Worker
+from pypredict.publications import Publications
 
 
-def run(engine: sa.Engine, models: Path) -> int:
-    return Worker(engine, models, Models(models, lambda _: fake_predict), "tester").run(until_empty=True)
+def never(_: object) -> object:
+    raise AssertionError("a model was loaded")
 
 
-def states(engine: sa.Engine) -> dict[str, str]:
+def test_every_published_bundle_is_registered_as_available_and_nothing_is_loaded(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        publish_bundle(tmp_path, name, proposed=False)
+    models = Models(tmp_path, never)
+    assert Publications(engine, tmp_path, models).take_in() == []
+    assert rows(engine, "SELECT bundle_id, state FROM ml.model ORDER BY 1") == [
+        ("one", "available"),
+        ("two", "available"),
+    ]
+    assert rows(engine, "SELECT count(*) FROM ml.chunk UNION ALL SELECT count(*) FROM ml.batch") == [(0,), (0,)]
+
+
+def test_an_available_model_is_predicted_nothing_for(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "serving", seed=1)
+    publish_bundle(tmp_path, "available", seed=2, proposed=False)
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 30
+    assert rows(engine, "SELECT DISTINCT m.name FROM ml.prediction JOIN ml.model m USING (model_id)") == [("serving",)]
+
+
+def test_equal_weights_of_two_datasets_are_two_models(engine: sa.Engine, tmp_path: Path) -> None:
+    """Two experiments that differ only in the name of their dataset give the same model.h5."""
+    birds = publish_bundle(tmp_path, "birds", dataset="birds", weights=b"the same")
+    toys = publish_bundle(tmp_path, "toys", dataset="toys", weights=b"the same")
+    assert birds.model_sha256 == toys.model_sha256
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 60
+    assert rows(engine, "SELECT dataset, agrees, n FROM ml.accuracy ORDER BY 1") == [
+        ("birds", True, 30),
+        ("toys", True, 30),
+    ]
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
+def test_equal_weights_with_other_class_names_are_two_models(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "english", weights=b"the same")
+    worker_for(engine, tmp_path).run(until_empty=True)
+    publish_bundle(tmp_path, "german", weights=b"the same", classes=("Ameise", "Biene", "Katze"))
+    worker_for(engine, tmp_path).run(until_empty=True)
+    assert rows(engine, "SELECT name, agrees, n FROM ml.accuracy ORDER BY 1") == [
+        ("english", True, 30),
+        ("german", True, 30),
+    ]
+    german = "SELECT DISTINCT predicted FROM ml.outcome JOIN ml.model m USING (model_id) WHERE m.name = 'german'"
+    assert sorted(rows(engine, german)) == [("Ameise",), ("Biene",), ("Katze",)]
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "manifest"])
+def test_a_broken_bundle_stops_nobody_else(engine: sa.Engine, tmp_path: Path, damage: str) -> None:
+    broken = publish_bundle(tmp_path, "broken", dataset="birds")
+    publish_bundle(tmp_path, "whole", dataset="toys")
+    if damage == "missing":
+        (broken.path / "model.h5").unlink()
+    elif damage == "flipped":
+        (broken.path / "model.h5").write_bytes(b"model of BROKEN")
+    else:
+        (broken.path / "manifest.json").write_text("{")
+    with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: .*broken"):
+        worker_for(engine, tmp_path).run(until_empty=True)
+    assert rows(engine, "SELECT dataset, agrees FROM ml.accuracy") == [("toys", True)]
+
+
+def test_a_serving_model_whose_bundle_vanished_stops_nobody_else(engine: sa.Engine, tmp_path: Path) -> None:
+    for dataset in ("birds", "toys"):
+        publish_bundle(tmp_path, dataset, dataset=dataset)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    (tmp_path / "bundles/birds").rename(tmp_path / "elsewhere")
+    publish_bundle(tmp_path, "newer", dataset="toys", seed=5)
+    with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: .*birds.*manifest"):
+        worker_for(engine, tmp_path).run(until_empty=True)
+    assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving' ORDER BY 1") == [("birds",), ("newer",)]
+
+
+def test_a_model_that_does_not_load_in_a_run_until_empty_stops_nobody_else(engine: sa.Engine, tmp_path: Path) -> None:
+    for dataset in ("birds", "toys"):
+        publish_bundle(tmp_path, dataset, dataset=dataset)
+    Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict)).take_in()
+    with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: birds does not load$"):
+        worker_for(engine, tmp_path, load=load_predict_of("toys")).run(until_empty=True)
+    assert rows(engine, "SELECT state, failures FROM ml.batch ORDER BY 1") == [("done", 0), ("pending", 0)]
+
+
+def test_a_broken_bundle_that_nobody_proposes_is_named_and_is_no_error(
+    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path, "whole", seed=1)
+    broken = publish_bundle(tmp_path, "broken", seed=2, proposed=False)
+    (broken.path / "holdout.npz").unlink()
+    worker = worker_for(engine, tmp_path, poll_seconds=0.001)
+    assert worker.run(until_empty=True) == 30
+    assert caplog.text.count("broken is not taken") == 1
+
+
+def test_a_bundle_that_was_registered_before_is_not_verified_again(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_bundle(tmp_path, "one", proposed=False)
+    Publications(engine, tmp_path, Models(tmp_path)).register_new()
+    monkeypatch.setattr("pypredict.publications.open_bundle", lambda _: pytest.fail("it was verified again"))
+    Publications(engine, tmp_path, Models(tmp_path)).register_new()
+
+
+@pytest.mark.parametrize("given", ["2", "two"])
+def test_a_model_is_found_by_number_and_by_bundle(engine: sa.Engine, tmp_path: Path, given: str) -> None:
+    for name in ("one", "two"):
+        publish_bundle(tmp_path, name, proposed=False)
+        Publications(engine, tmp_path, Models(tmp_path)).register_new()
     with engine.begin() as connection:
-        return {model.name: model.state for model in registry.list_models(connection)}
+        assert registry.find_model(connection, given).name == "two"
+        with pytest.raises(registry.RegistryError, match=r"no model 99; the newest are 1 \(one\), 2 \(two\), "):
+            registry.find_model(connection, "99")
 
 
-@pytest.fixture
-def three(engine: sa.Engine, tmp_path: Path) -> sa.Engine:
-    """Models 1, 2 and 3 of one data set; the third serves."""
-    for seed, name in enumerate(("one", "two", "three"), start=1):
-        publish_bundle(tmp_path, name, seed=seed)
-        run(engine, tmp_path)
-    return engine
-
-
-def test_the_newest_model_serves(three: sa.Engine) -> None:
-    assert states(three) == {"one": "retired", "two": "retired", "three": "serving"}
-
-
-def test_promote_lets_an_older_model_serve(three: sa.Engine) -> None:
-    with three.begin() as connection:
-        assert registry.promote(connection, 1) == "toys"
-    assert states(three) == {"one": "serving", "two": "retired", "three": "retired"}
-
-
-def test_rollback_goes_one_model_back_each_time(three: sa.Engine) -> None:
-    with three.begin() as connection:
-        assert registry.roll_back(connection, "toys") == 2
-        assert registry.roll_back(connection, "toys") == 1
-        with pytest.raises(registry.RegistryError, match="no model before"):
-            registry.roll_back(connection, "toys")
-
-
-def test_a_trainer_that_did_not_publish_anew_does_not_undo_a_rollback(three: sa.Engine, tmp_path: Path) -> None:
-    with three.begin() as connection:
-        registry.roll_back(connection, "toys")
-    run(three, tmp_path)  # the pointer still names model 3
-    assert states(three)["two"] == "serving"
-
-
-def test_a_retired_data_set_has_no_serving_model(three: sa.Engine) -> None:
-    with three.begin() as connection:
-        registry.retire(connection, 3)
-    assert set(states(three).values()) == {"retired"}
-
-
-@pytest.mark.parametrize("verb", [registry.promote, registry.retire])
-def test_an_unknown_model_is_named(three: sa.Engine, verb) -> None:
-    with three.begin() as connection, pytest.raises(registry.RegistryError, match="there is no model 99"):
-        verb(connection, 99)
-
-
-def test_old_predictions_stay_and_older_inputs_are_predicted_anew_only_on_request(
-    three: sa.Engine, tmp_path: Path
-) -> None:
-    counts = sa.text("SELECT model_id, count(*) FROM ml.prediction GROUP BY model_id ORDER BY model_id")
-    with three.begin() as connection:
-        assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 30)]
-        assert store.rescore(connection, "toys") == 2
-    assert run(three, tmp_path) == 60
-    with three.begin() as connection:
-        assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 90)]
-
-
-def test_exported_csv_and_parquet_hold_the_same_rows(three: sa.Engine, tmp_path: Path) -> None:
-    with three.begin() as connection:
-        export(connection, tmp_path / "out.csv", None)
-        export(connection, tmp_path / "out.parquet", "toys")
-    with (tmp_path / "out.csv").open(newline="") as file:
-        from_csv = [(int(row["input_id"]), row["label"], row["predicted"]) for row in csv.DictReader(file)]
-    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
-    assert from_csv == [(row["input_id"], row["label"], row["predicted"]) for row in table]
-    assert len(table) == 90
-
-
-def test_export_filters_by_data_set(three: sa.Engine, tmp_path: Path) -> None:
-    with three.begin() as connection:
-        export(connection, tmp_path / "out.csv", "another")
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1
-
-
-def test_export_to_another_ending_or_place_is_refused_and_leaves_nothing(three: sa.Engine, tmp_path: Path) -> None:
-    with three.begin() as connection:
-        with pytest.raises(PypredictError, match=r"\.csv or \.parquet"):
-            export(connection, tmp_path / "out.xlsx", None)
-        with pytest.raises(PypredictError, match="cannot be written"):
-            export(connection, tmp_path / "nowhere/out.csv", None)
-        with pytest.raises(PypredictError, match="cannot be written"):
-            export(connection, tmp_path / f"{'x' * 300}.csv", None)
-    assert not list(tmp_path.glob("out*"))
-
-
-def test_export_over_a_directory_is_refused(three: sa.Engine, tmp_path: Path) -> None:
-    (tmp_path / "out.csv").mkdir()
-    with three.begin() as connection, pytest.raises(PypredictError, match="is a directory"):
-        export(connection, tmp_path / "out.csv", None)
-
-
-@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
-def test_export_to_a_full_disk_is_refused_and_leaves_what_was_there(
-    three: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    (tmp_path / name).write_text("the last one")
-
-    def mkstemp(**_: object) -> tuple[int, str]:
-        return os.open("/dev/full", os.O_WRONLY), str(tmp_path / "aside")
-
-    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
-    with three.begin() as connection, pytest.raises(PypredictError, match="No space left on device"):
-        export(connection, tmp_path / name, None)
-    assert (tmp_path / name).read_text() == "the last one"
-
-
-def test_status_counts_what_waits_and_what_was_done(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_split_that_is_not_one_is_named(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
-    run(engine, tmp_path)
-    identity = {"dataset": "toys", "prep_sha256": bundle.manifest.prep_sha256}
-    with engine.begin() as connection:
-        for chunk in cut(np.zeros((7, 4, 4, 1), np.uint8), None, classes=None, source="x", **identity):
-            store.load_chunk(connection, chunk)
-        store.plan_batches(connection)
-    with engine.begin() as connection:
-        now = read_status(connection)
-    assert (now.open_batches, now.running_batches, now.open_inputs) == (1, 0, 7)
-    assert now.inputs_per_second == pytest.approx(30 / 60)
-    assert now.lag_seconds >= 0
-
-
-def test_prometheus_reads_the_same_figures(engine: sa.Engine, tmp_path: Path) -> None:
-    publish_bundle(tmp_path)
-    run(engine, tmp_path)
-    port = serve_metrics(0, "127.0.0.1", engine, lambda: 30)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
-    assert "pypredict_open_batches 0.0" in text
-    assert "pypredict_predicted_inputs_total 30.0" in text
-    assert "# HELP pypredict_lag_seconds Age of the oldest input that waits" in text
-
-
-def test_a_port_in_use_is_refused_for_the_metrics(engine: sa.Engine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(PypredictError, match=f"port {port} of 127.0.0.1 .*in use"):
-            serve_metrics(port, "127.0.0.1", engine, lambda: 0)
-
-
-def test_health_is_the_age_of_the_file(tmp_path: Path) -> None:
-    beat = tmp_path / "beat"
-    with pytest.raises(PypredictError, match="has not started"):
-        check_health(beat)
-    beat.touch()
-    check_health(beat)
-    os.utime(beat, (0, 0))
-    with pytest.raises(PypredictError, match="last turned"):
-        check_health(beat)
-
-
-def test_a_worker_touches_its_health_file(engine: sa.Engine, tmp_path: Path) -> None:
-    publish_bundle(tmp_path)
-    models = Models(tmp_path, lambda _: fake_predict)
-    Worker(engine, tmp_path, models, "tester", health_file=tmp_path / "beat").run(until_empty=True)
-    check_health(tmp_path / "beat")
+    (bundle.path / "split.csv").write_text("part,sample\n")
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    del manifest["files"]["split.csv"]
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(PypredictError, match=r"does not list split.csv; the bundle is incomplete"):
+        worker_for(engine, tmp_path).run(until_empty=True)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from bundles import picture, publish_bundle, publish_images, publish_texts
 from workers import daemon, listens, rows, scalar, until, worker_for
 
-from pypredict import PypredictError, registry
+from pypredict import PypredictError, promotion, registry
 from pypredict.predictor import Models
 from pypredict.single import predict_items
 from pypredict.source import SourceError
@@ -62,7 +62,7 @@ def test_a_single_input_without_a_serving_model_is_refused_at_once(engine: sa.En
     publish_texts(models)
     predict_items(worker_for(engine, models), "reviews", ["good"], 5)
     with engine.begin() as connection:
-        registry.retire(connection, 1)
+        promotion.retire(connection, registry.find_model(connection, "1"))
     with pytest.raises(PypredictError, match="no model serves reviews; train one, or see `pypredict models list`"):
         predict_items(worker_for(engine, models), "reviews", ["bad"], 30)
 
@@ -84,7 +84,7 @@ def test_a_single_input_on_which_the_model_raises_says_so_at_once(
 
 def test_single_inputs_are_predicted_by_the_running_daemon(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     class NeverHere(Worker):
-        def run_chunk(self, chunk_id: int) -> bool:
+        def run_chunk(self, chunk_id: int, dataset: str) -> bool:
             raise AssertionError("the daemon should have predicted it")
 
     publish_images(models)

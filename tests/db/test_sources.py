@@ -151,7 +151,7 @@ def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa
     with engine.begin() as connection, pytest.raises(sa.exc.IntegrityError, match="payload_size"):
         connection.execute(
             sa.text(
-                "WITH c AS (INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)"
+                "WITH c AS (INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, source)"
                 " VALUES ('big', decode(repeat('00', 32), 'hex'), 0, 1, 'uint8', '{1}', 'x') RETURNING chunk_id)"
                 " INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT chunk_id, 0,"
                 " '\\x934e554d50590100'::bytea || decode(repeat('00', :n), 'hex') FROM c"
@@ -177,7 +177,7 @@ def test_a_load_that_fails_midway_leaves_whole_chunks_and_a_second_one_adds_the_
     assert rows(engine, "SELECT * FROM ml.integrity") == []
     assert len(load_chunks(engine, "mine", iter(chunks), len(x))) == 10
     assert "4500 inputs loaded, 5000 were there already" in caplog.text
-    stored = rows(engine, "SELECT payload FROM ml.input JOIN ml.chunk USING (chunk_id) ORDER BY chunk_no, sample_no")
+    stored = rows(engine, "SELECT payload FROM ml.input JOIN ml.chunk USING (chunk_id) ORDER BY first_row, sample_no")
     assert np.array_equal(np.stack([decode(payload) for (payload,) in stored]), x)
 
 

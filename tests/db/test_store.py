@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from bundles import CLASSES, fake_predict, publish_bundle
 
-from pypredict import registry, store
+from pypredict import promotion, registry, store
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import encode
 from pypredict.source import read_holdout
@@ -31,12 +31,17 @@ def planned(engine: sa.Engine, tmp_path) -> sa.Engine:
     """One model and its held-out chunk of 30, planned, not claimed."""
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
-        model_id, _ = registry.register_model(connection, bundle)
+        model = registry.register_model(connection, bundle)
         chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-        registry.add_holdout(connection, model_id, chunk_ids)
+        registry.add_holdout(connection, model.model_id, chunk_ids)
     with engine.begin() as connection:
         assert store.plan_batches(connection) == 1
     return engine
+
+
+def claimed(chunk_id: int, n_inputs: int, dtype: str, shape: tuple[int, ...]) -> Batch:
+    """A batch as a claim would give it."""
+    return Batch(1, chunk_id, 1, 0, n_inputs=n_inputs, dtype=dtype, shape=shape, labelled=False)
 
 
 def claim(engine: sa.Engine, lease: float = LEASE, models: list[int] | None = None) -> Batch | None:
@@ -56,7 +61,7 @@ def test_50_loaded_arrays_are_read_back_bit_exact(engine: sa.Engine, dtype: str,
     x = np.random.default_rng(0).integers(0, 200, (7, *shape)).astype(dtype)
     with engine.begin() as connection:
         chunk_id, new = store.load_chunk(connection, toy_chunk(x))
-        inputs = store.read_inputs(connection, Batch(1, chunk_id, 1, 0, 7, dtype, shape))
+        inputs = store.read_inputs(connection, claimed(chunk_id, 7, dtype, shape))
     assert new
     assert inputs.errors == []
     assert inputs.arrays.dtype == np.dtype(dtype)
@@ -122,7 +127,7 @@ def test_36_a_corrupt_payload_among_good_ones_becomes_an_error_row(engine: sa.En
     with owner.begin() as connection:
         connection.execute(sa.text("UPDATE ml.input SET payload = payload || '\\x00' WHERE sample_no = 1"))
     with engine.begin() as connection:
-        inputs = store.read_inputs(connection, Batch(1, chunk_id, 1, 0, 3, "uint8", (3,)))
+        inputs = store.read_inputs(connection, claimed(chunk_id, 3, "uint8", (3,)))
     assert [error.reason for error in inputs.errors] == ["corrupt"]
     assert inputs.arrays.tolist() == [[0, 1, 2], [6, 7, 8]]
 
@@ -139,7 +144,7 @@ def test_32_a_payload_of_another_dtype_or_shape_becomes_an_error_row(
     with owner.begin() as connection:
         connection.execute(sa.text("UPDATE ml.input SET payload = :payload WHERE sample_no = 0"), {"payload": payload})
     with engine.begin() as connection:
-        inputs = store.read_inputs(connection, Batch(1, chunk_id, 1, 0, 2, "uint8", (3,)))
+        inputs = store.read_inputs(connection, claimed(chunk_id, 2, "uint8", (3,)))
     assert [error.reason for error in inputs.errors] == [reason]
     assert len(inputs.arrays) == 1
 
@@ -149,7 +154,7 @@ def test_a_chunk_that_does_not_hold_what_it_declares_is_named(engine: sa.Engine,
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, toy_chunk(np.zeros((3, 3), np.uint8)))
     with engine.begin() as connection, pytest.raises(store.StoreError, match=f"declares {declared} inputs and {said}"):
-        store.read_inputs(connection, Batch(1, chunk_id, 1, 0, declared, "uint8", (3,)))
+        store.read_inputs(connection, claimed(chunk_id, declared, "uint8", (3,)))
 
 
 def test_claim_takes_a_batch_once(planned: sa.Engine) -> None:
@@ -260,19 +265,20 @@ def test_error_rows_are_the_other_outcome(planned: sa.Engine) -> None:
 def test_a_model_is_registered_once_and_keeps_its_state(engine: sa.Engine, tmp_path) -> None:
     first = publish_bundle(tmp_path, "first", seed=1)
     with engine.begin() as connection:
-        assert registry.register_model(connection, first) == (1, True)
-        registry.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
-        assert registry.register_model(connection, first) == (1, False)
-    assert scalar(engine, "SELECT state FROM ml.model WHERE model_id = 1") == "retired"
+        promotion.promote(connection, registry.register_model(connection, first))
+        promotion.promote(connection, registry.register_model(connection, publish_bundle(tmp_path, "second", seed=2)))
+        again = registry.register_model(connection, first)
+    assert (again.model_id, again.state) == (1, "retired")
 
 
 def test_a_new_model_scores_its_own_held_out_set_and_leaves_older_inputs(engine: sa.Engine, tmp_path) -> None:
     for name, seed in (("first", 1), ("second", 2)):
         bundle = publish_bundle(tmp_path, name, seed=seed)
         with engine.begin() as connection:
-            model_id, _ = registry.register_model(connection, bundle)
+            model = registry.register_model(connection, bundle)
+            promotion.promote(connection, model)
             ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-            registry.add_holdout(connection, model_id, ids)
+            registry.add_holdout(connection, model.model_id, ids)
         with engine.begin() as connection:
             store.plan_batches(connection)
     with engine.connect() as connection:
@@ -286,7 +292,7 @@ def test_inputs_loaded_before_any_model_are_predicted_by_the_first(engine: sa.En
         for chunk in read_holdout(bundle):
             store.load_chunk(connection, chunk)
     with engine.begin() as connection:
-        registry.register_model(connection, bundle)
+        promotion.promote(connection, registry.register_model(connection, bundle))
     with engine.begin() as connection:
         assert store.plan_batches(connection) == 1
         assert store.plan_batches(connection) == 0

@@ -1,9 +1,7 @@
 """The worker on a real server, with a model that is a function: what it does when all goes well, and when not."""
 
-import hashlib
-import json
+import select
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +12,8 @@ import sqlalchemy as sa
 from bundles import CLASSES, fake_predict, publish_bundle
 from workers import daemon, listens, load, rows, scalar, until, worker_for
 
-from bundle import BundleError
 from bundle.verify import Bundle
-from pypredict import PypredictError, registry, store
+from pypredict import PypredictError, promotion, registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop
 from pypredict.predictor import Models
@@ -24,11 +21,14 @@ from pypredict.source import read_holdout
 from pypredict.worker import Worker
 
 BY_HAND = """
-    INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, source)
+    INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, source)
     SELECT dataset, prep_sha256, 0, 1, 'uint8', :shape, 'by hand' FROM ml.model"""
 ITS_INPUT = """
     INSERT INTO ml.input (chunk_id, sample_no, payload) SELECT c.chunk_id, 0, i.payload
     FROM ml.chunk c, (SELECT payload FROM ml.input LIMIT 1) i WHERE c.source = 'by hand'"""
+
+
+RUNNING = "SELECT count(*) FROM ml.batch WHERE state = 'running'"
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
     worker_for(engine, tmp_path).run(until_empty=True)
     with engine.begin() as connection:
         connection.execute(sa.text(BY_HAND), {"shape": "{4,4,1}"})
-    with pytest.raises(store.StoreError, match=r"declares 1 inputs and holds 0.* in one transaction"):
+    with pytest.raises(PypredictError, match=r"declares 1 inputs and holds 0.* in one transaction"):
         worker_for(engine, tmp_path).run(until_empty=True)
     with daemon(engine, tmp_path):
         load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
@@ -128,7 +128,7 @@ def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
         return read(connection, batch)
 
     monkeypatch.setattr(store, "read_inputs", read_or_fail)
-    with pytest.raises(PypredictError, match=r"^chunk \d+ cannot be read: no room for this one$"):
+    with pytest.raises(PypredictError, match=r"^2 inputs .* not all: chunk \d+ cannot be read: no room for this one$"):
         worker_for(engine, tmp_path).run(until_empty=True)
     with daemon(engine, tmp_path):
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
@@ -165,63 +165,6 @@ def test_46_a_payload_far_larger_than_its_chunk_promises_is_not_read(
     assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2
 
 
-def test_a_refused_bundle_is_taken_as_soon_as_it_is_whole_again(
-    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("pypredict.worker.RETRY_SECONDS", 0)
-    publish_bundle(tmp_path, "old", seed=1)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    new = publish_bundle(tmp_path, "new", seed=2)
-    whole = (new.path / "model.h5").read_bytes()
-    (new.path / "model.h5").write_bytes(b"half")
-    worker = worker_for(engine, tmp_path)
-    for _ in range(3):
-        worker.register_current(strict=False)
-    assert caplog.text.count("is not taken") == 1
-    (new.path / "model.h5").write_bytes(whole)
-    worker.register_current(strict=False)
-    assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving'") == [("new",)]
-
-
-def test_a_bundle_that_was_taken_is_not_verified_at_every_look(
-    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_bundle(tmp_path)
-    worker = worker_for(engine, tmp_path)
-    worker.register_current(strict=False)
-    monkeypatch.setattr("pypredict.worker.open_current", lambda *_: pytest.fail("it was verified again"))
-    worker.register_current(strict=False)
-
-
-def test_another_model_under_the_name_of_a_registered_bundle_is_refused(
-    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    publish_bundle(tmp_path / "lost", "toy", seed=1)
-    worker_for(engine, tmp_path / "lost").run(until_empty=True)
-    again = publish_bundle(tmp_path / "again", "toy", seed=1)
-    model = again.path / "model.h5"
-    model.write_bytes(b"trained elsewhere")
-    manifest = json.loads((again.path / "manifest.json").read_text())
-    digest = hashlib.sha256(b"trained elsewhere").hexdigest()
-    manifest["files"]["model.h5"] = {"sha256": digest, "size": 17}
-    (again.path / "manifest.json").write_text(json.dumps(manifest))
-    (tmp_path / "again/current/toys.json").write_text(json.dumps({"bundle_id": "toy", "sha256": digest}))
-    worker_for(engine, tmp_path / "again").register_current(strict=False)
-    assert "bundle toy is registered with another model.h5; restore that one" in caplog.text
-    assert scalar(engine, "SELECT count(*) FROM ml.model") == 1
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
-def test_a_pointer_that_cannot_be_read_leaves_the_others_alone(
-    engine: sa.Engine, tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    publish_bundle(tmp_path)
-    make(tmp_path / "current/other.json")
-    worker_for(engine, tmp_path).register_current(strict=False)
-    assert "other.json is not taken" in caplog.text
-    assert rows(engine, "SELECT dataset FROM ml.model") == [("toys",)]
-
-
 def test_a_daemon_is_seen_by_many_at_once_and_none_where_there_is_none(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path)
     with engine.begin() as other, ThreadPoolExecutor(4) as threads:
@@ -230,36 +173,6 @@ def test_a_daemon_is_seen_by_many_at_once_and_none_where_there_is_none(engine: s
         with daemon(engine, tmp_path):
             until(lambda: listens(engine))
             assert all(threads.map(lambda _: listens(engine), range(200)))
-
-
-def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
-    bundle = publish_bundle(tmp_path)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    model = bundle.path / "model.h5"
-    model.write_bytes(bytes([model.read_bytes()[0] ^ 1]) + model.read_bytes()[1:])
-    with pytest.raises(BundleError, match="changed after it was published"):
-        worker_for(engine, tmp_path).run(until_empty=True)
-
-
-def test_22_a_truncated_model_is_refused_and_the_old_one_stays(engine: sa.Engine, tmp_path: Path) -> None:
-    publish_bundle(tmp_path, "old", seed=1)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    new = publish_bundle(tmp_path, "new", seed=2)
-    (new.path / "model.h5").write_bytes(b"")
-    worker_for(engine, tmp_path).register_current(strict=False)
-    assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
-
-
-def test_28_a_model_that_does_not_load_is_never_registered(engine: sa.Engine, tmp_path: Path) -> None:
-    publish_bundle(tmp_path, "old", seed=1)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    publish_bundle(tmp_path, "new", seed=2)
-
-    def refuse(bundle: Bundle):
-        raise BundleError("a Lambda layer")
-
-    Worker(engine, tmp_path, Models(tmp_path, refuse), "tester").register_current(strict=False)
-    assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
 
 
 def test_31_a_batch_completes_under_its_own_model_when_another_is_published_meanwhile(
@@ -419,7 +332,7 @@ def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Eng
 def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp_path: Path, db) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
-        registry.register_model(connection, bundle)
+        promotion.promote(connection, registry.register_model(connection, bundle))
         for chunk in read_holdout(bundle):
             store.load_chunk(connection, chunk)
         store.plan_batches(connection)
@@ -457,3 +370,118 @@ def test_two_workers_share_the_work_and_do_none_twice(engine: sa.Engine, db, tmp
     assert sum(worker.predicted for worker in workers) == 20_000
     assert scalar(engine, "SELECT count(*) FROM ml.prediction") == 20_000
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_a_chunk_that_somebody_waits_for_is_predicted_after_the_chunk_in_hand(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    for number in range(10):
+        load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
+    stop, order = Stop(), []
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        order.append(int(arrays[0, 0, 0, 0]))
+        if len(order) == 1:
+            until(lambda: scalar(engine, RUNNING) == 2)  # one is read ahead
+            for number in (99, 98):
+                rush(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
+            until(lambda: select.select([worker._listener._connection], [], [], 0)[0])
+        if len(order) == 4:
+            stop.set()
+        return fake_predict(arrays)
+
+    worker = worker_for(engine, tmp_path, predict, stop=stop, poll_seconds=120)
+    worker.run(until_empty=False)
+    assert order[:4] == [0, 99, 98, 1]
+
+
+def rush(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
+    """Store a chunk as `pypredict predict` does."""
+    manifest = bundle.manifest
+    with engine.begin() as connection:
+        (chunk,) = cut(
+            arrays, None, classes=None, dataset="toys", prep_sha256=manifest.prep_sha256, source="command line"
+        )
+        store.rush(connection, store.load_chunk(connection, chunk)[0])
+
+
+def test_a_chunk_that_waits_already_is_hurried_and_one_that_is_done_is_not_done_again(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    for number in range(3):
+        load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
+    with engine.begin() as connection:
+        store.plan_batches(connection)
+    rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
+    with engine.begin() as connection:
+        batch = store.claim_batch(connection, [1], "tester", 60, rushed=True)
+        assert batch is not None
+        assert store.claim_batch(connection, [1], "tester", 60, rushed=True) is None
+    assert scalar(engine, f"SELECT min(payload) = max(payload) FROM ml.input WHERE chunk_id = {batch.chunk_id}") is True
+    with engine.begin() as connection:
+        store.release_batch(connection, batch, failed=False)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
+    assert scalar(engine, "SELECT count(*) FROM ml.batch WHERE state <> 'done'") == 0
+
+
+def test_accuracy_tells_inputs_that_trained_the_model_from_new_ones(engine: sa.Engine, tmp_path: Path) -> None:
+    learned = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1)
+    new = learned[:4] + 100
+    bundle = publish_bundle(tmp_path, learned=learned)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    right = fake_predict(np.concatenate([learned, new])).argmax(axis=1).astype(np.int32)
+    right[6:8] = (right[6:8] + 1) % 3  # two of the new ones are labelled otherwise
+    with engine.begin() as connection:
+        (chunk,) = cut(
+            np.concatenate([learned, new]),
+            right,
+            classes=CLASSES,
+            dataset="toys",
+            prep_sha256=bundle.manifest.prep_sha256,
+            source="mixed",
+        )
+        store.load_chunk(connection, chunk)
+    load(engine, bundle, learned[:1])  # without a label nobody looks
+    worker_for(engine, tmp_path).run(until_empty=True)
+    found = rows(engine, "SELECT held_out, in_training, n, accuracy FROM ml.accuracy")
+    assert found[1:] == [(False, False, 4, 0.5), (False, True, 6, 1.0)]
+    assert found[0][:3] == (True, False, 30)
+    unlabelled = "SELECT DISTINCT in_training FROM ml.outcome WHERE label IS NULL"
+    assert rows(engine, unlabelled) == [(None,)]
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
+def test_a_name_is_shown_beside_its_own_prediction(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    arrays = np.arange(5, dtype=np.uint8).repeat(16).reshape(5, 4, 4, 1)
+    names = ("cat/ä ö.jpg", 'a "quoted" one', "back\\slash, comma", "new\nline", "🦎")
+    with engine.begin() as connection:
+        (chunk,) = cut(
+            arrays,
+            None,
+            classes=None,
+            dataset="toys",
+            prep_sha256=bundle.manifest.prep_sha256,
+            source="photographs",
+            names=names,
+        )
+        store.load_chunk(connection, chunk)
+    load(engine, bundle, arrays[:2])
+    worker_for(engine, tmp_path).run(until_empty=True)
+    found = rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT held_out ORDER BY input_id")
+    want = [CLASSES[number % 3] for number in range(5)]
+    assert found == [*zip(names, want, strict=True), ("row 0", want[0]), ("row 1", want[1])]
+    assert [name for (name,) in rows(engine, "SELECT name FROM ml.inputs WHERE source = 'photographs'")] == [*names]
+
+
+def test_the_row_of_an_array_is_its_row_in_the_whole_file(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    load(engine, bundle, np.random.default_rng(0).integers(0, 256, (2500, 4, 4, 1), np.uint8))
+    found = rows(engine, "SELECT name FROM ml.inputs WHERE source = 'a test' ORDER BY input_id")
+    assert [name for (name,) in found] == [f"row {number}" for number in range(2500)]

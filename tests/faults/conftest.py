@@ -8,23 +8,21 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import publish_bundle
+from bundles import fake_predict, publish_bundle
 from conftest import REPO, Database
 from faults.scene import Scene, wait_until
 
 import embedded
-from pypredict import database, migrate, registry, store
-from pypredict.source import read_holdout
+from pypredict import database, migrate
+from pypredict.predictor import Models
+from pypredict.publications import Publications
 
 N = 200  # held-out inputs of the published model
 
 
 def make_scene(url: str, engine: sa.Engine, models: Path) -> Scene:
     bundle = publish_bundle(models, n=N)
-    with engine.begin() as connection:
-        model_id, _ = registry.register_model(connection, bundle)
-        chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-        registry.add_holdout(connection, model_id, chunk_ids)
+    assert Publications(engine, models, Models(models, lambda _: fake_predict)).take_in() == []
     return Scene(url, models, engine, bundle)
 
 

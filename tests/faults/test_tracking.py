@@ -19,6 +19,7 @@ from bundles import CLASSES, TINY_EXPERIMENT, arrays_and_labels, fake_predict, m
 from wandb_server import Run, WandbServer
 
 from bundle.publish import publish, staging
+from bundle.split import write_split
 from bundle.verify import Bundle, open_bundle
 from pyml.history import write_history
 from pyml.metrics import evaluate, write_predictions
@@ -221,6 +222,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         write_history(staged, [{"epoch": 1, "seconds": 1.0, "loss": 0.5}])
         draw_plots(staged, probabilities, y, metrics, CLASSES)
         (staged / "diff.patch").write_text("--- a/x\n+++ b/x\n")
+        write_split(staged / "split.csv", [])
         manifest = manifest_for("toy-1", x, y).model_copy(update={"metrics": metrics, "name": "toy"})
         publish(staged, models, manifest)
     return open_bundle(models / "bundles/toy-1")
@@ -241,7 +243,7 @@ def assert_arrived_whole(server: WandbServer, bundle: Bundle, epochs: int) -> No
     assert run.exit_code == 0
     assert run.summary["test/accuracy"] == bundle.manifest.metrics.accuracy
     model, *_ = (artifact for artifact in server.artifacts if artifact.type == "model" and artifact.committed)
-    assert set(model.aliases) == {"latest", "toy-1", "promoted"}
+    assert set(model.aliases) == {"latest", "toy-1"}
     expected = {"model.h5", "manifest.json", "history.json", "diff.patch"}
     assert model.files == {name: (bundle.path / name).read_bytes() for name in expected}
     for name in ("predictions.csv", "history.json", "diff.patch"):
@@ -311,7 +313,11 @@ def test_without_a_token_no_server_is_asked_and_sync_brings_the_run_later(
 
     without_token = sync(server, record, WANDB_API_KEY="")
     assert without_token.returncode == 1
-    assert "has not arrived: the server does not know the token" in without_token.stderr
+    assert without_token.stderr == (
+        "pyml: there is no W&B token, so the recorded runs (1) stay where they are; "
+        "set WANDB_API_KEY and run pyml sync again\n"
+    )
+    assert server.requests == []
     done = sync(server, record)
     assert (done.returncode, done.stdout) == (0, "1 run arrived\n"), done.stderr
     assert_arrived_whole(server, bundle, epochs=2)

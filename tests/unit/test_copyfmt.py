@@ -62,9 +62,11 @@ def test_golden_bytes_of_an_unlabelled_input() -> None:
 def test_golden_bytes_of_a_prediction() -> None:
     probabilities = np.array([[0.25, 0.75]], np.float32)
     array = struct.pack(">iiiii", 1, 0, 700, 2, 1) + field(struct.pack(">f", 0.25)) + field(struct.pack(">f", 0.75))
-    want = SIGNATURE + struct.pack(">h", 5) + field(struct.pack(">q", 3)) + field(struct.pack(">q", 2**40))
-    want += field(struct.pack(">i", 1)) + field(struct.pack(">f", 0.75)) + field(array) + TRAILER
-    assert prediction_stream(3, np.array([2**40]), probabilities) == want
+    head = SIGNATURE + struct.pack(">h", 6) + field(struct.pack(">q", 3)) + field(struct.pack(">q", 2**40))
+    tail = field(struct.pack(">i", 1)) + field(struct.pack(">f", 0.75)) + field(array) + TRAILER
+    for in_training, learned in ((None, b"\xff\xff\xff\xff"), ([True], field(b"\1")), ([False], field(b"\0"))):
+        flags = None if in_training is None else np.array(in_training)
+        assert prediction_stream(3, np.array([2**40]), probabilities, flags) == head + learned + tail
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])

@@ -17,7 +17,7 @@ from pyml import PymlError
 from pyml.bypath import build_vocabulary
 from pyml.config import Settings
 from pyml.data import ImageFolder, Npy, Npz, TextCsv
-from pyml.dataset import write_split
+from pyml.dataset import save_split
 from pyml.samples import StoredSamples
 from pyml.source import load_dataset
 
@@ -112,7 +112,7 @@ def test_hidden_folders_are_no_classes(settings: Settings, shapes: Path) -> None
 
 def test_file_names_that_are_not_utf_8_are_written_readably(settings: Settings, shapes: Path, tmp_path: Path) -> None:
     (shapes / "circle/00.png").rename(shapes / "circle" / os.fsdecode(b"caf\xe9.png"))
-    write_split(tmp_path / "split.csv", load_dataset(FOLDER, settings))
+    save_split(tmp_path / "split.csv", load_dataset(FOLDER, settings))
     assert r"circle/caf\xe9.png" in (tmp_path / "split.csv").read_text(encoding="utf-8")
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from bundle.manifest import Manifest
-from bundle.publish import publish, staging
+from bundle.manifest import Manifest, read_manifest
+from bundle.publish import point, publish, staging
 from pyml import PymlError
 from pyml.cli import main
 from pyml.compare import COLUMNS, Cell, Comparison, compare_runs, read_runs
@@ -48,7 +48,15 @@ def models(tmp_path: Path) -> Path:
     run(tmp_path, "alpha-1", age=3, metrics={"accuracy": 0.5, "auroc": 0.75}, parameters=1000, train_seconds=6.0)
     better = [{**epoch, "loss": epoch["loss"] / 2} for epoch in RISING]
     run(tmp_path, "bravo-1", better, age=2, metrics={"accuracy": 0.75, "auroc": 0.5}, parameters=900, train_seconds=9.0)
-    run(tmp_path, "bravo-2", age=1, data_sha256="1" * 64, not_promoted=["its accuracy 0.3 is below 0.9"])
+    run(
+        tmp_path,
+        "bravo-2",
+        age=1,
+        data_sha256="1" * 64,
+        experiment={"promote_if": {"accuracy": 0.9}},
+        metrics={"accuracy": 0.3},
+    )
+    point(tmp_path, read_manifest(tmp_path / "bundles/bravo-1/manifest.json"))
     run(tmp_path, "birds-1", dataset="birds")
     return tmp_path
 
@@ -125,8 +133,12 @@ def test_a_run_on_other_arrays_is_marked_and_the_mark_explained(models: Path) ->
     assert "* other" not in caption(compare_runs(models, "birds"))
 
 
-def test_a_run_that_was_not_promoted_says_why(models: Path) -> None:
-    assert "not promoted: its accuracy" in text_of(models, 240)
+def test_a_run_that_is_not_to_be_proposed_says_why(models: Path) -> None:
+    assert "not proposed: its accuracy" in text_of(models, 240)
+
+
+def test_the_run_that_is_proposed_says_so(models: Path) -> None:
+    assert [run.name for one in compare_runs(models) for run in one.runs if run.remarks == ["proposed"]] == ["bravo-1"]
 
 
 class Page(HTMLParser):
@@ -151,7 +163,7 @@ def test_the_html_needs_no_other_file_and_no_script(models: Path, tmp_path: Path
     assert not {"script", "link", "iframe", "img"} & set(page.tags)
     assert page.tags.count("svg") == 2
     assert "url(http" not in text
-    for shown in ("alpha-1", "birds-1", "Δ +0.2500", "bravo-2 *", "not promoted: its accuracy 0.3 is below 0.9"):
+    for shown in ("alpha-1", "birds-1", "Δ +0.2500", "bravo-2 *", "not proposed: its accuracy 0.3 is below 0.9"):
         assert shown in text
     assert re.search(r'class="better">Δ -0.1250', text)  # less loss
     assert re.search(r'class="worse">Δ -0.2500', text)  # less AUROC

@@ -1,6 +1,5 @@
 """Whether a model learned, whether it may be promoted, and when accuracy misleads."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,8 @@ from bundles import manifest_for
 from pydantic import ValidationError
 
 from bundle.manifest import Manifest, Metrics
-from bundle.publish import read_pointer
 from pyml.experiment import Experiment
 from pyml.metrics import evaluate
-from pyml.train import propose
 from pyml.verdict import Gate, did_not_learn, imbalance, likely_causes, objections, warn
 
 EXPERIMENT: dict[str, Any] = {
@@ -154,26 +151,6 @@ def published(metrics: Metrics) -> Manifest:
     manifest = manifest_for("toy-1", x, np.zeros(metrics.n))
     files = {"model.h5": {"sha256": "0" * 64, "size": 1}}
     return Manifest.model_validate({**manifest.model_dump(), "metrics": metrics, "files": files})
-
-
-def test_a_model_that_passes_the_gate_moves_the_pointer(tmp_path: Path) -> None:
-    propose(tmp_path, published(guess(0, (30, 30, 30), signal=5.0)), Gate(accuracy=0.5))
-    assert read_pointer(tmp_path / "current/toys.json").bundle_id == "toy-1"
-
-
-def test_a_model_that_misses_the_gate_leaves_the_pointer_and_says_so_in_one_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    propose(tmp_path, published(guess(0, (30, 30, 30), signal=5.0)), Gate(accuracy=1.0))
-    assert not (tmp_path / "current").exists()
-    [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("toy-1 is not promoted, its accuracy 0.9")
-    assert line.endswith(f"is below 1.0: {tmp_path}/current/toys.json does not come to be")
-
-
-def test_a_model_that_did_not_learn_is_not_promoted_without_any_gate(tmp_path: Path) -> None:
-    propose(tmp_path, published(constant((30, 30, 30))), None)
-    assert not (tmp_path / "current").exists()
 
 
 def test_what_a_person_should_know_is_said_in_one_line_each() -> None:

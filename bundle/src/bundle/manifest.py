@@ -19,7 +19,7 @@ PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the 
 HISTORY_FILE = "history.json"  # the figures of each epoch
 CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE = "confusion.png", "roc.png", "precision_recall.png"
 DIFF_FILE = "diff.patch"  # only where the tree had changes: what they were
-SPLIT_FILE = "split.csv"  # which sample trained, validated, tested
+SPLIT_FILE = "split.csv"  # which sample trained, validated, tested (bundle.split)
 
 Dtype = Literal["uint8", "int32", "float32"]
 
@@ -95,7 +95,7 @@ class Metrics(Record):
 class Manifest(Record):
     """Everything a reader needs in order to prepare inputs for the model and to trust it."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     bundle_id: Name
     name: Name
     dataset: Name
@@ -104,7 +104,8 @@ class Manifest(Record):
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
     experiment: dict[str, JsonValue]
-    data_sha256: Sha256
+    data_sha256: Sha256  # of all three splits
+    test_sha256: Sha256  # of the test set: accuracies can be compared where it is equal
     metrics: Metrics
     best_epoch: Annotated[int, Field(ge=1)]
     epochs_trained: Annotated[int, Field(ge=1)]
@@ -115,7 +116,6 @@ class Manifest(Record):
     versions: dict[str, str]
     machine: str = "unknown"  # kind of processor and memory, beside which the seconds have to be read
     tracked_run: TrackedRun
-    not_promoted: tuple[str, ...] = ()  # why the trainer did not propose it as the data set's model; empty: it did
     created_at: AwareDatetime
     files: dict[str, FileEntry] = Field(default_factory=dict)
 

@@ -7,15 +7,15 @@ reader looks at and the next trainer removes: it holds a lock on its own, so a d
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
@@ -25,10 +25,15 @@ STAGING_PREFIX = ".tmp-"
 
 
 class Pointer(Record):
-    """The trainer's proposal for a data set: a bundle, and the sha256 of its model.h5."""
+    """The trainer's proposal for a data set: a bundle, the sha256 of its model.h5, and when it was proposed.
+
+    promote: serve it also where its accuracy is below that of the model that serves.
+    """
 
     bundle_id: Name
     sha256: Sha256
+    proposed_at: AwareDatetime
+    promote: bool = False
 
 
 def file_sha256(path: Path) -> str:
@@ -40,6 +45,11 @@ def file_sha256(path: Path) -> str:
 def bundle_path(models: Path, bundle_id: str) -> Path:
     """Tell where a bundle lies on the volume, published or not."""
     return models / "bundles" / bundle_id
+
+
+def list_bundles(models: Path) -> list[Path]:
+    """List the directories of all published bundles, by name."""
+    return sorted(path for path in (models / "bundles").glob("[!.]*") if path.is_dir())
 
 
 @contextmanager
@@ -99,19 +109,24 @@ def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
     return complete
 
 
-def point(models: Path, manifest: Manifest) -> None:
+def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
     """Propose a published bundle as its data set's current one, by replacing the pointer in one step.
 
-    Raises BundleError when the volume cannot be written; the pointer is then what it was.
+    promote: see Pointer. Raises BundleError when the volume cannot be written; the pointer is then what it was.
     """
-    pointer = Pointer(bundle_id=manifest.bundle_id, sha256=manifest.files[MODEL_FILE].sha256)
+    pointer = Pointer(
+        bundle_id=manifest.bundle_id,
+        sha256=manifest.files[MODEL_FILE].sha256,
+        proposed_at=datetime.now(UTC),
+        promote=promote,
+    )
     current = models / "current"
     try:
         current.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=current)
         try:
             with os.fdopen(handle, "w") as file:
-                file.write(json.dumps(pointer.model_dump()) + "\n")
+                file.write(pointer.model_dump_json() + "\n")
                 file.flush()
                 os.fchmod(file.fileno(), 0o644)
                 os.fsync(file.fileno())
@@ -136,7 +151,7 @@ def read_pointer(path: Path) -> Pointer:
 
 
 def pointers(models: Path) -> dict[str, Path]:
-    """List the data sets that have a pointer, and its file."""
+    """List the datasets that have a pointer, and its file."""
     return {path.stem: path for path in sorted((models / "current").glob("[!.]*.json"))}
 
 

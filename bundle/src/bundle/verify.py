@@ -15,13 +15,21 @@ import h5py
 
 from bundle import BundleError
 from bundle.layers import ALLOWED_LAYERS
-from bundle.manifest import HOLDOUT_FILE, MANIFEST_FILE, MODEL_FILE, PREDICTIONS_FILE, Manifest, read_manifest
+from bundle.manifest import (
+    HOLDOUT_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    PREDICTIONS_FILE,
+    SPLIT_FILE,
+    Manifest,
+    read_manifest,
+)
 from bundle.publish import bundle_path, file_sha256, read_pointer
 
 MAX_FILE_BYTES = 4 * 2**30
 PLAIN_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")  # arithmetic on weights
 CONTAINERS = {"Sequential", "Functional", "__keras_tensor__"}
-REQUIRED_FILES = (MODEL_FILE, HOLDOUT_FILE, PREDICTIONS_FILE)
+REQUIRED_FILES = (MODEL_FILE, HOLDOUT_FILE, PREDICTIONS_FILE, SPLIT_FILE)
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Bundle:
 
     @property
     def model_sha256(self) -> str:
-        """Hash of model.h5: the identity of the model."""
+        """Hash of model.h5."""
         return self.manifest.files[MODEL_FILE].sha256
 
 

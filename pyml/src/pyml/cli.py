@@ -43,6 +43,9 @@ Group = Annotated[
     typer.Option(metavar="NAME", help="The runs' group in W&B.", show_default="the files' names, if several"),
 ]
 RequireClean = Annotated[bool, typer.Option("--require-clean", help="Refuse a git tree that differs from its commit.")]
+Promote = Annotated[
+    bool, typer.Option("--promote", help="Serve the best of them also where the current model's accuracy is higher.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Train also what is published already, beside it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")]
 
@@ -51,6 +54,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and er
 def train(
     experiments: ExperimentPaths,
     *,
+    promote: Promote = False,
     force: Force = False,
     require_clean: RequireClean = False,
     group: Group = None,
@@ -60,12 +64,14 @@ def train(
 ) -> None:
     """Train experiments and publish their bundles; what is published already is not trained again.
 
-    Several files, and the grid that a file may hold, are checked first, then trained in sequence as one group.
+    Several files, and the grid that a file may hold, are checked first, then trained in sequence as one group. Of each
+    dataset the best on the validation set is then proposed as the current model.
 
     Example: pyml train experiments/digits_cnn.json
     """
     with _station(quiet):
-        _train(experiments, _settings(models, data_dir, group), force=force, clean=require_clean, quiet=quiet)
+        settings = _settings(models, data_dir, group)
+        _train(experiments, settings, promote=promote, force=force, clean=require_clean, quiet=quiet)
 
 
 @main.command(name="test")
@@ -82,6 +88,7 @@ def verify_and_measure(bundle: BundleName, models: Models = None, quiet: Quiet =
 def train_and_test(
     experiments: ExperimentPaths,
     *,
+    promote: Promote = False,
     force: Force = False,
     require_clean: RequireClean = False,
     group: Group = None,
@@ -95,7 +102,7 @@ def train_and_test(
     """
     with _station(quiet):
         settings = _settings(models, data_dir, group)
-        _train(experiments, settings, force=force, clean=require_clean, quiet=quiet, then=_test)
+        _train(experiments, settings, promote=promote, force=force, clean=require_clean, quiet=quiet, then=_test)
 
 
 @main.command()
@@ -189,13 +196,15 @@ def _train(
     paths: list[Path],
     settings: "Settings",
     *,
+    promote: bool,
     force: bool,
     clean: bool,
     quiet: bool,
     then: Callable[[Path, bool], None] | None = None,
 ) -> None:
-    """Train all experiments of the files, then do `then` with each bundle; one that fails does not stop the others."""
+    """Train all experiments, do `then` with each bundle, propose the best; one that fails does not stop the others."""
     from pyml.experiment import read_experiments
+    from pyml.promotion import Candidate, propose_best
     from pyml.provenance import require_clean
     from pyml.source import Shelf
     from pyml.train import check_experiments, train
@@ -209,17 +218,20 @@ def _train(
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})
     failed: list[str] = []
+    trained: list[Candidate] = []
     for experiment in experiments:
         try:
             bundle, _ = train(experiment, settings, force, shelf)
             _say_how_good(bundle, quiet)
             if then is not None:
                 then(bundle.path, quiet)
+            trained.append(Candidate(bundle, experiment.promote_if))
         except (PymlError, BundleError) as error:
             if len(experiments) == 1:
                 raise
             log.error("%s", error)
             failed.append(experiment.name)
+    propose_best(settings.models, trained, promote=promote)
     if failed:
         raise PymlError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}")
 

@@ -13,6 +13,8 @@ from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE, Manifest, read_manifest
 from pyml import PymlError
 from pyml.history import Epoch, read_history
+from pyml.promotion import current_bundles
+from pyml.verdict import Gate, objections
 
 log = logging.getLogger(__name__)
 
@@ -21,15 +23,25 @@ CURVES = ("loss", "val_loss", "accuracy", "val_accuracy")  # figures of each epo
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """A bundle's manifest and the figures of its epochs."""
+    """A bundle's manifest, the figures of its epochs, and whether it is proposed as its dataset's current model."""
 
     manifest: Manifest
     epochs: list[Epoch]
+    proposed: bool = False
 
     @property
     def name(self) -> str:
         """The bundle's id."""
         return self.manifest.bundle_id
+
+    @property
+    def remarks(self) -> list[str]:
+        """Say that it is proposed, or why it is not to be."""
+        if self.proposed:
+            return ["proposed"]
+        asked = self.manifest.experiment.get("promote_if")
+        gate = None if asked is None else Gate.model_validate(asked)
+        return [f"not proposed: {reason}" for reason in objections(self.manifest.metrics, gate)]
 
     def first(self, curve: str) -> float | None:
         """Give a figure of the first epoch."""
@@ -139,9 +151,11 @@ def find_run(runs: Sequence[PublishedRun], name: str) -> PublishedRun:
 def read_runs(models: Path) -> list[PublishedRun]:
     """Read all published runs, oldest first; one that cannot be read is named and left out."""
     runs = []
+    proposed = current_bundles(models).values()
     for path in sorted((models / "bundles").glob(f"[!.]*/{MANIFEST_FILE}")):
         try:
-            runs.append(PublishedRun(read_manifest(path), read_history(path.parent)))
+            manifest = read_manifest(path)
+            runs.append(PublishedRun(manifest, read_history(path.parent), manifest.bundle_id in proposed))
         except (BundleError, PymlError) as error:
             log.warning("left out: %s", error)
     return sorted(runs, key=lambda run: run.manifest.created_at)

@@ -57,7 +57,7 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
         for column in COLUMNS[part]:
             table.add_column(column.title, justify="right", no_wrap=True)
         for run, name in zip(comparison.runs, names, strict=True):
-            remarks = [] if start else _remarks(run.manifest.not_promoted)
+            remarks = [] if start else run.remarks
             cells = zip(comparison.cells(run)[part], COLUMNS[part], strict=True)
             table.add_row("\n".join([name, *remarks]), *(_rich_cell(*cell) for cell in cells))
         yield table
@@ -79,7 +79,7 @@ def _section(comparison: Comparison) -> str:
     rows = []
     for run in comparison.runs:
         mark = "" if comparison.same_data(run) else " *"
-        remarks = "".join(f"<small>{html.escape(remark)}</small>" for remark in _remarks(run.manifest.not_promoted))
+        remarks = "".join(f"<small>{html.escape(remark)}</small>" for remark in run.remarks)
         cells = "".join(_html_cell(*cell) for cell in zip(comparison.cells(run), COLUMNS, strict=True))
         rows.append(f"<tr><td>{html.escape(run.name)}{mark}{remarks}</td>{cells}</tr>")
     svg = _render([comparison], "svg").decode()
@@ -168,10 +168,6 @@ def _distances(cell: Cell, column: Column) -> list[tuple[str, str]]:
 
 def _number(value: float | None, column: Column) -> str:
     return "–" if value is None else f"{value:,.{column.digits}f}"
-
-
-def _remarks(reasons: Sequence[str]) -> list[str]:
-    return [f"not promoted: {reason}" for reason in reasons]
 
 
 def caption(comparisons: Sequence[Comparison]) -> str:

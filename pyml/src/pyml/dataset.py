@@ -1,6 +1,5 @@
 """A data set, ready to train on: raw samples, split into training, validation and test, and what they mean."""
 
-import csv
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from bundle.manifest import InputSpec
 from bundle.preprocessing import Preprocessing
+from bundle.split import SplitRow, write_split
 from pyml.samples import Samples, parts, select
 from pyml.split import Rows, check_learnable, content_hashes, drop_copies
 
@@ -23,6 +23,7 @@ class Split:
     x: Samples
     y: npt.NDArray[np.int64]
     sources: Sequence[str] = ()  # where each sample came from: a file, a line, a row
+    hashes: Sequence[str] = ()  # content_hashes of x
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,16 @@ class Dataset:
     @functools.cached_property
     def fingerprint(self) -> str:
         """sha256 of class names, vocabulary, dtypes, shapes and bytes: the same only if training sees the same."""
+        return self._sha256(self.train, self.validation, self.test)
+
+    @functools.cached_property
+    def test_sha256(self) -> str:
+        """The same of the test set alone: the same only if models are measured on the same."""
+        return self._sha256(self.test)
+
+    def _sha256(self, *splits: Split) -> str:
         digest = hashlib.sha256(repr((self.classes, tuple(self.words))).encode())
-        for split in (self.train, self.validation, self.test):
+        for split in splits:
             for array in (split.x, split.y):
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 for part in parts(array):
@@ -68,22 +77,26 @@ def gather(name: str, prepared: Prepared, rows: Rows) -> Dataset:
     Raises PymlError when the copies leave too little.
     """
     x, y = prepared.x, prepared.y
-    rows = drop_copies(rows, content_hashes(x))
+    hashes = content_hashes(x)
+    rows = drop_copies(rows, hashes)
     check_learnable(rows, y, prepared.classes, name)
     sources = prepared.sources or [f"row {row}" for row in range(len(y))]
     train, validation, test = (
-        Split(select(x, part), y[part], [sources[row] for row in part])
+        Split(select(x, part), y[part], [sources[row] for row in part], [hashes[row] for row in part])
         for part in (rows.train, rows.validation, rows.test)
     )
     spec = InputSpec.model_validate({"dtype": x.dtype.name, "shape": x.shape[1:]})
     return Dataset(name, prepared.classes, prepared.preprocessing, spec, train, validation, test, prepared.words)
 
 
-def write_split(path: Path, dataset: Dataset) -> None:
-    """Write which sample went where: part, number of the sample within it, label, source."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["part", "sample", "label", "source"])
-        for name, split in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-            for sample, (label, source) in enumerate(zip(split.y, split.sources, strict=True)):
-                rows.writerow([name, sample, dataset.classes[label], source])
+def save_split(path: Path, dataset: Dataset) -> None:
+    """Write split.csv: which sample went where."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    write_split(
+        path,
+        (
+            SplitRow(part, sample, dataset.classes[label], source, sha256)
+            for part, split in splits.items()
+            for sample, (label, source, sha256) in enumerate(zip(split.y, split.sources, split.hashes, strict=True))
+        ),
+    )

@@ -27,8 +27,8 @@ TABLE_ROWS, TABLE_CELLS = 10_000, 500_000  # more W&B does not show; predictions
 def log_artifact(run: Any, path: Path, manifest: Manifest) -> None:
     """Record the model and what belongs to it as a version of the artifact of the experiment's name.
 
-    It has the bundle's id as an alias, and `promoted` when it became its data set's current model. The SDK copies the
-    bytes beside the record, so that a record does not depend on a bundle that may be removed.
+    It has the bundle's id as an alias. Which model serves is decided later, in the database, so no alias says it. The
+    SDK copies the bytes beside the record, so that a record does not depend on a bundle that may be removed.
     """
     import wandb
 
@@ -42,8 +42,7 @@ def log_artifact(run: Any, path: Path, manifest: Manifest) -> None:
     for file in (path / name for name in ARTIFACT_FILES):
         if file.is_file():
             artifact.add_file(str(file))
-    promoted = [] if manifest.not_promoted else ["promoted"]
-    run.log_artifact(artifact, aliases=["latest", manifest.bundle_id, *promoted])
+    run.log_artifact(artifact, aliases=["latest", manifest.bundle_id])
 
 
 def log_files(run: Any, path: Path) -> None:

@@ -4,7 +4,6 @@ A sample that also stands in the test set is dropped from validation and trainin
 dropped from training. The test set stays whole.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bundle.split import content_sha256
 from pyml import PymlError
 from pyml.data import AnyData
 from pyml.samples import Samples, parts
@@ -61,8 +61,8 @@ def drop_copies(rows: Rows, hashes: Sequence[str]) -> Rows:
 
 
 def content_hashes(x: Samples) -> list[str]:
-    """Hash each sample."""
-    return [hashlib.sha256(sample.tobytes()).hexdigest() for part in parts(x) for sample in part]
+    """Hash each sample, as hexadecimal text."""
+    return [content_sha256(sample).hex() for part in parts(x) for sample in part]
 
 
 def check_learnable(rows: Rows, y: npt.NDArray[np.int64], classes: Sequence[str], name: str) -> None:

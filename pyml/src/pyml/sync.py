@@ -18,11 +18,16 @@ def sync_records(chosen: Sequence[Path], settings: Settings) -> int:
     """Upload the chosen records again, or all that have not arrived; give the number of those that did.
 
     A record has arrived when its history, its files and every byte of its artifacts were read back from the server.
-    Raises PymlError when one did not; the others are uploaded all the same.
+    Raises PymlError when one did not (the others are uploaded all the same), and at once without a token.
     """
     records = [_as_record(path) for path in chosen] or [
         path for path in list_records(settings.record.absolute()) if not has_arrived(path)
     ]
+    if records and not _has_token(settings):
+        raise PymlError(
+            f"there is no W&B token, so the recorded runs ({len(records)}) stay where they are; set WANDB_API_KEY and "
+            "run pyml sync again"
+        )
     problems: list[str] = []
     arrived = 0
     for number, directory in enumerate(records, 1):
@@ -42,6 +47,14 @@ def sync_records(chosen: Sequence[Path], settings: Settings) -> int:
             f"{len(problems)} of {len(records)} runs have not arrived: {', '.join(problems)}; nothing is lost"
         )
     return arrived
+
+
+def _has_token(settings: Settings) -> bool:
+    """Tell whether the uploading process will find a token: in the settings or in ~/.netrc."""
+    import requests.utils
+    import wandb
+
+    return settings.wandb_api_key is not None or bool(requests.utils.get_netrc_auth(wandb.setup().settings.base_url))
 
 
 def _upload(directory: Path, settings: Settings, lock: int) -> str | None:

@@ -1,7 +1,7 @@
 """Train an experiment and publish the bundle: the story from top to bottom.
 
 arrays -> model -> fit, the best epoch kept -> model.h5 staged -> judged on the test set through that very file ->
-published by one rename -> proposed as the data set's current model. Whatever stops it on the way leaves no bundle.
+published by one rename. Whatever stops it on the way leaves no bundle. `promotion` decides later which is proposed.
 """
 
 import json
@@ -29,11 +29,11 @@ from bundle.manifest import (
     Metrics,
 )
 from bundle.model import BATCH_SIZE, predict_probabilities, start_keras
-from bundle.publish import bundle_path, point, publish, staging
+from bundle.publish import bundle_path, publish, staging
 from bundle.verify import Bundle, check_h5, open_bundle
 from pyml import PymlError, one_line
 from pyml.config import Settings
-from pyml.dataset import Dataset, Split, write_split
+from pyml.dataset import Dataset, Split, save_split
 from pyml.experiment import EarlyStopping, Experiment, check_fits
 from pyml.feed import feed
 from pyml.history import Epoch, add_auroc, make_recorder, write_history
@@ -46,7 +46,7 @@ from pyml.provenance import bundle_id, git_changes, git_state, machine, next_run
 from pyml.samples import save_npz
 from pyml.source import Shelf
 from pyml.tracking import Tracker, tracking
-from pyml.verdict import Gate, objections, warn
+from pyml.verdict import warn
 
 if TYPE_CHECKING:
     import keras
@@ -91,16 +91,15 @@ def train(
 ) -> tuple[Bundle, bool]:
     """Train and publish, or find it published; return the bundle and whether it was trained now.
 
-    The same experiment on the same data with the same code is trained once: again, it only becomes current again. With
-    force it is trained anew and published beside the others, as `<id>-run2`, `<id>-run3`, ...; then the newest of them
-    is what an unforced call finds. Raises PymlError or BundleError; then nothing was published.
+    The same experiment on the same data with the same code is trained once. With force it is trained anew and published
+    beside the others, as `<id>-run2`, `<id>-run3`, ...; then the newest of them is what an unforced call finds. Raises
+    PymlError or BundleError; then nothing was published.
     """
     dataset = take_fitting(experiment, shelf or Shelf(settings))
     identity = bundle_id(experiment, dataset.fingerprint)
     published = published_runs(settings.models, identity)
     if published and not force:
         bundle = open_bundle(bundle_path(settings.models, published[-1]))
-        propose(settings.models, bundle.manifest, experiment.promote_if)
         log.info("%s is published already, nothing trained", published[-1])
         return bundle, False
     name = next_run(published, identity)
@@ -142,7 +141,7 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
         metrics = evaluate(probabilities, dataset.test.y)
         write_predictions(staged / PREDICTIONS_FILE, probabilities, dataset.test.y, dataset.classes)
         save_npz(staged / HOLDOUT_FILE, x=dataset.test.x, y=dataset.test.y)
-        write_split(staged / SPLIT_FILE, dataset)
+        save_split(staged / SPLIT_FILE, dataset)
         write_history(staged, fit.history)
         _draw(staged, probabilities, dataset, metrics)
         if changes:
@@ -158,6 +157,7 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
             preprocessing=dataset.preprocessing,
             experiment=experiment.model_dump(mode="json"),
             data_sha256=dataset.fingerprint,
+            test_sha256=dataset.test_sha256,
             metrics=metrics,
             best_epoch=fit.best_epoch,
             epochs_trained=fit.epochs,
@@ -168,28 +168,15 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
             versions=versions(),
             machine=machine(),
             tracked_run=tracker.record,
-            not_promoted=objections(metrics, experiment.promote_if),
             created_at=datetime.now(UTC),
         )
         manifest = publish(staged, settings.models, manifest)
         log.info("published %s", bundle_path(settings.models, name))
         for warning in warn(manifest, fit.history, experiment):
             log.warning("%s: %s", name, warning)
-        propose(settings.models, manifest, experiment.promote_if)
         tracker.log_metrics(metrics, fit.best_epoch)
         tracker.log_bundle(bundle_path(settings.models, name), manifest)
     return manifest
-
-
-def propose(models: Path, manifest: Manifest, gate: Gate | None) -> None:
-    """Make a published bundle its data set's current one, unless something speaks against it; then say what."""
-    reasons = objections(manifest.metrics, gate)
-    if not reasons:
-        point(models, manifest)
-        return
-    pointer = models / "current" / f"{manifest.dataset}.json"
-    stays = "stays as it was" if pointer.exists() else "does not come to be"
-    log.warning("%s is not promoted, %s: %s %s", manifest.bundle_id, " and ".join(reasons), pointer, stays)
 
 
 def _draw(staged: Path, probabilities: Probabilities, dataset: Dataset, metrics: Metrics) -> None:

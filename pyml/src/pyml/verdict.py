@@ -1,6 +1,6 @@
 """What the figures on the test set mean: whether a model learned, whether it may be promoted, when accuracy misleads.
 
-A model that objections are raised against is published all the same, but not proposed as its data set's current model.
+A model that objections are raised against is published all the same, but `promotion` does not propose it.
 """
 
 import math

@@ -23,16 +23,18 @@ CHUNK_BYTES = 8 * 2**20  # small enough that hashing the next one and sending th
 class Chunk:
     """Inputs that are loaded in one transaction and predicted as one batch.
 
-    arrays: (n, ...) raw; labels: (n,) int32 numbers into classes, or None when unlabelled (classes is None, too).
+    first_row: position of the first input in its source. arrays: (n, ...) raw; labels: (n,) int32 numbers into classes,
+    or None when unlabelled (classes is None, too). names: where each input comes from; None: its row says it.
     """
 
     dataset: str
     prep_sha256: str
-    chunk_no: int
+    first_row: int
     arrays: Array
     labels: npt.NDArray[np.int32] | None
     classes: tuple[str, ...] | None
     source: str
+    names: tuple[str, ...] | None = None
 
     @functools.cached_property
     def content_sha256(self) -> bytes:
@@ -58,10 +60,19 @@ def cut(
     dataset: str,
     prep_sha256: str,
     source: str,
+    names: tuple[str, ...] | None = None,
 ) -> Iterator[Chunk]:
-    """Cut arrays (n, ...) and labels (n,) into chunks of at most 1,000 inputs and 8 MiB."""
+    """Cut arrays (n, ...), labels (n,) and names (n of them) into chunks of at most 1,000 inputs and 8 MiB."""
     step = inputs_per_chunk(arrays[:1].nbytes)
-    for chunk_no, start in enumerate(range(0, len(arrays), step)):
+    for start in range(0, len(arrays), step):
         part = slice(start, start + step)
-        numbers = None if labels is None else labels[part]
-        yield Chunk(dataset, prep_sha256, chunk_no, arrays[part], numbers, classes, source)
+        yield Chunk(
+            dataset=dataset,
+            prep_sha256=prep_sha256,
+            first_row=start,
+            arrays=arrays[part],
+            labels=None if labels is None else labels[part],
+            classes=classes,
+            source=source,
+            names=None if names is None else names[part],
+        )

@@ -23,6 +23,7 @@ from pypredict.config import Settings
 
 if TYPE_CHECKING:
     from pypredict.listen import Stop
+    from pypredict.registry import Model
     from pypredict.worker import Worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -30,6 +31,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Which model serves: list, p
 app.add_typer(models_app, name="models")
 log = logging.getLogger("pypredict")
 
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A model's number or its bundle's id.")]
 ModelsOption = Annotated[Path | None, typer.Option(help="The models volume.")]
 
 
@@ -64,7 +66,7 @@ def migrate(
     from pypredict import schema
 
     settings = _settings()
-    with _database(settings, any_schema=True) as engine:
+    with _database(settings, any_schema=True, wait=True) as engine:
         before = migration.migrate(engine, db or settings.db, passfile or [])
     log.info("schema ml is at revision %s (before: %s)", schema.REVISION, before)
 
@@ -109,7 +111,8 @@ def run(
 
     settings = _settings()
     stop = Stop()
-    with _database(settings) as engine:
+    _check_models(models or settings.models)
+    with _database(settings, wait=True) as engine:
         for number in (signal.SIGTERM, signal.SIGINT):  # before this nothing is in hand, and a signal ends it at once
             signal.signal(number, _stop_once(stop))
         _check_health_file(settings.health_file)
@@ -144,18 +147,18 @@ def predict(
 @app.command(epilog="Example: pypredict status")
 def status() -> None:
     """Show the queue: what waits, for how long, and how fast it shrinks."""
-    from pypredict.status import MEANING, read_status
+    from pypredict.status import read_status, status_lines
 
     with _database(_settings()) as engine, engine.begin() as connection:
         now = read_status(connection)
-    for name, meaning in MEANING.items():
-        _console().print(f"{getattr(now, name):>12,.6g}  {meaning}", highlight=False)
+    for line in status_lines(now):
+        _console().print(line, highlight=False)
 
 
 @app.command(epilog="Example: pypredict export predictions.csv --dataset digits")
 def export(
     path: Annotated[Path, typer.Argument(help="The file to write: .csv or .parquet.")],
-    dataset: Annotated[str | None, typer.Option(help="Only this data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
 ) -> None:
     """Write predictions with their labels to a file, streamed."""
     from pypredict.export import export as write
@@ -174,47 +177,75 @@ def health() -> None:
 
 
 @models_app.command("list", epilog="Example: pypredict models list")
-def list_models() -> None:
-    """List every model that was ever registered, and which one serves."""
+def list_models(models: ModelsOption = None) -> None:
+    """List every published model, and which one serves."""
     from pypredict.registry import list_models as read
     from pypredict.report import models_table
 
-    with _database(_settings()) as engine, engine.begin() as connection:
-        _console().print(models_table(read(connection)))
+    settings = _settings()
+    with _database(settings) as engine:
+        _register_new(engine, models or settings.models)
+        with engine.begin() as connection:
+            _console().print(models_table(read(connection)))
 
 
 @models_app.command("promote", epilog="Example: pypredict models promote 3 --rescore")
 def promote(
-    model_id: int,
-    rescore: Annotated[bool, typer.Option("--rescore", help="Also predict the older inputs of the data set.")] = False,
+    model: ModelArgument,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Also predict the older inputs of the dataset.")] = False,
+    models: ModelsOption = None,
 ) -> None:
-    """Let a model serve its data set; the one before it is retired."""
-    from pypredict import registry, store
+    """Let a model serve its dataset; the one before it is retired."""
+    from pypredict import promotion, registry, store
 
-    with _database(_settings()) as engine, engine.begin() as connection:
-        dataset = registry.promote(connection, model_id)
-        planned = store.rescore(connection, dataset) if rescore else 0
-    log.info("model %d serves %s%s", model_id, dataset, f"; {planned} older batches planned" if rescore else "")
+    settings = _settings()
+    directory = models or settings.models
+    with _database(settings) as engine:
+        _register_new(engine, directory)
+        with engine.begin() as connection:
+            found = registry.find_model(connection, model)
+        _serve(engine, directory, found, promotion.promote)
+        with engine.begin() as connection:
+            planned = store.rescore(connection, found.dataset) if rescore else 0
+    more = f"; {planned} older batches planned" if rescore else ""
+    log.info("model %d (%s) serves %s%s", found.model_id, found.bundle_id, found.dataset, more)
 
 
 @models_app.command("retire", epilog="Example: pypredict models retire 3")
-def retire(model_id: int) -> None:
+def retire(model: ModelArgument) -> None:
     """Let a model serve no longer; its predictions stay."""
-    from pypredict import registry
+    from pypredict import promotion, registry
 
     with _database(_settings()) as engine, engine.begin() as connection:
-        dataset = registry.retire(connection, model_id)
-    log.info("model %d is retired; no model serves %s", model_id, dataset)
+        found = registry.find_model(connection, model)
+        promotion.retire(connection, found)
+    log.info("model %d (%s) is retired; no model serves %s", found.model_id, found.bundle_id, found.dataset)
 
 
 @models_app.command("rollback", epilog="Example: pypredict models rollback digits")
-def rollback(dataset: str) -> None:
-    """Let the model before the present one serve a data set again."""
-    from pypredict import registry
+def rollback(dataset: str, models: ModelsOption = None) -> None:
+    """Let the model that served a dataset before serve it again; each time one step further back."""
+    from pypredict import promotion, registry
+
+    settings = _settings()
+    with _database(settings) as engine:
+        with engine.begin() as connection:
+            before = promotion.served_before(connection, dataset)
+            found = registry.find_model(connection, str(before))
+        _serve(engine, models or settings.models, found, promotion.roll_back)
+    log.info("model %d (%s) serves %s again", found.model_id, found.bundle_id, dataset)
+
+
+@models_app.command("history", epilog="Example: pypredict models history digits")
+def history(dataset: Annotated[str | None, typer.Argument(help="Only this dataset.")] = None) -> None:
+    """Show which model came to serve, when, and why; also the proposals that were declined."""
+    from pypredict.registry import check_dataset
+    from pypredict.report import history_table
 
     with _database(_settings()) as engine, engine.begin() as connection:
-        model_id = registry.roll_back(connection, dataset)
-    log.info("model %d serves %s again", model_id, dataset)
+        if dataset is not None:
+            check_dataset(connection, dataset)
+        _console().print(history_table(connection, dataset))
 
 
 @app.command(epilog="Example: pypredict report")
@@ -264,12 +295,40 @@ def _settings() -> Settings:
         ) from error
 
 
+def _check_models(directory: Path) -> None:
+    """Refuse a models directory that is not there."""
+    if not directory.is_dir():
+        raise PypredictError(
+            f"there is no models directory {directory}; train a model first (pyml train), or name the directory with "
+            "--models or PYPREDICT_MODELS"
+        )
+
+
+def _register_new(engine: sa.Engine, directory: Path) -> None:
+    """Register what is published here, so that it can be named; nothing where there is no models directory."""
+    from pypredict.predictor import Models
+    from pypredict.publications import Publications
+
+    Publications(engine, directory, Models(directory)).register_new()
+
+
+def _serve(engine: sa.Engine, directory: Path, model: "Model", serve: Callable[[sa.Connection, "Model"], None]) -> None:
+    """Verify and try a registered model, then let it serve. Raises BundleError."""
+    from bundle.publish import bundle_path
+    from bundle.verify import open_bundle
+    from pypredict.predictor import Models
+    from pypredict.publications import put_into_service
+
+    bundle = open_bundle(bundle_path(directory, model.bundle_id))
+    put_into_service(engine, Models(directory), bundle, model, serve)
+
+
 def _check_health_file(path: Path | None) -> None:
-    """Touch the file that the worker will touch each turn, so that one which cannot be written is refused at once."""
+    """Write the file that the worker will write each turn, so that one which cannot be written is refused at once."""
     if path is None:
         return
     try:
-        path.touch()
+        path.write_text("")
     except OSError as error:
         raise PypredictError(
             f"{path} cannot be written ({error.strerror}); let PYPREDICT_HEALTH_FILE name a file in a directory "
@@ -293,10 +352,11 @@ def _console() -> Console:
 
 
 @contextmanager
-def _database(settings: Settings, *, any_schema: bool = False) -> Iterator[sa.Engine]:
+def _database(settings: Settings, *, any_schema: bool = False, wait: bool = False) -> Iterator[sa.Engine]:
+    """Connect; wait: for a database that is not there yet, since a service may start before it."""
     from pypredict.database import check_schema, connect
 
-    engine = connect(settings.database_url, wait_seconds=settings.wait_seconds)
+    engine = connect(settings.database_url, wait_seconds=settings.wait_seconds if wait else 0)
     try:
         if not any_schema:
             with engine.begin() as connection:

@@ -10,7 +10,8 @@ Streams here:
 
     ml.input (chunk_id int8, sample_no int4, label_no int4 or NULL, payload bytea)        written
     (input_id int8, payload bytea)                                                        read
-    ml.prediction (model_id int8, input_id int8, class_no int4, score float4, probs float4[])   written
+    ml.prediction (model_id int8, input_id int8, in_training bool or NULL, class_no int4, score float4, probs float4[])
+                                                                                          written
 
 float4[] on the wire: int32 dimensions=1, int32 has-null=0, int32 element type 700, int32 length, int32 lower bound 1,
 then for each element int32 4 and the float.
@@ -63,20 +64,27 @@ def _input_blocks(block: npt.NDArray[np.void], arrays: Array, labels: npt.NDArra
 
 
 def prediction_stream(
-    model_id: int, input_ids: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float32]
+    model_id: int,
+    input_ids: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float32],
+    in_training: npt.NDArray[np.bool_] | None,
 ) -> bytearray:
     """Build the COPY stream of one batch of ml.prediction; class_no is the arg max, score its probability.
 
-    input_ids: (n,), probabilities: (n, k) float32.
+    input_ids: (n,), probabilities: (n, k) float32, in_training: (n,), or None where nobody looked.
     """
     k = probabilities.shape[1]
     array = np.dtype([(name, ">i4") for name in ("dims", "nulls", "oid", "length", "lower")])
     element = np.dtype([("n", ">i4"), ("value", ">f4")])
     row = [("fields", ">i2"), ("n1", ">i4"), ("model_id", ">i8"), ("n2", ">i4"), ("input_id", ">i8"), ("n3", ">i4")]
-    row += [("class_no", ">i4"), ("n4", ">i4"), ("score", ">f4"), ("n5", ">i4")]
+    row += [("in_training", "?")] if in_training is not None else []
+    row += [("n4", ">i4"), ("class_no", ">i4"), ("n5", ">i4"), ("score", ">f4"), ("n6", ">i4")]
     stream, rows = _allocate(np.dtype([*row, ("array", array), ("probs", element, (k,))]), len(input_ids))
-    rows["fields"], rows["n1"], rows["n2"], rows["n3"], rows["n4"] = 5, 8, 8, 4, 4
-    rows["n5"] = array.itemsize + k * element.itemsize
+    rows["fields"], rows["n1"], rows["n2"], rows["n4"], rows["n5"] = 6, 8, 8, 4, 4
+    rows["n3"] = -1 if in_training is None else 1
+    rows["n6"] = array.itemsize + k * element.itemsize
+    if in_training is not None:
+        rows["in_training"] = in_training
     rows["model_id"], rows["input_id"] = model_id, input_ids
     rows["class_no"], rows["score"] = probabilities.argmax(axis=1), probabilities.max(axis=1)
     rows["array"] = (1, 0, FLOAT4_OID, k, 1)

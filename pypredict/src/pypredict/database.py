@@ -23,7 +23,14 @@ KEEPALIVE: dict[str, Any] = {
     **{"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
     "tcp_user_timeout": 60_000,  # ms
 }
-FINAL_ERRORS = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+FINAL_ERRORS = (
+    "password authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "is not permitted to log in",
+    "permission denied for database",
+)
 
 
 class DatabaseError(PypredictError):
@@ -31,7 +38,7 @@ class DatabaseError(PypredictError):
 
 
 def connect(url: str | None, *, wait_seconds: float = 30, application: str = "pypredict") -> sa.Engine:
-    """Make an engine and wait until the server answers.
+    """Make an engine and wait up to wait_seconds until the server answers, which is logged once.
 
     Raises DatabaseError at once on a refused login, and after wait_seconds when nothing answers.
     """
@@ -43,19 +50,24 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
         pool_size=4,
     )
     deadline = time.monotonic() + wait_seconds
+    announced = False
     while True:
         try:
             with engine.connect():
                 return engine
         except sa.exc.OperationalError as error:
             reason = _reason(error)
-            if any(final in reason for final in FINAL_ERRORS):
+            if is_refused_login(error):
                 raise DatabaseError(f"the database refuses the login: {reason}; check PGUSER and PGPASSFILE") from error
             if time.monotonic() >= deadline:
+                within = f" within {wait_seconds:g} s" if wait_seconds else ""
                 raise DatabaseError(
-                    f"no database answered within {wait_seconds:g} s ({reason}); start it, or check PGHOST and PGPORT"
+                    f"no database answered{within} ({reason}); start it (`make db`, `docker compose up`), or check "
+                    "PGHOST and PGPORT"
                 ) from error
-            log.info("waiting for the database: %s", reason)
+            if not announced:
+                log.info("waiting up to %g s for the database: %s", wait_seconds, reason)
+                announced = True
             time.sleep(min(1.0, 0.2 + 0.2 * random.random()))  # noqa: S311 - jitter, no secret
 
 
@@ -70,6 +82,11 @@ def _check_url(url: str | None) -> None:
             "DATABASE_URL is not as libpq wants it: postgresql://USER@HOST:PORT/DATABASE, with :PASSWORD after USER if "
             "no PGPASSFILE holds it, and every character of it that is neither letter nor digit written as %XX"
         )
+
+
+def is_refused_login(error: BaseException) -> bool:
+    """Tell whether the server answers and refuses the login, which waiting does not mend."""
+    return any(final in str(error) for final in FINAL_ERRORS)
 
 
 def check_schema(connection: sa.Connection) -> None:

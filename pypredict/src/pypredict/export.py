@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from psycopg2 import sql
 
 from pypredict import PypredictError
+from pypredict.registry import check_dataset
 
 ROWS = """
-    SELECT o.input_id, o.dataset, o.model_id, o.held_out, o.label, o.predicted, o.score, o.predicted_at, c.source,
-           o.chunk_id, o.sample_no
-    FROM ml.outcome o JOIN ml.chunk c USING (chunk_id)
+    SELECT o.input_id, o.name, o.dataset, o.model_id, o.held_out, o.in_training, o.label, o.predicted, o.score,
+           o.predicted_at, o.source, o.chunk_id, o.sample_no
+    FROM ml.outcome o
     WHERE o.dataset = coalesce({dataset}, o.dataset)
     ORDER BY o.model_id, o.input_id"""
 FETCH_ROWS = 20_000
@@ -40,7 +41,8 @@ def export_parquet(connection: sa.Connection, file: IO[bytes], dataset: str | No
     text, number = pa.string(), pa.int64()
     schema = pa.schema(
         [
-            *(("input_id", number), ("dataset", text), ("model_id", number), ("held_out", pa.bool_())),
+            *(("input_id", number), ("name", text), ("dataset", text), ("model_id", number)),
+            *(("held_out", pa.bool_()), ("in_training", pa.bool_())),
             *(("label", text), ("predicted", text), ("score", pa.float32())),
             *(("predicted_at", pa.timestamp("us", tz="UTC")), ("source", text)),
             *(("chunk_id", number), ("sample_no", pa.int32())),
@@ -61,7 +63,9 @@ FORMATS: dict[str, Callable[[sa.Connection, IO[bytes], str | None], None]] = {
 
 
 def export(connection: sa.Connection, path: Path, dataset: str | None) -> None:
-    """Write path (.csv or .parquet) whole or not at all. Raises PypredictError."""
+    """Write path (.csv or .parquet) whole or not at all. Raises PypredictError, also for an unknown dataset."""
+    if dataset is not None:
+        check_dataset(connection, dataset)
     if path.suffix not in FORMATS:
         raise PypredictError(f"{path} ends in {path.suffix or 'nothing'}; a file ending in .csv or .parquet is needed")
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long

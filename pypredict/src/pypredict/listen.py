@@ -69,18 +69,21 @@ class Listener:
                 connection.cursor().execute(f"LISTEN {CHANNEL}; SELECT pg_advisory_lock_shared({PRESENCE})")
                 self._connection = connection
 
-    def wait(self, seconds: float) -> None:
-        """Return when a chunk was announced, at a stop, or after the given seconds."""
+    def wait(self, seconds: float) -> bool:
+        """Return when a chunk was announced, at a stop, or after the given seconds; tell whether one was announced."""
         waiting: list[Stop | psycopg2.extensions.connection] = [self._stop]
         if self._connection is not None:
             waiting.append(self._connection)
         ready, _, _ = select.select(waiting, [], [], seconds)
-        if self._connection in ready and self._connection is not None:
-            try:
-                self._connection.poll()
-                self._connection.notifies.clear()
-            except OUTAGE:
-                self.close()
+        if self._connection is None or self._connection not in ready:
+            return False
+        try:
+            self._connection.poll()
+            self._connection.notifies.clear()
+        except OUTAGE:
+            self.close()
+            return False
+        return True
 
     def close(self) -> None:
         """Stop listening."""

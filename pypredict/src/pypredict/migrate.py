@@ -10,6 +10,7 @@ from pathlib import Path
 
 import alembic.command
 import alembic.config
+import alembic.util
 import psycopg2.errors
 import psycopg2.extensions
 import sqlalchemy as sa
@@ -52,7 +53,13 @@ def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
     config = alembic_config(db, connection)
     before = _revision(connection)
     connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS ml"))
-    alembic.command.upgrade(config, "head")
+    try:
+        alembic.command.upgrade(config, "head")
+    except alembic.util.CommandError as error:
+        raise PypredictError(
+            f"the database has schema revision {before}, which this version does not know; use the version of "
+            "pypredict that made it, or begin with an empty database"
+        ) from error
     with closing(connection.connection.cursor()) as cursor:
         for name in ("views.sql", "roles.sql"):
             cursor.execute((db / name).read_text())  # without parameters: % stands for itself

@@ -1,6 +1,7 @@
-"""The models in the database: register, list, promote, retire, roll back. Old predictions stay, whatever serves.
+"""The models in the database: what is registered, which model serves a dataset, what an input of it looks like.
 
-The caller owns the transaction: functions take a connection and never commit.
+A model's identity is its bundle: two bundles may hold equal weights. `promotion` decides which of them serves. The
+caller owns the transaction: functions take a connection and never commit.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,17 +14,12 @@ from bundle.manifest import Manifest
 from bundle.verify import Bundle
 from pypredict import PypredictError
 
-# Only one at a time registers a model of a data set: the one that serves changes hands here.
-LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
-FIND_MODEL = sa.text("SELECT model_id FROM ml.model WHERE sha256 = :sha256")
-FIND_BUNDLE = sa.text("SELECT model_id FROM ml.model WHERE bundle_id = :bundle_id")
-RETIRE = sa.text("UPDATE ml.model SET state = 'retired' WHERE dataset = :dataset AND state = 'serving'")
 ADD_MODEL = sa.text("""
     INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
                           manifest, state)
     VALUES (:sha256, :bundle_id, :dataset, :prep_sha256, :name, :input_dtype, :input_shape, :classes,
-            CAST(:metrics AS jsonb), CAST(:manifest AS jsonb), 'serving')
-    RETURNING model_id""")
+            CAST(:metrics AS jsonb), CAST(:manifest AS jsonb), 'available')
+    ON CONFLICT (bundle_id) DO NOTHING""")
 ADD_VOCABULARY = sa.text(
     "INSERT INTO ml.vocabulary (prep_sha256, words) VALUES (:prep_sha256, :words) ON CONFLICT DO NOTHING"
 )
@@ -34,64 +30,56 @@ ADD_HOLDOUT = sa.text(
     "INSERT INTO ml.holdout (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
 )
 WANTED_MODELS = sa.text("""
-    SELECT m.model_id, m.bundle_id, encode(m.sha256, 'hex') AS sha256
+    SELECT m.model_id, m.dataset, m.bundle_id, encode(m.sha256, 'hex') AS sha256, m.state = 'serving' AS serves
     FROM ml.model m
     WHERE m.state = 'serving'
        OR EXISTS (SELECT FROM ml.batch b WHERE b.model_id = m.model_id AND b.state <> 'done')
     ORDER BY m.model_id""")
 LIST = sa.text("""
-    SELECT m.model_id, m.dataset, m.name, m.bundle_id, m.state, m.created_at,
+    SELECT m.model_id, m.dataset, m.name, m.bundle_id, encode(m.sha256, 'hex') AS sha256, m.state, m.created_at,
            (m.metrics ->> 'accuracy')::double precision AS accuracy
     FROM ml.model m ORDER BY m.dataset, m.model_id""")
-FIND = sa.text("SELECT dataset, state FROM ml.model WHERE model_id = :model_id")
-PROMOTE = sa.text("UPDATE ml.model SET state = 'serving' WHERE model_id = :model_id")
-BEFORE = sa.text("""
-    SELECT max(old.model_id) FROM ml.model old JOIN ml.model now USING (dataset)
-    WHERE now.dataset = :dataset AND now.state = 'serving' AND old.model_id < now.model_id""")
+BUNDLES = sa.text("SELECT bundle_id FROM ml.model")
+DATASETS = sa.text("SELECT DISTINCT dataset FROM ml.model UNION SELECT DISTINCT dataset FROM ml.chunk ORDER BY 1")
 
 
 class RegistryError(PypredictError):
-    """There is no such model, or none to go back to."""
+    """There is no such model or dataset, or a bundle is not the one that was registered."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model as people see it."""
+    """A registered model as people see it; sha256 of its model.h5, as hexadecimal text."""
 
     model_id: int
     dataset: str
     name: str
     bundle_id: str
+    sha256: str
     state: str
     created_at: datetime
     accuracy: float
 
 
-def knows_model(connection: sa.Connection, sha256: str) -> bool:
-    """Tell whether a model with this hash (hexadecimal) was ever registered."""
-    return connection.execute(FIND_MODEL, {"sha256": bytes.fromhex(sha256)}).scalar() is not None
+@dataclass(frozen=True)
+class WantedModel:
+    """A model that serves or has open batches; sha256 of its model.h5, as hexadecimal text."""
+
+    model_id: int
+    dataset: str
+    bundle_id: str
+    sha256: str
+    serves: bool
 
 
-def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool]:
-    """Make a verified bundle the serving model of its data set, once; return its number and whether it is new.
+def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
+    """Register a verified bundle as available, once.
 
-    A model that is known already keeps its state, so a pointer that has not moved never undoes a roll-back. Raises
-    RegistryError when another model has the bundle's name.
+    Raises RegistryError when a bundle of that name with another model.h5 is registered.
     """
     manifest = bundle.manifest
-    sha256 = bytes.fromhex(bundle.model_sha256)
-    connection.execute(LOCK_DATASET, {"dataset": manifest.dataset})
-    known = connection.execute(FIND_MODEL, {"sha256": sha256}).scalar()
-    if known is not None:
-        return int(known), False
-    if connection.execute(FIND_BUNDLE, {"bundle_id": manifest.bundle_id}).scalar() is not None:
-        raise RegistryError(
-            f"bundle {manifest.bundle_id} is registered with another model.h5; restore that one, or give the "
-            "experiment another name and train it"
-        )
-    connection.execute(RETIRE, {"dataset": manifest.dataset})
     row = {
-        "sha256": sha256,
+        "sha256": bytes.fromhex(bundle.model_sha256),
         "bundle_id": manifest.bundle_id,
         "dataset": manifest.dataset,
         "prep_sha256": bytes.fromhex(manifest.prep_sha256),
@@ -102,7 +90,20 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> tuple[int, bool
         "metrics": manifest.metrics.model_dump_json(),
         "manifest": manifest.model_dump_json(),
     }
-    return int(connection.execute(ADD_MODEL, row).scalar_one()), True
+    if manifest.bundle_id not in registered_bundles(connection):
+        connection.execute(ADD_MODEL, row)
+    known = find_model(connection, manifest.bundle_id)
+    if known.sha256 != bundle.model_sha256:
+        raise RegistryError(
+            f"bundle {manifest.bundle_id} is registered with another model.h5; restore that one, or give the "
+            "experiment another name and train it"
+        )
+    return known
+
+
+def registered_bundles(connection: sa.Connection) -> set[str]:
+    """Give the ids of all bundles that are registered."""
+    return set(connection.execute(BUNDLES).scalars())
 
 
 def add_vocabulary(connection: sa.Connection, prep_sha256: str, words: Sequence[str]) -> None:
@@ -111,7 +112,7 @@ def add_vocabulary(connection: sa.Connection, prep_sha256: str, words: Sequence[
 
 
 def serving_manifest(connection: sa.Connection, dataset: str) -> tuple[Manifest, list[str]] | None:
-    """Read the manifest of the model that serves a data set, and its vocabulary; None when none serves."""
+    """Read the manifest of the model that serves a dataset, and its vocabulary; None when none serves."""
     row = connection.execute(SERVING_MANIFEST, {"dataset": dataset}).first()
     return None if row is None else (Manifest.model_validate(row.manifest), row.words or [])
 
@@ -122,47 +123,28 @@ def add_holdout(connection: sa.Connection, model_id: int, chunk_ids: Iterable[in
         connection.execute(ADD_HOLDOUT, {"model_id": model_id, "chunk_id": chunk_id})
 
 
-def wanted_models(connection: sa.Connection) -> list[tuple[int, str, str]]:
-    """List (model_id, bundle_id, sha256) of the models that serve or have open batches."""
-    return [(row.model_id, row.bundle_id, row.sha256) for row in connection.execute(WANTED_MODELS)]
+def wanted_models(connection: sa.Connection) -> list[WantedModel]:
+    """List the models that serve or have open batches."""
+    return [WantedModel(**row) for row in connection.execute(WANTED_MODELS).mappings()]
 
 
 def list_models(connection: sa.Connection) -> list[Model]:
-    """List every model that was ever registered, by data set."""
+    """List every registered model, by dataset."""
     return [Model(**row) for row in connection.execute(LIST).mappings()]
 
 
-def promote(connection: sa.Connection, model_id: int) -> str:
-    """Let a model serve its data set and retire the one that did; return the data set. Raises RegistryError."""
-    dataset = _dataset(connection, model_id)
-    connection.execute(LOCK_DATASET, {"dataset": dataset})
-    connection.execute(RETIRE, {"dataset": dataset})
-    connection.execute(PROMOTE, {"model_id": model_id})
-    return dataset
+def find_model(connection: sa.Connection, given: str) -> Model:
+    """Find a model by its number or its bundle's id. Raises RegistryError naming the known ones."""
+    models = list_models(connection)
+    for model in models:
+        if given in (str(model.model_id), model.bundle_id):
+            return model
+    known = ", ".join(f"{model.model_id} ({model.bundle_id})" for model in models[-10:]) or "none"
+    raise RegistryError(f"there is no model {given}; the newest are {known}, `pypredict models list` shows all")
 
 
-def retire(connection: sa.Connection, model_id: int) -> str:
-    """Let a model serve no longer; its open batches are still done. Returns the data set. Raises RegistryError."""
-    dataset = _dataset(connection, model_id)
-    if connection.execute(FIND, {"model_id": model_id}).one().state != "serving":
-        raise RegistryError(f"model {model_id} does not serve {dataset}; `pypredict models list` shows which does")
-    connection.execute(RETIRE, {"dataset": dataset})
-    return dataset
-
-
-def roll_back(connection: sa.Connection, dataset: str) -> int:
-    """Let the model before the present one serve; return its number. Raises RegistryError when there is none."""
-    before = connection.execute(BEFORE, {"dataset": dataset}).scalar()
-    if before is None:
-        raise RegistryError(
-            f"data set {dataset} has no model before the serving one; `pypredict models list` shows all"
-        )
-    promote(connection, int(before))
-    return int(before)
-
-
-def _dataset(connection: sa.Connection, model_id: int) -> str:
-    row = connection.execute(FIND, {"model_id": model_id}).first()
-    if row is None:
-        raise RegistryError(f"there is no model {model_id}; `pypredict models list` shows which there are")
-    return str(row.dataset)
+def check_dataset(connection: sa.Connection, dataset: str) -> None:
+    """Raise RegistryError for a dataset of which there is neither a model nor an input, naming the known ones."""
+    known = connection.execute(DATASETS).scalars().all()
+    if dataset not in known:
+        raise RegistryError(f"there is no dataset {dataset}; known are {', '.join(known) or 'none'}")

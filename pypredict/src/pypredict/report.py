@@ -1,5 +1,6 @@
 """What a person sees in the terminal: progress, accuracy in SQL beside the manifest's, the confusion matrix."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,15 @@ from pypredict.single import Answer
 
 PROGRESS = sa.text("SELECT * FROM ml.progress")
 ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE held_out ORDER BY model_id")
+OTHER_ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE NOT held_out ORDER BY model_id, in_training")
 CONFUSION = sa.text("SELECT label, predicted, n FROM ml.confusion WHERE model_id = :model_id AND held_out")
+UNSERVED = sa.text("""
+    SELECT c.dataset, sum(c.n_inputs) AS n FROM ml.chunk c
+    WHERE NOT EXISTS (SELECT FROM ml.model m WHERE m.state = 'serving' AND m.dataset = c.dataset)
+      AND NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)
+    GROUP BY c.dataset ORDER BY c.dataset""")
+PROMOTIONS = sa.text("""
+    SELECT * FROM ml.promotions WHERE dataset = coalesce(:dataset, dataset) ORDER BY promotion_id DESC""")
 CLASSES = sa.text("SELECT classes FROM ml.model WHERE model_id = :model_id")
 ERRORS = sa.text("SELECT reason, count(*) AS n FROM ml.prediction_error GROUP BY reason ORDER BY reason")
 INTEGRITY = sa.text("SELECT problem, detail FROM ml.integrity LIMIT 20")
@@ -21,6 +30,10 @@ UNSCORED = sa.text("""
     SELECT m.model_id, m.name FROM ml.model m
     WHERE m.state = 'serving'
       AND NOT EXISTS (SELECT FROM ml.accuracy a WHERE a.model_id = m.model_id AND a.held_out)""")
+
+NUMBER = re.compile(r"[\d.,]+(e-?\d+)?|·")
+MIN_NAME_WIDTH, CELL_GAP = 8, 2  # letters, in a confusion matrix
+MAX_MISTAKES = 20
 
 
 @dataclass(frozen=True)
@@ -48,74 +61,86 @@ def check(connection: sa.Connection) -> Verdict:
 
 def show(connection: sa.Connection, console: Console) -> None:
     """Print progress, accuracy, confusion matrix (of each serving model) and refused inputs."""
-    progress = list(connection.execute(PROGRESS))
+    progress = [row for row in connection.execute(PROGRESS) if row.state == "serving" or row.batches]
     console.print(
         _table(
             "Progress",
-            [(r.model_id, r.name, r.dataset, r.state, f"{r.inputs_done}/{r.inputs}") for r in progress],
-            "model",
-            "experiment",
-            "data set",
-            "state",
-            "inputs predicted",
+            [(r.model_id, r.name, r.dataset, r.state, r.inputs_done, r.inputs - r.inputs_done) for r in progress],
+            ("model", "experiment", "dataset", "state", "predicted", "waiting"),
         )
     )
+    for row in connection.execute(UNSERVED):
+        console.print(f"{row.n} inputs of {row.dataset} wait for a model: none serves this dataset\n")
     accuracy = list(connection.execute(ACCURACY))
     console.print(
         _table(
             "Accuracy on the held-out test set",
             [
-                (
-                    r.model_id,
-                    r.name,
-                    r.n,
-                    repr(r.accuracy),
-                    repr(r.manifest_accuracy),
-                    "equal" if r.agrees else "DIFFERS",
-                )
+                (r.model_id, r.name, r.n, repr(r.accuracy), repr(r.manifest_accuracy), "=" if r.agrees else "DIFFERS")
                 for r in accuracy
             ],
-            "model",
-            "experiment",
-            "inputs",
-            "counted in SQL",
-            "in the manifest",
-            "",
+            ("model", "experiment", "inputs", "counted in SQL", "in the manifest", ""),
         )
     )
+    others = [
+        (r.model_id, r.name, "yes" if r.in_training else "no", r.n, f"{r.accuracy:.4f}")
+        for r in connection.execute(OTHER_ACCURACY)
+    ]
+    if others:
+        columns = ("model", "experiment", "learned from them", "inputs", "accuracy")
+        console.print(_table("Accuracy on other inputs with labels", others, columns))
     serving = {row.model_id for row in progress if row.state == "serving"}
     for row in accuracy:
         if row.model_id in serving:
-            console.print(_confusion(connection, row.model_id, row.name))
+            console.print(_confusion(connection, row.model_id, row.name, console.width))
     errors = [(row.reason, row.n) for row in connection.execute(ERRORS)]
     if errors:
-        console.print(_table("Inputs that could not be predicted", errors, "reason", "inputs"))
+        console.print(_table("Inputs that could not be predicted", errors, ("reason", "inputs")))
 
 
 def models_table(models: Sequence[Model]) -> Table:
     """Lay out the registered models."""
-    rows = [(m.model_id, m.dataset, m.name, m.state, repr(m.accuracy), m.bundle_id) for m in models]
-    return _table("Models", rows, "model", "data set", "experiment", "state", "test accuracy", "bundle")
+    rows = [(m.model_id, m.dataset, m.state, f"{m.accuracy:.4f}", m.bundle_id) for m in models]
+    return _table("Models", rows, ("model", "dataset", "state", "test accuracy", "bundle"))
+
+
+def history_table(connection: sa.Connection, dataset: str | None) -> Table:
+    """Lay out which model came to serve, when, and why; the newest first."""
+    rows = [
+        (f"{row.at:%Y-%m-%d %H:%M}", row.dataset, row.action, row.from_bundle or "-", row.to_bundle or "-", row.why)
+        for row in connection.execute(PROMOTIONS, {"dataset": dataset})
+    ]
+    return _table("Promotions", rows, ("at", "dataset", "action", "from", "to", "why"))
 
 
 def answers_table(answers: Sequence[Answer]) -> Table:
     """Lay out what was asked and what the model says."""
     rows = [(a.item, a.predicted or a.reason, "" if a.score is None else f"{a.score:.4f}", a.model) for a in answers]
-    return _table("Predictions", rows, "input", "class", "confidence", "model")
+    return _table("Predictions", rows, ("input", "class", "confidence", "model"))
 
 
-def _confusion(connection: sa.Connection, model_id: int, name: str) -> Table:
+def _confusion(connection: sa.Connection, model_id: int, name: str, width: int) -> Table:
+    """Lay out the confusion matrix; where it is too wide, the most frequent mistakes."""
     classes = connection.execute(CLASSES, {"model_id": model_id}).scalar_one()
     counts = {(row.label, row.predicted): row.n for row in connection.execute(CONFUSION, {"model_id": model_id})}
-    rows = [(label, *(counts.get((label, predicted), "·") for predicted in classes)) for label in classes]
-    return _table(f"Confusion matrix of model {model_id} ({name}): rows are labels", rows, "", *classes)
+    digits = max((len(str(n)) for n in counts.values()), default=1)
+    if MIN_NAME_WIDTH + (digits + CELL_GAP) * len(classes) <= width:
+        rows = [(label, *(counts.get((label, predicted), "·") for predicted in classes)) for label in classes]
+        return _table(f"Confusion matrix of model {model_id} ({name}): rows are labels", rows, ("", *classes))
+    mistakes = [(n, *pair) for pair, n in counts.items() if pair[0] != pair[1]]
+    rows = [(label, predicted, n) for n, label, predicted in sorted(mistakes, reverse=True)[:MAX_MISTAKES]]
+    title = f"Most frequent mistakes of model {model_id} ({name}); ml.confusion holds all"
+    return _table(title, rows, ("label", "predicted", "inputs"))
 
 
-def _table(title: str, rows: Sequence[tuple[object, ...]], *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def _table(title: str, rows: Sequence[tuple[object, ...]], columns: Sequence[str]) -> Table:
+    """Lay out rows; where they are too wide, words fold and numbers stay whole."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
-        numeric = all(isinstance(row[number], int) or row[number] == "·" for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        texts = [str(row[number]) for row in rows]
+        numeric = bool(texts) and all(NUMBER.fullmatch(text) for text in texts)
+        width = max(map(len, texts)) if numeric else None
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table

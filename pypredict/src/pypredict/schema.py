@@ -7,10 +7,12 @@ CHECKs, NOT NULLs, comments. Views, functions, roles and grants are plain SQL in
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -25,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, REAL
 
-REVISION = "0002"  # the newest migration in db/migrations: what this code was written for
+REVISION = "0.1.0"  # the newest migration in db/migrations, named by its release: what this code was written for
 
 NAMES = {
     "ix": "%(table_name)s_%(column_0_N_name)s_idx",
@@ -51,8 +53,14 @@ model = Table(
     "model",
     metadata,
     Column("model_id", BigInteger, Identity(), primary_key=True, comment="number of the model"),
-    Column("sha256", LargeBinary, nullable=False, unique=True, comment="hash of model.h5: the identity of the model"),
-    Column("bundle_id", Text, nullable=False, unique=True, comment="directory of the bundle on the models volume"),
+    Column("sha256", LargeBinary, nullable=False, comment="hash of model.h5; two bundles may hold equal weights"),
+    Column(
+        "bundle_id",
+        Text,
+        nullable=False,
+        unique=True,
+        comment="identity of the model: the directory of its bundle on the models volume",
+    ),
     Column("dataset", Text, nullable=False, comment="data set that the model was trained on"),
     Column("prep_sha256", LargeBinary, nullable=False, comment="hash of preprocessing, dtype and shape of one input"),
     Column("name", Text, nullable=False, comment="name of the experiment"),
@@ -61,12 +69,34 @@ model = Table(
     Column("classes", ARRAY(Text), nullable=False, comment="class names; prediction.class_no counts from 0 into it"),
     Column("metrics", JSONB, nullable=False, comment="the manifest's figures on the held-out set"),
     Column("manifest", JSONB, nullable=False, comment="the whole manifest: experiment, git commit, versions, W&B run"),
-    Column("state", Text, nullable=False, comment="serving (at most one per data set) or retired"),
+    Column("state", Text, nullable=False, comment="available, serving (at most one per dataset) or retired"),
     _created_at(),
     CheckConstraint("length(sha256) = 32 and length(prep_sha256) = 32", name="hashes"),
-    CheckConstraint("state in ('serving', 'retired')", name="state"),
+    CheckConstraint("state in ('available', 'serving', 'retired')", name="state"),
     Index("model_serving_idx", "dataset", unique=True, postgresql_where=text("state = 'serving'")),
-    comment="A published model, registered after its bundle was verified.",
+    comment="A published model, registered after its bundle was verified; nothing is predicted for an available one.",
+)
+
+promotion = Table(
+    "promotion",
+    metadata,
+    Column("promotion_id", BigInteger, Identity(), primary_key=True, comment="number of the entry"),
+    Column("dataset", Text, nullable=False, comment="dataset whose serving model it is about"),
+    Column("action", Text, nullable=False, comment="promoted, declined, rolled back or retired"),
+    Column("from_model_id", BigInteger, ForeignKey(model.c.model_id), comment="model that served before; NULL: none"),
+    Column(
+        "to_model_id",
+        BigInteger,
+        ForeignKey(model.c.model_id),
+        comment="model that serves from now on, NULL: none; of a declined proposal: the model that does not",
+    ),
+    Column("why", Text, nullable=False, comment="the reason in words"),
+    Column("proposed_at", DateTime(timezone=True), comment="when the trainer proposed it; NULL: not the trainer"),
+    _created_at(),
+    CheckConstraint("action in ('promoted', 'declined', 'rolled back', 'retired')", name="action"),
+    CheckConstraint("(action = 'retired') = (to_model_id is null)", name="to_model"),
+    Index("promotion_dataset_idx", "dataset"),
+    comment="History of which model serves a dataset.",
 )
 
 chunk = Table(
@@ -75,7 +105,7 @@ chunk = Table(
     Column("chunk_id", BigInteger, Identity(), primary_key=True, comment="number of the chunk"),
     Column("dataset", Text, nullable=False, comment="data set that the inputs belong to"),
     Column("prep_sha256", LargeBinary, nullable=False, comment="hash of preprocessing, dtype and shape of one input"),
-    Column("chunk_no", Integer, nullable=False, comment="position of the chunk in its source, from 0"),
+    Column("first_row", Integer, nullable=False, comment="position of the first input in its source, from 0"),
     Column("n_inputs", Integer, nullable=False, comment="number of inputs in the chunk"),
     Column("dtype", Text, nullable=False, comment="dtype of one input: uint8, int32 or float32"),
     Column("shape", ARRAY(Integer), nullable=False, comment="shape of one input"),
@@ -84,7 +114,7 @@ chunk = Table(
     Column("content_sha256", LargeBinary, comment="hash of arrays and labels: the same content twice is one chunk"),
     _created_at(),
     UniqueConstraint("dataset", "prep_sha256", "content_sha256"),
-    CheckConstraint("n_inputs >= 1 and chunk_no >= 0", name="counts"),
+    CheckConstraint("n_inputs >= 1 and first_row >= 0", name="counts"),
     CheckConstraint("dtype in ('uint8', 'int32', 'float32')", name="dtype"),
     CheckConstraint(
         "coalesce(array_ndims(shape), 0) = 1 and array_position(shape, null) is null and 0 < all (shape)", name="shape"
@@ -115,6 +145,17 @@ input_ = Table(
     CheckConstraint(r"substring(payload from 1 for 8) = '\x934e554d50590100'::bytea", name="payload_npy"),
     CheckConstraint("sample_no >= 0 and label_no >= 0", name="numbers"),
     comment="One array and its label.",
+)
+
+input_name = Table(
+    "input_name",
+    metadata,
+    Column("chunk_id", BigInteger, nullable=False, comment="the chunk"),
+    Column("sample_no", Integer, nullable=False, comment="position in the chunk, from 0"),
+    Column("name", Text, nullable=False, comment="name of the file in its folder, or the place in its file"),
+    PrimaryKeyConstraint("chunk_id", "sample_no"),
+    ForeignKeyConstraint(["chunk_id", "sample_no"], ["ml.input.chunk_id", "ml.input.sample_no"]),
+    comment="Where an input came from within its source; rows of an array file have none, their number says it.",
 )
 
 batch = Table(
@@ -148,6 +189,11 @@ prediction = Table(
     Column("class_no", Integer, nullable=False, comment="most probable class: number into model.classes, from 0"),
     Column("score", REAL, nullable=False, comment="probability of that class"),
     Column("probs", ARRAY(REAL), nullable=False, comment="probability of every class, in the order of model.classes"),
+    Column(
+        "in_training",
+        Boolean,
+        comment="whether the model was trained or chosen on this very content; NULL for inputs without a label",
+    ),
     _created_at(),
     PrimaryKeyConstraint("model_id", "input_id"),
     CheckConstraint("score between 0 and 1.0001", name="score"),

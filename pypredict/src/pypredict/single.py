@@ -48,7 +48,7 @@ def predict_items(worker: Worker, dataset: str, items: Sequence[str], timeout_se
     with engine.begin() as connection:
         daemon = somebody_listens(connection)
     if not daemon:
-        worker.register_current(strict=True)
+        worker.take_in(dataset)
         with engine.begin() as connection:
             if registry.serving_manifest(connection, dataset) is None:
                 raise PypredictError(f"no model serves {dataset}; train one, or see `pypredict models list`")
@@ -56,7 +56,7 @@ def predict_items(worker: Worker, dataset: str, items: Sequence[str], timeout_se
     answers: list[Answer] = []
     for item in items:
         chunk_id = _store(engine, how, item)
-        done_here = not daemon and worker.run_chunk(chunk_id)
+        done_here = not daemon and worker.run_chunk(chunk_id, dataset)
         answers += _wait(engine, item, chunk_id, 0 if done_here else timeout_seconds)
     return answers
 
@@ -68,13 +68,22 @@ def _store(engine: sa.Engine, how: Preparation, item: str) -> int:
         chunks = list(read_source(path, how, TextColumns()))
     else:
         arrays = prepare_texts([item], how)
-        identity = {"dataset": how.manifest.dataset, "prep_sha256": how.manifest.prep_sha256}
-        chunks = list(cut(arrays, None, classes=None, source="command line", **identity))
+        manifest = how.manifest
+        chunks = list(
+            cut(
+                arrays,
+                None,
+                classes=None,
+                dataset=manifest.dataset,
+                prep_sha256=manifest.prep_sha256,
+                source="command line",
+            )
+        )
     if len(chunks) != 1:
         raise PypredictError(f"{item} holds {len(chunks)} chunks of inputs; use `pypredict load` for so many")
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, chunks[0])
-        store.rescore(connection, how.manifest.dataset, chunk_id)
+        store.rush(connection, chunk_id)
     return chunk_id
 
 

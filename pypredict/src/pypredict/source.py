@@ -124,7 +124,15 @@ def _read_arrays(path: Path, how: Preparation) -> Iterator[Chunk]:
         if labels.shape != arrays.shape[:1]:
             raise SourceError(f"{path} holds {len(arrays)} arrays and y {labels.shape}; one label each is needed")
         classes, numbers = _number_labels(path, labels, how.manifest.classes)
-    yield from cut(arrays, numbers, classes=classes, source=str(path), **_identity(how))
+    manifest = how.manifest
+    yield from cut(
+        arrays,
+        numbers,
+        classes=classes,
+        dataset=manifest.dataset,
+        prep_sha256=manifest.prep_sha256,
+        source=str(path),
+    )
 
 
 def _load(path: Path) -> tuple[Array, Array | None]:
@@ -171,7 +179,7 @@ def _read_images(path: Path, how: Preparation) -> Iterator[Chunk]:
     step = inputs_per_chunk(int(np.prod(preprocessing.shape)))
     skipped = 0
     prepared: list[tuple[Array, str | None]] = []
-    chunk_no = 0
+    first_row = 0
     for file, label in images:
         try:
             prepared.append((prepare_image(file, preprocessing), label))
@@ -179,11 +187,11 @@ def _read_images(path: Path, how: Preparation) -> Iterator[Chunk]:
             skipped += 1
             log.warning("skipped: %s", error)
         if len(prepared) == step:
-            yield _chunk(prepared, classes, chunk_no, str(path), how)
-            prepared, chunk_no = [], chunk_no + 1
+            yield _chunk(prepared, classes, first_row, str(path), how)
+            prepared, first_row = [], first_row + step
     if prepared:
-        yield _chunk(prepared, classes, chunk_no, str(path), how)
-    elif not chunk_no:
+        yield _chunk(prepared, classes, first_row, str(path), how)
+    elif not first_row:
         raise SourceError(f"{path}: none of {len(images)} images could be read; nothing was loaded")
     if skipped:
         log.warning("%s: %d of %d images were skipped", path, skipped, len(images))
@@ -195,21 +203,21 @@ def _read_csv(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Ch
         classes = tuple(sorted({row.label for row in read_texts(path, columns.text, columns.label) if row.label}))
     rows = read_texts(path, columns.text, columns.label)
     step = inputs_per_chunk(4 * int(np.prod(how.manifest.input.shape)))
-    for chunk_no in itertools.count():
+    for first_row in itertools.count(step=step):
         part = list(itertools.islice(rows, step))
-        if not part and not chunk_no:
+        if not part and not first_row:
             raise SourceError(f"{path} holds no text; a header and at least one row are needed")
         if not part:
             return
         arrays = prepare_texts([row.text for row in part], how)
         prepared = [(array, row.label) for array, row in zip(arrays, part, strict=True)]
-        yield _chunk(prepared, classes, chunk_no, str(path), how)
+        yield _chunk(prepared, classes, first_row, str(path), how)
 
 
 def _chunk(
     prepared: list[tuple[Array, str | None]],
     classes: tuple[str, ...] | None,
-    chunk_no: int,
+    first_row: int,
     source: str,
     how: Preparation,
 ) -> Chunk:
@@ -217,8 +225,12 @@ def _chunk(
     labels = None
     if classes is not None:
         labels = np.array([classes.index(label) for _, label in prepared if label is not None], np.int32)
-    return Chunk(**_identity(how), chunk_no=chunk_no, arrays=arrays, labels=labels, classes=classes, source=source)
-
-
-def _identity(how: Preparation) -> dict[str, str]:
-    return {"dataset": how.manifest.dataset, "prep_sha256": how.manifest.prep_sha256}
+    return Chunk(
+        dataset=how.manifest.dataset,
+        prep_sha256=how.manifest.prep_sha256,
+        first_row=first_row,
+        arrays=arrays,
+        labels=labels,
+        classes=classes,
+        source=source,
+    )

@@ -1,7 +1,7 @@
 """How the queue stands: for `pypredict status`, and for Prometheus in its text format."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -11,52 +11,53 @@ from pypredict import PypredictError
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# One scan over the open batches (a partial index) and one over those done in the last minute.
+# The open batches by a partial index, what is not planned yet as the worker would plan it, those done in a minute.
 STATUS = sa.text("""
-    WITH open AS (SELECT b.state, c.n_inputs, c.created_at FROM ml.batch b JOIN ml.chunk c USING (chunk_id)
-                  WHERE b.state <> 'done'),
+    WITH unplanned AS (SELECT chunk_id FROM ml.unplanned(0)),
+         open AS (SELECT b.state, c.n_inputs, c.created_at FROM ml.batch b JOIN ml.chunk c USING (chunk_id)
+                  WHERE b.state <> 'done'
+                  UNION ALL
+                  SELECT 'pending', c.n_inputs, c.created_at FROM unplanned JOIN ml.chunk c USING (chunk_id)),
+         unserved AS (SELECT c.n_inputs FROM ml.chunk c
+                      WHERE NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)
+                        AND NOT EXISTS (SELECT FROM unplanned u WHERE u.chunk_id = c.chunk_id)),
          done AS (SELECT c.n_inputs FROM ml.batch b JOIN ml.chunk c USING (chunk_id)
                   WHERE b.state = 'done' AND b.done_at > now() - interval '1 minute')
     SELECT (SELECT count(*) FROM open) AS open_batches,
            (SELECT count(*) FROM open WHERE state = 'running') AS running_batches,
-           (SELECT coalesce(sum(n_inputs), 0) FROM open) AS open_inputs,
-           (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0) FROM open) AS lag_seconds,
-           (SELECT coalesce(sum(n_inputs), 0) / 60.0 FROM done) AS inputs_per_second,
+           (SELECT coalesce(sum(n_inputs), 0)::bigint FROM open) AS open_inputs,
+           (SELECT coalesce(sum(n_inputs), 0)::bigint FROM unserved) AS unserved_inputs,
+           (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::double precision FROM open) AS lag_seconds,
+           (SELECT (coalesce(sum(n_inputs), 0) / 60.0)::double precision FROM done) AS inputs_per_second,
            (SELECT count(*) FROM ml.prediction_error) AS refused_inputs""")
-
-MEANING = {
-    "open_batches": "Batches that are not done",
-    "running_batches": "Batches that a worker holds",
-    "open_inputs": "Inputs that wait for their prediction",
-    "lag_seconds": "Age of the oldest input that waits",
-    "inputs_per_second": "Inputs predicted per second, over the last minute",
-    "refused_inputs": "Inputs that could not be predicted",
-}
 
 
 @dataclass(frozen=True)
 class Status:
-    """The queue now; MEANING says what each figure is."""
+    """The queue now; each field's metadata says what it is, and its unit."""
 
-    open_batches: int
-    running_batches: int
-    open_inputs: int
-    lag_seconds: float
-    inputs_per_second: float
-    refused_inputs: int
+    open_batches: int = field(metadata={"meaning": "Batches that are not done"})
+    running_batches: int = field(metadata={"meaning": "Batches that a worker holds"})
+    open_inputs: int = field(metadata={"meaning": "Inputs that wait for their prediction"})
+    unserved_inputs: int = field(metadata={"meaning": "Inputs that wait for a model that takes them"})
+    lag_seconds: float = field(metadata={"meaning": "Age of the oldest input that waits", "unit": "s"})
+    inputs_per_second: float = field(
+        metadata={"meaning": "Inputs predicted per second, over the last minute", "unit": "1/s"}
+    )
+    refused_inputs: int = field(metadata={"meaning": "Inputs that could not be predicted"})
 
 
 def read_status(connection: sa.Connection) -> Status:
     """Count the queue."""
-    row = connection.execute(STATUS).one()
-    return Status(
-        open_batches=row.open_batches,
-        running_batches=row.running_batches,
-        open_inputs=int(row.open_inputs),
-        lag_seconds=float(row.lag_seconds),
-        inputs_per_second=float(row.inputs_per_second),
-        refused_inputs=row.refused_inputs,
-    )
+    return Status(**connection.execute(STATUS).mappings().one())
+
+
+def status_lines(status: Status) -> Iterator[str]:
+    """Say each number for a person, with its unit."""
+    for one in fields(status):
+        value = getattr(status, one.name)
+        number = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+        yield f"{number:>14} {one.metadata.get('unit', ''):3}  {one.metadata['meaning']}"
 
 
 class Collector:
@@ -67,13 +68,13 @@ class Collector:
         self._predicted = predicted
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield every figure as a metric, and the inputs that this worker has predicted."""
+        """Yield every number as a metric, and the inputs that this worker has predicted."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         with self._engine.begin() as connection:
             status = read_status(connection)
-        for name, value in asdict(status).items():
-            yield GaugeMetricFamily(f"pypredict_{name}", MEANING[name], value=value)
+        for one in fields(status):
+            yield GaugeMetricFamily(f"pypredict_{one.name}", one.metadata["meaning"], value=getattr(status, one.name))
         yield CounterMetricFamily(
             "pypredict_predicted_inputs", "Inputs that this worker has predicted", value=self._predicted()
         )

@@ -5,7 +5,7 @@ travel as binary COPY (`copyfmt`).
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,43 +22,39 @@ MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks at once: one read, 
 READ_TIMES = 4  # a payload may be this much larger than promised, and its fault is still told exactly
 
 ADD_CHUNK = sa.text("""
-    INSERT INTO ml.chunk (dataset, prep_sha256, chunk_no, n_inputs, dtype, shape, classes, source, content_sha256)
-    VALUES (:dataset, :prep_sha256, :chunk_no, :n_inputs, :dtype, :shape, :classes, :source, :content_sha256)
+    INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source, content_sha256)
+    VALUES (:dataset, :prep_sha256, :first_row, :n_inputs, :dtype, :shape, :classes, :source, :content_sha256)
     ON CONFLICT (dataset, prep_sha256, content_sha256) DO NOTHING
     RETURNING chunk_id""")
 FIND_CHUNK = sa.text("""
     SELECT chunk_id FROM ml.chunk
     WHERE dataset = :dataset AND prep_sha256 = :prep_sha256 AND content_sha256 = :content_sha256""")
-# Every pair that should exist, of chunks that have the dtype and shape that the model takes: a model's own held-out
-# chunks always; for the serving model also what came after it and what no model has ever been given. Older chunks that
-# another model has scored stay as they are. OFFSET 0 and counting pin the way, whatever the statistics say: the chunks
-# by number first, then a look into an index for each.
+ADD_NAMES = sa.text("""
+    INSERT INTO ml.input_name (chunk_id, sample_no, name)
+    SELECT :chunk_id, n - 1, name FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS given (name, n)""")
 PLAN = sa.text("""
     INSERT INTO ml.batch (model_id, chunk_id)
-    SELECT m.model_id, c.chunk_id
-    FROM (SELECT chunk_id, dataset, prep_sha256, dtype, shape, created_at FROM ml.chunk
-          WHERE chunk_id > :after OFFSET 0) c
-    JOIN ml.model m USING (dataset, prep_sha256)
-    WHERE m.state = 'serving' AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-      AND (SELECT count(*) FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id) = 0
-      AND (c.created_at > m.created_at OR (SELECT count(*) FROM ml.batch b WHERE b.chunk_id = c.chunk_id) = 0)
-    UNION
-    SELECT h.model_id, h.chunk_id FROM ml.holdout h
-    WHERE (SELECT count(*) FROM ml.batch b WHERE b.model_id = h.model_id AND b.chunk_id = h.chunk_id) = 0
+    SELECT model_id, chunk_id FROM ml.unplanned(:after)
     ORDER BY model_id, chunk_id  -- two workers that plan at once wait for each other, never in a circle
     ON CONFLICT DO NOTHING""")
 HORIZON = sa.text("""
     SELECT coalesce(max(chunk_id), 0) AS newest,
            ARRAY(SELECT model_id FROM ml.model WHERE state = 'serving' ORDER BY model_id) AS serving
     FROM ml.chunk""")
-# The serving model gets what it was never given, however old: one chunk, or all of its data set.
+# The serving model gets what it was never given, however old.
 RESCORE = sa.text("""
     INSERT INTO ml.batch (model_id, chunk_id)
     SELECT m.model_id, c.chunk_id
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
-    WHERE m.state = 'serving' AND m.dataset = :dataset AND c.chunk_id = coalesce(:chunk_id, c.chunk_id)
-      AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
+    WHERE m.state = 'serving' AND m.dataset = :dataset AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
     ON CONFLICT DO NOTHING""")
+# A chunk that somebody waits for is the oldest of all: the next claim takes it.
+RUSH = sa.text("""
+    INSERT INTO ml.batch (model_id, chunk_id, run_after)
+    SELECT m.model_id, c.chunk_id, '-infinity'
+    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
+    WHERE m.state = 'serving' AND c.chunk_id = :chunk_id AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
+    ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.batch.state = 'pending'""")
 # The oldest open batch that nobody holds. A running batch carries its lease's end in run_after too, so that one
 # condition and one index find both the pending and the abandoned; retaking an abandoned one counts as a failure.
 CLAIM = sa.text("""
@@ -67,12 +63,14 @@ CLAIM = sa.text("""
         worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
         run_after = now() + :lease * interval '1 second'
     FROM (SELECT model_id, chunk_id, in_flight FROM ml.batch
-          WHERE state <> 'done' AND run_after <= now() AND model_id = ANY(:models)
-            AND chunk_id = coalesce(:chunk_id, chunk_id)
+          WHERE state <> 'done' AND run_after <= CASE WHEN :rushed THEN '-infinity' ELSE now() END
+            AND model_id = ANY(:models) AND chunk_id = coalesce(:chunk_id, chunk_id)
+            AND chunk_id <> ALL(CAST(:without AS bigint[]))
           ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED) open
     JOIN ml.chunk c ON c.chunk_id = open.chunk_id
     WHERE b.model_id = open.model_id AND b.chunk_id = open.chunk_id
-    RETURNING b.model_id, b.chunk_id, b.attempt, b.failures, c.n_inputs, c.dtype, c.shape, open.in_flight AS died_on""")
+    RETURNING b.model_id, b.chunk_id, b.attempt, b.failures, c.n_inputs, c.dtype, c.shape,
+              c.classes IS NOT NULL AS labelled, open.in_flight AS died_on""")
 LIST_INPUTS = sa.text("SELECT input_id FROM ml.input WHERE chunk_id = :chunk_id")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
@@ -95,7 +93,10 @@ RELEASE = sa.text("""
     UPDATE ml.batch SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
                         last_error = :error, run_after = now() + :delay * interval '1 second'
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
-COUNT_OPEN = sa.text("SELECT count(*) FROM ml.batch WHERE state <> 'done'")
+COUNT_OPEN = sa.text("""
+    SELECT count(*) FROM ml.batch
+    WHERE state <> 'done' AND model_id = ANY(CAST(:models AS bigint[])) AND chunk_id <> ALL(CAST(:without AS bigint[]))
+    """)
 
 
 class StoreError(PypredictError):
@@ -117,6 +118,7 @@ class Batch:
     n_inputs: int
     dtype: str
     shape: tuple[int, ...]
+    labelled: bool
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
         "content_sha256": chunk.content_sha256,
     }
     row = key | {
-        "chunk_no": chunk.chunk_no,
+        "first_row": chunk.first_row,
         "n_inputs": len(chunk.arrays),
         "dtype": chunk.arrays.dtype.name,
         "shape": list(chunk.arrays.shape[1:]),
@@ -161,12 +163,14 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
     }
     try:
         new = connection.execute(ADD_CHUNK, row).scalar()
+        if new is None:
+            return int(connection.execute(FIND_CHUNK, key).scalar_one()), False
+        statement = "COPY ml.input (chunk_id, sample_no, label_no, payload) FROM STDIN (FORMAT binary)"
+        _cursor(connection).copy_expert(statement, _Blocks(input_stream(int(new), chunk.arrays, chunk.labels)))
+        if chunk.names is not None:
+            connection.execute(ADD_NAMES, {"chunk_id": new, "names": list(chunk.names)})
     except ValueError as error:  # psycopg2: a string with a NUL byte
-        raise StoreError(f"a class name or source of {chunk.source} cannot be stored: {error}") from error
-    if new is None:
-        return int(connection.execute(FIND_CHUNK, key).scalar_one()), False
-    statement = "COPY ml.input (chunk_id, sample_no, label_no, payload) FROM STDIN (FORMAT binary)"
-    _cursor(connection).copy_expert(statement, _Blocks(input_stream(int(new), chunk.arrays, chunk.labels)))
+        raise StoreError(f"a class name, a name or the source of {chunk.source} cannot be stored: {error}") from error
     return int(new), True
 
 
@@ -181,22 +185,53 @@ def read_horizon(connection: sa.Connection) -> tuple[int, list[int]]:
     return row.newest, row.serving
 
 
-def rescore(connection: sa.Connection, dataset: str, chunk_id: int | None = None) -> int:
-    """Plan for the serving model what it was never given, one chunk or all of them; return how many batches."""
-    return connection.execute(RESCORE, {"dataset": dataset, "chunk_id": chunk_id}).rowcount
+def rescore(connection: sa.Connection, dataset: str) -> int:
+    """Plan for the serving model what it was never given; return how many batches."""
+    return connection.execute(RESCORE, {"dataset": dataset}).rowcount
+
+
+def rush(connection: sa.Connection, chunk_id: int) -> None:
+    """Plan a chunk for the serving model, before everything else; nothing happens when it is being predicted or was."""
+    connection.execute(RUSH, {"chunk_id": chunk_id})
 
 
 def claim_batch(
-    connection: sa.Connection, models: list[int], worker: str, lease_seconds: float, chunk_id: int | None = None
+    connection: sa.Connection,
+    models: Sequence[int],
+    worker: str,
+    lease_seconds: float,
+    *,
+    chunk_id: int | None = None,
+    without: Collection[int] = (),
+    rushed: bool = False,
 ) -> Batch | None:
-    """Take the oldest open batch of these models (and of this chunk); None when there is none. Commit at once."""
-    values = {"models": models, "worker": worker, "lease": lease_seconds, "chunk_id": chunk_id}
+    """Take the oldest open batch of these models; None when there is none. Commit at once.
+
+    chunk_id: only this chunk; without: none of these chunks; rushed: only what somebody waits for.
+    """
+    values = {
+        "models": list(models),
+        "worker": worker,
+        "lease": lease_seconds,
+        "chunk_id": chunk_id,
+        "without": list(without),
+        "rushed": rushed,
+    }
     row = connection.execute(CLAIM, values).first()
     if row is None:
         return None
     if row.died_on is not None:  # the last attempt ended with this input alone in flight
         connection.execute(COUNT_DEATH, {"model_id": row.model_id, "input_id": row.died_on})
-    return Batch(row.model_id, row.chunk_id, row.attempt, row.failures, row.n_inputs, row.dtype, tuple(row.shape))
+    return Batch(
+        model_id=row.model_id,
+        chunk_id=row.chunk_id,
+        attempt=row.attempt,
+        failures=row.failures,
+        n_inputs=row.n_inputs,
+        dtype=row.dtype,
+        shape=tuple(row.shape),
+        labelled=row.labelled,
+    )
 
 
 def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
@@ -260,12 +295,16 @@ def _refuse(connection: sa.Connection, batch: Batch, declared: int) -> Inputs:
 
 
 def finish_batch(
-    connection: sa.Connection, batch: Batch, inputs: Inputs, probabilities: npt.NDArray[np.float32]
+    connection: sa.Connection,
+    batch: Batch,
+    inputs: Inputs,
+    probabilities: npt.NDArray[np.float32],
+    in_training: npt.NDArray[np.bool_] | None = None,
 ) -> None:
     """Set the batch done and add its outcomes, in the caller's one transaction.
 
-    inputs.input_ids (n,) and probabilities (n, k) belong together row by row. Raises LeaseLostError when the batch is
-    no longer ours, StoreError when the outcomes are not one per input; in both cases roll back.
+    inputs.input_ids (n,), probabilities (n, k) and in_training (n,) belong together row by row. Raises LeaseLostError
+    when the batch is no longer ours, StoreError when the outcomes are not one per input; in both cases roll back.
     """
     found = f"{len(probabilities)} predictions and {len(inputs.errors)} errors"
     if len(probabilities) + len(inputs.errors) != batch.n_inputs or len(probabilities) != len(inputs.input_ids):
@@ -275,8 +314,9 @@ def finish_batch(
             f"chunk {batch.chunk_id} was taken over after attempt {batch.attempt}; its work is dropped"
         )
     if len(inputs.input_ids):
-        statement = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN (FORMAT binary)"
-        stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities)
+        columns = "model_id, input_id, in_training, class_no, score, probs"
+        statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
+        stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities, in_training)
         _cursor(connection).copy_expert(statement, io.BytesIO(stream))
     if inputs.errors:
         connection.execute(
@@ -310,9 +350,9 @@ def read_deaths(connection: sa.Connection, batch: Batch) -> dict[int, int]:
     return {row.input_id: row.deaths for row in connection.execute(READ_DEATHS, _fence(batch))}
 
 
-def count_open(connection: sa.Connection) -> int:
-    """Count the batches that are not done."""
-    return int(connection.execute(COUNT_OPEN).scalar_one())
+def count_open(connection: sa.Connection, models: Sequence[int], without: Collection[int] = ()) -> int:
+    """Count the batches of these models that are not done, without those of some chunks."""
+    return int(connection.execute(COUNT_OPEN, {"models": list(models), "without": list(without)}).scalar_one())
 
 
 def _fence(batch: Batch) -> dict[str, int]:

@@ -16,20 +16,18 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bundle import BundleError
-from bundle.publish import pointers
-from bundle.verify import open_current
 from pypredict import PypredictError, registry, store
+from pypredict.database import is_refused_login
 from pypredict.isolate import predict_alone
 from pypredict.lease import Leases
 from pypredict.listen import OUTAGE, Listener, Stop
 from pypredict.plan import Planner
 from pypredict.predictor import Models, Probabilities
-from pypredict.source import read_holdout, read_words
+from pypredict.publications import Publications
 from pypredict.store import Batch, Inputs
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 30  # until a refused bundle is looked at again
 MAX_FAILURES = 3  # a batch that failed this often is worked row by row
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
 
@@ -57,13 +55,16 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Nothing is known yet."""
-        self._taken: dict[Path, bytes] = {}  # pointers as they were when their bundles were taken
-        self._refused: dict[Path, tuple[bytes, float]] = {}  # and those that were not, with the time of the next try
+        self._publications = Publications(self.engine, self.directory, self.models)
         self._servable: list[int] = []
+        self._unreadable: dict[int, str] = {}  # chunks that a run until empty could not read, and why
+        self._problems: list[str] = []  # what is wrong with bundles, as of the last look
         self._next_look = -math.inf
         self._outages = 0
+        self._trouble = ""  # why the daemon cannot work, until it can
         self._planner = Planner()
         self._idle = False
+        self._announced = False
         self._leases = Leases(self.engine, self.lease_seconds)
         self._listener = Listener(self.engine, self.stop)
         self.predicted = 0
@@ -71,8 +72,9 @@ class Worker:
     def run(self, *, until_empty: bool) -> int:
         """Work until `stop` is set, or until nothing is left to do; return how many inputs were predicted.
 
-        With until_empty a bundle that cannot be trusted is an error (BundleError), and so is an absent database;
-        a daemon names them in the log and tries again. Everything else that a statement raises ends both.
+        A bundle or chunk that cannot be used concerns its own dataset or itself: it is named in the log and the rest is
+        predicted. With until_empty it is then an error (PypredictError) that names them all, and so is an absent
+        database; a daemon tries again. Everything else that a statement raises ends both.
         """
         ahead: Future[Work | None] | None = None
         written: Future[None] | None = None
@@ -81,15 +83,17 @@ class Worker:
                 while not self.stop.is_set():
                     self._beat()
                     try:
-                        ahead = ahead or threads.submit(self._fetch, until_empty)
-                        work, ahead = ahead.result(), None
-                        self._outages = 0
+                        work = self._rushed() if ahead is not None else None
+                        if work is None:
+                            ahead = ahead or threads.submit(self._fetch, until_empty)
+                            work, ahead = ahead.result(), None
+                        self._outages, self._trouble = 0, ""
                     except OUTAGE as error:
                         ahead = None
                         self._wait_out(error, until_empty)
                         continue
                     if work is not None:
-                        ahead = threads.submit(self._fetch, until_empty)
+                        ahead = ahead or threads.submit(self._fetch, until_empty)
                         outcome = self._predict(work)
                         if written is not None:
                             written.result()  # at most one chunk waits to be written
@@ -104,13 +108,28 @@ class Worker:
             finally:
                 self._put_back(ahead)
                 self._listener.close()
+        problems = [*self._problems, *self._unreadable.values()]
+        if until_empty and problems and not self.stop.is_set():
+            raise PypredictError(f"{self.predicted} inputs were predicted, but not all: {'; '.join(problems)}")
         return self.predicted
 
-    def run_chunk(self, chunk_id: int) -> bool:
+    def take_in(self, dataset: str) -> None:
+        """Register what is published and decide on the proposal of this dataset. Raises BundleError."""
+        problems = self._publications.take_in(dataset)
+        if problems:
+            raise BundleError(problems[0])
+
+    def run_chunk(self, chunk_id: int, dataset: str) -> bool:
         """Predict this one chunk here and now; tell whether it was free to take. Raises BundleError, PypredictError."""
         with self.engine.begin() as connection:
-            self._servable, _ = self.models.servable(registry.wanted_models(connection), lazily=True)
-            batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, chunk_id)
+            wanted = [
+                model for model in registry.wanted_models(connection) if model.serves and model.dataset == dataset
+            ]
+        self._servable, problems = self.models.servable(wanted, lazily=False)
+        if problems:
+            raise BundleError(problems[0])
+        with self.engine.begin() as connection:
+            batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, chunk_id=chunk_id)
         if batch is None:
             return False
         with self.engine.begin() as connection:
@@ -127,13 +146,12 @@ class Worker:
             self._listener.open()
         if look:
             self._next_look = time.monotonic() + self.poll_seconds
-            self.register_current(strict=until_empty)
+            proposals = self._publications.take_in()
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
                 wanted = registry.wanted_models(connection)
-            self._servable, problems = self.models.servable(wanted, lazily=until_empty)
-            if until_empty and problems:
-                raise BundleError(problems[0])
+            self._servable, refused = self.models.servable(wanted, lazily=until_empty)
+            self._problems = [*proposals, *refused]
         if not self._servable:
             return None
         with self.engine.connect() as connection:
@@ -142,72 +160,54 @@ class Worker:
                     batch = self._claim(connection, planned=look)
                 if batch is None:
                     return None
-                self._leases.add(batch)
-                try:
-                    with connection.begin():
-                        return Work(batch, store.read_inputs(connection, batch))
-                except OUTAGE:
-                    self._leases.drop(batch)  # it will be retaken when the lease ends
-                    raise
-                except Exception as error:  # the chunk is at fault, whatever SQL has put there: on to the next one
-                    self._give_back(batch, error, failed=True)
-                    if until_empty and not isinstance(error, PypredictError):
-                        raise PypredictError(f"chunk {batch.chunk_id} cannot be read: {_sentence(error)}") from error
-                    if until_empty:
-                        raise
+                work = self._read(connection, batch, until_empty)
+                if work is not None:
+                    return work
+
+    def _rushed(self) -> Work | None:
+        """Claim and read what somebody waits for, once chunks were announced: it goes before the batch read ahead."""
+        self._announced = self._listener.wait(0) or self._announced
+        if not self._announced:
+            return None
+        try:
+            with self.engine.connect() as connection:
+                with connection.begin():
+                    batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, rushed=True)
+                self._announced = batch is not None  # then there may be more
+                return None if batch is None else self._read(connection, batch, until_empty=False)
+        except OUTAGE:
+            return None  # the batch that is read ahead comes next, and after it the outage is met again
+
+    def _read(self, connection: sa.Connection, batch: Batch, until_empty: bool) -> Work | None:
+        """Read a claimed batch; None when its chunk is at fault, whatever SQL has put there, and it was given back."""
+        self._leases.add(batch)
+        try:
+            with connection.begin():
+                return Work(batch, store.read_inputs(connection, batch))
+        except OUTAGE:
+            self._leases.drop(batch)  # it will be retaken when the lease ends
+            raise
+        except Exception as error:
+            self._give_back(batch, error, failed=True)
+            if until_empty:
+                self._unreadable[batch.chunk_id] = f"chunk {batch.chunk_id} cannot be read: {_sentence(error)}"
+            return None
 
     def _claim(self, connection: sa.Connection, *, planned: bool) -> Batch | None:
         """Claim a batch; plan first if nothing was open the last time, else only when nothing is open now."""
         if self._idle and not planned:
             self._planner.plan(connection)
             planned = True
-        batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
+        batch = self._claim_oldest(connection)
         if batch is None and not planned and self._planner.plan(connection):
-            batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds)
+            batch = self._claim_oldest(connection)
         self._idle = batch is None
         return batch
 
-    def register_current(self, *, strict: bool) -> None:
-        """Register every bundle that the trainer proposes and load its held-out set, both once.
-
-        A new model is loaded and tried first: one that fails is never registered, and the old one stays. With strict
-        that raises (BundleError, PypredictError); else it is named in the log once, and tried again now and then.
-        """
-        for path in pointers(self.directory).values():
-            try:
-                proposal = path.read_bytes()
-            except OSError:
-                proposal = b""  # what is wrong with it is said below
-            refused, next_try = self._refused.get(path, (None, 0))
-            if proposal == self._taken.get(path) or (proposal == refused and time.monotonic() < next_try):
-                continue
-            try:
-                self._register(path)
-            except (BundleError, PypredictError) as error:
-                if strict:
-                    raise
-                if proposal != refused:
-                    log.error("%s is not taken, the model before it stays: %s", path.name, error)
-                self._refused[path] = proposal, time.monotonic() + RETRY_SECONDS
-            else:
-                self._taken[path] = proposal
-
-    def _register(self, path: Path) -> None:
-        """Take what one pointer proposes. Raises BundleError, PypredictError."""
-        bundle = open_current(self.directory, path)
-        with self.engine.begin() as connection:
-            known = registry.knows_model(connection, bundle.model_sha256)
-        predict = None if known else self.models.load(bundle)
-        chunks, words = list(read_holdout(bundle)), read_words(bundle)
-        with self.engine.begin() as connection:
-            model_id, new = registry.register_model(connection, bundle)
-            registry.add_holdout(connection, model_id, [store.load_chunk(connection, c)[0] for c in chunks])
-            if words:
-                registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
-        if new:
-            log.info("model %d (%s) now serves %s", model_id, bundle.manifest.bundle_id, path.stem)
-        if predict is not None:
-            self.models.admit(model_id, bundle, predict)
+    def _claim_oldest(self, connection: sa.Connection) -> Batch | None:
+        return store.claim_batch(
+            connection, self._servable, self.name, self.lease_seconds, without=self._unreadable.keys()
+        )
 
     def _predict(self, work: Work) -> tuple[Inputs, Probabilities] | None:
         """Predict a batch, row by row when it has failed too often; None when it was given back."""
@@ -222,9 +222,11 @@ class Worker:
         except store.LeaseLostError as error:
             log.warning("%s", error)
             self._leases.drop(batch)
-        except BundleError:
-            self._give_back(batch)  # its model does not load: no fault of the inputs
-            raise
+        except BundleError as error:  # its model does not load: no fault of the inputs
+            self._give_back(batch)
+            self.models.refuse(batch.model_id, str(error))
+            self._servable = [model_id for model_id in self._servable if model_id != batch.model_id]
+            self._next_look = -math.inf
         except OUTAGE as error:
             self._give_back(batch, error, failed=False)
         except Exception as error:  # whatever a model raises: the batch is at fault, the worker goes on
@@ -235,8 +237,9 @@ class Worker:
         """Commit the outcomes, unless somebody else has taken the batch over."""
         inputs, probabilities = outcome
         try:
+            learned = self.models.in_training(batch.model_id, inputs.arrays) if batch.labelled else None
             with self.engine.begin() as connection:
-                store.finish_batch(connection, batch, inputs, probabilities)
+                store.finish_batch(connection, batch, inputs, probabilities, learned)
         except store.LeaseLostError as error:
             log.warning("%s", error)
         except OUTAGE as error:
@@ -282,6 +285,9 @@ class Worker:
         if until_empty and self._outages >= len(BACKOFF_SECONDS):
             raise PypredictError(f"the database stays away: {_sentence(error)}; start it and run again") from error
         delay = _backoff_seconds(self._outages)
+        if is_refused_login(error):
+            self._trouble = f"the database refuses the login: {_sentence(error)}"
+            self._beat()
         log.warning("the database is away (%s); again in %.1f s", _sentence(error), delay)
         self._listener.close()
         self._planner = Planner()  # what it planned last may have been rolled back
@@ -289,12 +295,13 @@ class Worker:
 
     def _nothing_open(self) -> bool:
         with self.engine.begin() as connection:
-            return store.count_open(connection) == 0 and store.plan_batches(connection) == 0
+            planned = store.plan_batches(connection)
+            return store.count_open(connection, self._servable, self._unreadable.keys()) == 0 and planned == 0
 
     def _beat(self) -> None:
-        """Show that the loop turns; `pypredict health` looks at the file's age."""
+        """Show that the loop turns, and what keeps it from working; `pypredict health` looks at the file."""
         if self.health_file is not None:
-            self.health_file.touch()
+            self.health_file.write_text(self._trouble)
 
 
 def _backoff_seconds(failures: int) -> float:

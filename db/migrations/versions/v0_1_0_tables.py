@@ -1,13 +1,13 @@
 """The tables of contract 2.
 
-Revision: 0001, after None.
+Revision: 0.1.0, the first.
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0001"
+revision = "0.1.0"
 down_revision = None
 
 
@@ -24,7 +24,9 @@ def upgrade() -> None:
             nullable=False,
             comment="hash of preprocessing, dtype and shape of one input",
         ),
-        sa.Column("chunk_no", sa.Integer(), nullable=False, comment="position of the chunk in its source, from 0"),
+        sa.Column(
+            "first_row", sa.Integer(), nullable=False, comment="position of the first input in its source, from 0"
+        ),
         sa.Column("n_inputs", sa.Integer(), nullable=False, comment="number of inputs in the chunk"),
         sa.Column("dtype", sa.Text(), nullable=False, comment="dtype of one input: uint8, int32 or float32"),
         sa.Column("shape", sa.ARRAY(sa.Integer()), nullable=False, comment="shape of one input"),
@@ -49,8 +51,12 @@ def upgrade() -> None:
             comment="when the row's transaction began, by the server's clock",
         ),
         sa.CheckConstraint("dtype in ('uint8', 'int32', 'float32')", name=op.f("chunk_dtype_check")),
+        sa.CheckConstraint(
+            "coalesce(array_ndims(shape), 0) = 1 and array_position(shape, null) is null and 0 < all (shape)",
+            name=op.f("chunk_shape_check"),
+        ),
         sa.CheckConstraint("length(prep_sha256) = 32 and length(content_sha256) = 32", name=op.f("chunk_hashes_check")),
-        sa.CheckConstraint("n_inputs >= 1 and chunk_no >= 0", name=op.f("chunk_counts_check")),
+        sa.CheckConstraint("n_inputs >= 1 and first_row >= 0", name=op.f("chunk_counts_check")),
         sa.PrimaryKeyConstraint("chunk_id", name=op.f("chunk_pkey")),
         sa.UniqueConstraint(
             "dataset", "prep_sha256", "content_sha256", name=op.f("chunk_dataset_prep_sha256_content_sha256_key")
@@ -63,8 +69,15 @@ def upgrade() -> None:
         sa.Column(
             "model_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the model"
         ),
-        sa.Column("sha256", sa.LargeBinary(), nullable=False, comment="hash of model.h5: the identity of the model"),
-        sa.Column("bundle_id", sa.Text(), nullable=False, comment="directory of the bundle on the models volume"),
+        sa.Column(
+            "sha256", sa.LargeBinary(), nullable=False, comment="hash of model.h5; two bundles may hold equal weights"
+        ),
+        sa.Column(
+            "bundle_id",
+            sa.Text(),
+            nullable=False,
+            comment="identity of the model: the directory of its bundle on the models volume",
+        ),
         sa.Column("dataset", sa.Text(), nullable=False, comment="data set that the model was trained on"),
         sa.Column(
             "prep_sha256",
@@ -95,7 +108,9 @@ def upgrade() -> None:
             nullable=False,
             comment="the whole manifest: experiment, git commit, versions, W&B run",
         ),
-        sa.Column("state", sa.Text(), nullable=False, comment="serving (at most one per data set) or retired"),
+        sa.Column(
+            "state", sa.Text(), nullable=False, comment="available, serving (at most one per dataset) or retired"
+        ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -103,13 +118,12 @@ def upgrade() -> None:
             nullable=False,
             comment="when the row's transaction began, by the server's clock",
         ),
-        sa.CheckConstraint("state in ('serving', 'retired')", name=op.f("model_state_check")),
+        sa.CheckConstraint("state in ('available', 'serving', 'retired')", name=op.f("model_state_check")),
         sa.CheckConstraint("length(sha256) = 32 and length(prep_sha256) = 32", name=op.f("model_hashes_check")),
         sa.PrimaryKeyConstraint("model_id", name=op.f("model_pkey")),
         sa.UniqueConstraint("bundle_id", name=op.f("model_bundle_id_key")),
-        sa.UniqueConstraint("sha256", name=op.f("model_sha256_key")),
         schema="ml",
-        comment="A published model, registered after its bundle was verified.",
+        comment="A published model, registered after its bundle was verified; nothing is predicted for an available one.",
     )
     op.create_index(
         "model_serving_idx",
@@ -232,6 +246,61 @@ def upgrade() -> None:
         comment="One array and its label.",
     )
     op.create_table(
+        "promotion",
+        sa.Column(
+            "promotion_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the entry"
+        ),
+        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset whose serving model it is about"),
+        sa.Column("action", sa.Text(), nullable=False, comment="promoted, declined, rolled back or retired"),
+        sa.Column("from_model_id", sa.BigInteger(), nullable=True, comment="model that served before; NULL: none"),
+        sa.Column(
+            "to_model_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="model that serves from now on, NULL: none; of a declined proposal: the model that does not",
+        ),
+        sa.Column("why", sa.Text(), nullable=False, comment="the reason in words"),
+        sa.Column(
+            "proposed_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when the trainer proposed it; NULL: not the trainer",
+        ),
+        sa.Column(
+            "created_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when the row's transaction began, by the server's clock",
+        ),
+        sa.CheckConstraint("(action = 'retired') = (to_model_id is null)", name=op.f("promotion_to_model_check")),
+        sa.CheckConstraint(
+            "action in ('promoted', 'declined', 'rolled back', 'retired')", name=op.f("promotion_action_check")
+        ),
+        sa.ForeignKeyConstraint(["from_model_id"], ["ml.model.model_id"], name=op.f("promotion_from_model_id_fkey")),
+        sa.ForeignKeyConstraint(["to_model_id"], ["ml.model.model_id"], name=op.f("promotion_to_model_id_fkey")),
+        sa.PrimaryKeyConstraint("promotion_id", name=op.f("promotion_pkey")),
+        schema="ml",
+        comment="History of which model serves a dataset.",
+    )
+    op.create_index("promotion_dataset_idx", "promotion", ["dataset"], unique=False, schema="ml")
+    op.create_table(
+        "input_name",
+        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
+        sa.Column("sample_no", sa.Integer(), nullable=False, comment="position in the chunk, from 0"),
+        sa.Column(
+            "name", sa.Text(), nullable=False, comment="name of the file in its folder, or the place in its file"
+        ),
+        sa.ForeignKeyConstraint(
+            ["chunk_id", "sample_no"],
+            ["ml.input.chunk_id", "ml.input.sample_no"],
+            name=op.f("input_name_chunk_id_sample_no_fkey"),
+        ),
+        sa.PrimaryKeyConstraint("chunk_id", "sample_no", name=op.f("input_name_pkey")),
+        schema="ml",
+        comment="Where an input came from within its source; rows of an array file have none, their number says it.",
+    )
+    op.create_table(
         "prediction",
         sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
         sa.Column("input_id", sa.BigInteger(), nullable=False, comment="the input"),
@@ -244,6 +313,12 @@ def upgrade() -> None:
             sa.ARRAY(sa.REAL()),
             nullable=False,
             comment="probability of every class, in the order of model.classes",
+        ),
+        sa.Column(
+            "in_training",
+            sa.Boolean(),
+            nullable=True,
+            comment="whether the model was trained or chosen on this very content; NULL for inputs without a label",
         ),
         sa.Column(
             "created_at",
@@ -274,7 +349,7 @@ def upgrade() -> None:
             comment="when the row's transaction began, by the server's clock",
         ),
         sa.CheckConstraint(
-            "reason in ('corrupt', 'wrong_dtype', 'wrong_shape', 'not_finite', 'bad_output', 'model_error', 'crash')",
+            "reason in ('corrupt', 'wrong_dtype', 'wrong_shape', 'not_finite', 'bad_output', 'model_error', 'crash', 'too_large')",
             name=op.f("prediction_error_reason_check"),
         ),
         sa.ForeignKeyConstraint(["input_id"], ["ml.input.input_id"], name=op.f("prediction_error_input_id_fkey")),
@@ -297,9 +372,10 @@ def upgrade() -> None:
         schema="ml",
         comment="Inputs under suspicion of killing the worker; two deaths alone make a crash.",
     )
+
     # Arrays hardly compress; uncompressed out-of-line storage reads faster and lets substring() fetch a slice.
     op.execute("ALTER TABLE ml.input ALTER COLUMN payload SET STORAGE EXTERNAL")
 
 
 def downgrade() -> None:
-    raise RuntimeError("revision 0001 is the first; drop the schema ml to go back before it")
+    raise RuntimeError("revision 0.1.0 is the first; drop the schema ml to go back before it")

@@ -1,0 +1,62 @@
+"""`split.csv`: which sample trained, which validated, which tested, and where each came from.
+
+    part,sample,label,source,sha256
+    train,0,cat,cat/001.jpg,9f86d081884c...
+    ...
+
+part is train, validation or test; sample counts from 0 within the part (for test: the row of holdout.npz); source is a
+file, a line or a row; sha256 is content_sha256 of the prepared array, as hexadecimal text.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import BundleError
+
+COLUMNS = ["part", "sample", "label", "source", "sha256"]
+
+
+class SplitRow(NamedTuple):
+    """One sample of a split."""
+
+    part: str
+    sample: int
+    label: str
+    source: str
+    sha256: str
+
+
+def content_sha256(sample: npt.NDArray[np.generic]) -> bytes:
+    """Hash the elements of one prepared array, C order, little-endian; dtype and shape are the manifest's."""
+    return hashlib.sha256(np.ascontiguousarray(sample).data).digest()
+
+
+def write_split(path: Path, rows: Iterable[SplitRow]) -> None:
+    """Write the file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+
+
+def read_split(path: Path) -> Iterator[SplitRow]:
+    """Read the file, row by row. Raises BundleError naming the line that is not as above."""
+    line = 1
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            if next(rows, None) != COLUMNS:
+                raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+            for part, sample, label, source, sha256 in rows:
+                line = rows.line_num
+                if len(bytes.fromhex(sha256)) != hashlib.sha256().digest_size:
+                    raise ValueError("sha256 is none")
+                yield SplitRow(part, int(sample), label, source, sha256)
+    except (OSError, ValueError, csv.Error) as error:
+        raise BundleError(f"{path}, line {line}: not a readable split ({error}); publish it again") from error

@@ -1,0 +1,133 @@
+"""What the trainer published, taken into the database: new bundles as available models, proposals as serving ones.
+
+A bundle that is refused concerns its own dataset only: it is named in the log once, and tried again now and then.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from bundle import BundleError
+from bundle.publish import list_bundles, pointers, read_pointer
+from bundle.verify import Bundle, open_bundle, open_current
+from pypredict import PypredictError, promotion, registry, store
+from pypredict.predictor import Models
+from pypredict.source import read_holdout, read_words
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 30  # until a refused bundle is looked at again
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why something was refused, in which version of it, and when it is tried again (time.monotonic)."""
+
+    version: bytes
+    problem: str
+    next_try: float
+
+
+class Publications:
+    """The bundles and pointers on the models volume, as far as one process has taken them in."""
+
+    def __init__(self, engine: sa.Engine, directory: Path, models: Models) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._models = models
+        self._taken: dict[Path, bytes] = {}  # pointers and bundles, in the version that was taken
+        self._refused: dict[Path, Refusal] = {}
+
+    def take_in(self, dataset: str | None = None) -> list[str]:
+        """Register new bundles and decide on new proposals, of all datasets or of one.
+
+        Returns what is wrong with a proposal, a sentence each.
+        """
+        self.register_new()
+        problems = []
+        for name, path in pointers(self._directory).items():
+            if dataset in (None, name):
+                problems += self._take(path, _content(path), self._take_proposal)
+        return problems
+
+    def register_new(self) -> None:
+        """Register every bundle that is not registered yet, as available."""
+        paths = [path for path in list_bundles(self._directory) if path not in self._taken]
+        if not paths:
+            return
+        with self._engine.begin() as connection:
+            known = registry.registered_bundles(connection)
+        for path in paths:
+            if path.name in known:
+                self._taken[path] = b""
+            else:
+                self._take(path, b"", self._register)
+
+    def _take(self, path: Path, version: bytes, take: Callable[[Path], None]) -> list[str]:
+        """Take a path in this version, once; return what is wrong with it."""
+        if self._taken.get(path) == version:
+            return []
+        refused = self._refused.get(path)
+        is_new = refused is None or refused.version != version
+        if refused is not None and not is_new and time.monotonic() < refused.next_try:
+            return [refused.problem]
+        try:
+            take(path)
+        except (BundleError, PypredictError) as error:
+            if is_new:
+                log.error("%s is not taken, its dataset stays as it is: %s", path.name, error)
+            self._refused[path] = Refusal(version, str(error), time.monotonic() + RETRY_SECONDS)
+            return [str(error)]
+        self._taken[path] = version
+        return []
+
+    def _register(self, path: Path) -> None:
+        bundle = open_bundle(path)
+        with self._engine.begin() as connection:
+            model = registry.register_model(connection, bundle)
+        log.info("model %d (%s) is available for %s", model.model_id, path.name, model.dataset)
+
+    def _take_proposal(self, path: Path) -> None:
+        """Decide on the bundle that a pointer names; a model that is to serve is tried before."""
+        pointer = read_pointer(path)
+        bundle = open_current(self._directory, path)
+        with self._engine.begin() as connection:
+            model = registry.register_model(connection, bundle)
+            proposal = promotion.Proposal(model, bundle.manifest, pointer)
+            if promotion.is_known(connection, proposal):
+                return
+            why = promotion.objection(connection, proposal)
+            if why is not None:
+                promotion.decline(connection, proposal, why)
+                return
+        put_into_service(
+            self._engine, self._models, bundle, model, lambda connection, _: promotion.accept(connection, proposal)
+        )
+
+
+def put_into_service(
+    engine: sa.Engine,
+    models: Models,
+    bundle: Bundle,
+    model: registry.Model,
+    serve: Callable[[sa.Connection, registry.Model], None],
+) -> None:
+    """Try a model; then store its test set and vocabulary and let it serve, in one transaction. Raises BundleError."""
+    models.admit(model.model_id, bundle)
+    chunks, words = list(read_holdout(bundle)), read_words(bundle)
+    with engine.begin() as connection:
+        registry.add_holdout(connection, model.model_id, [store.load_chunk(connection, chunk)[0] for chunk in chunks])
+        if words:
+            registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
+        serve(connection, model)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # what is wrong with it is said when it is taken

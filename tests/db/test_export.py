@@ -1,0 +1,85 @@
+"""Predictions as a file: whole or not at all, the same rows in either format."""
+
+import csv
+import os
+import tempfile
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy as sa
+from bundles import publish_bundle
+from workers import worker_for
+
+from pypredict import PypredictError
+from pypredict.export import export
+
+
+@pytest.fixture
+def three(engine: sa.Engine, tmp_path: Path) -> sa.Engine:
+    """Predictions of three models of one dataset."""
+    for seed, name in enumerate(("one", "two", "three"), start=1):
+        publish_bundle(tmp_path, name, seed=seed)
+        worker_for(engine, tmp_path).run(until_empty=True)
+    return engine
+
+
+def test_exported_csv_and_parquet_hold_the_same_rows(three: sa.Engine, tmp_path: Path) -> None:
+    with three.begin() as connection:
+        export(connection, tmp_path / "out.csv", None)
+        export(connection, tmp_path / "out.parquet", "toys")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        from_csv = [(int(row["input_id"]), row["name"], row["label"], row["predicted"]) for row in csv.DictReader(file)]
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert from_csv == [(row["input_id"], row["name"], row["label"], row["predicted"]) for row in table]
+    assert len(table) == 90
+    assert table[5]["name"] == "row 5"
+
+
+def test_export_holds_only_the_dataset_that_is_asked_for(three: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "other", dataset="games", n=7)
+    worker_for(three, tmp_path).run(until_empty=True)
+    with three.begin() as connection:
+        export(connection, tmp_path / "out.csv", "games")
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 1 + 7
+
+
+def test_export_of_an_unknown_dataset_names_the_known_ones(three: sa.Engine, tmp_path: Path) -> None:
+    with (
+        three.begin() as connection,
+        pytest.raises(PypredictError, match="there is no dataset nosuch; known are toys"),
+    ):
+        export(connection, tmp_path / "out.csv", "nosuch")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_export_to_another_ending_or_place_is_refused_and_leaves_nothing(three: sa.Engine, tmp_path: Path) -> None:
+    with three.begin() as connection:
+        with pytest.raises(PypredictError, match=r"\.csv or \.parquet"):
+            export(connection, tmp_path / "out.xlsx", None)
+        with pytest.raises(PypredictError, match="cannot be written"):
+            export(connection, tmp_path / "nowhere/out.csv", None)
+        with pytest.raises(PypredictError, match="cannot be written"):
+            export(connection, tmp_path / f"{'x' * 300}.csv", None)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_export_over_a_directory_is_refused(three: sa.Engine, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with three.begin() as connection, pytest.raises(PypredictError, match="is a directory"):
+        export(connection, tmp_path / "out.csv", None)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_export_to_a_full_disk_is_refused_and_leaves_what_was_there(
+    three: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_text("the last one")
+
+    def mkstemp(**_: object) -> tuple[int, str]:
+        return os.open("/dev/full", os.O_WRONLY), str(tmp_path / "aside")
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    with three.begin() as connection, pytest.raises(PypredictError, match="No space left on device"):
+        export(connection, tmp_path / name, None)
+    assert (tmp_path / name).read_text() == "the last one"

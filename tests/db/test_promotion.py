@@ -1,0 +1,162 @@
+"""Which model serves: what the trainer proposes, what a person promotes, and the way back."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from bundles import publish_bundle
+from workers import rows, worker_for
+
+from pypredict import promotion, registry, store
+from pypredict.predictor import Models
+from pypredict.publications import Publications
+
+
+def states(engine: sa.Engine) -> dict[str, str]:
+    with engine.begin() as connection:
+        return {model.name: model.state for model in registry.list_models(connection)}
+
+
+def find(connection: sa.Connection, given: str) -> registry.Model:
+    return registry.find_model(connection, given)
+
+
+def roll_back(engine: sa.Engine, dataset: str = "toys") -> str:
+    with engine.begin() as connection:
+        model = find(connection, str(promotion.served_before(connection, dataset)))
+        promotion.roll_back(connection, model)
+    return model.name
+
+
+def promote(engine: sa.Engine, given: str) -> None:
+    with engine.begin() as connection:
+        promotion.promote(connection, find(connection, given))
+
+
+def retire(engine: sa.Engine, given: str) -> None:
+    with engine.begin() as connection:
+        promotion.retire(connection, find(connection, given))
+
+
+@pytest.fixture
+def three(engine: sa.Engine, tmp_path: Path) -> sa.Engine:
+    """Models one, two and three of one dataset; the third serves."""
+    for seed, name in enumerate(("one", "two", "three"), start=1):
+        publish_bundle(tmp_path, name, seed=seed)
+        worker_for(engine, tmp_path).run(until_empty=True)
+    return engine
+
+
+def test_the_newest_proposal_serves_where_test_sets_differ(three: sa.Engine) -> None:
+    assert states(three) == {"one": "retired", "two": "retired", "three": "serving"}
+    assert rows(three, "SELECT why FROM ml.promotions ORDER BY promotion_id DESC LIMIT 1") == [
+        ("proposed by the trainer: two was measured on another test set, so the two accuracies cannot be compared",)
+    ]
+
+
+def test_a_proposal_that_is_worse_on_the_same_test_set_is_declined(
+    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path, "good", n=1000, n_correct=997)
+    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays))
+    publications.take_in()
+    publish_bundle(tmp_path, "poor", n=1000, n_correct=678)
+    assert publications.take_in() == []
+    assert states(engine) == {"good": "serving", "poor": "available"}
+    why = "its accuracy on the same test set is 0.6780, good has 0.9970"
+    assert rows(engine, "SELECT action, from_bundle, to_bundle, why FROM ml.promotions LIMIT 1") == [
+        ("declined", "good", "poor", why)
+    ]
+    assert f"model 2 (poor) is not promoted: {why}; `pypredict models promote 2` does it all the same" in caplog.text
+
+
+def test_a_declined_proposal_is_declined_once(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "good", n_correct=29)
+    publish_bundle(tmp_path / "copy", "unused")
+    for name, n_correct in (("good", 29), ("poor", 10)):
+        if name == "poor":
+            publish_bundle(tmp_path, name, n_correct=n_correct)
+        for _ in range(2):  # two processes, one after the other
+            Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays)).take_in()
+    assert rows(engine, "SELECT action, count(*) FROM ml.promotion GROUP BY 1 ORDER BY 1") == [
+        ("declined", 1),
+        ("promoted", 1),
+    ]
+
+
+def test_a_worse_proposal_trained_with_promote_serves(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "good", n_correct=29)
+    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays))
+    publications.take_in()
+    publish_bundle(tmp_path, "poor", n_correct=10, promote=True)
+    publications.take_in()
+    assert states(engine) == {"good": "retired", "poor": "serving"}
+    assert rows(engine, "SELECT why FROM ml.promotions LIMIT 1") == [
+        ("proposed with --promote: its accuracy on the same test set is 0.3333, good has 0.9667",)
+    ]
+
+
+def test_promote_lets_a_model_that_was_never_proposed_serve(three: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "four", seed=4, proposed=False)
+    worker_for(three, tmp_path).run(until_empty=True)
+    promote(three, "four")
+    assert states(three) == {"one": "retired", "two": "retired", "three": "retired", "four": "serving"}
+
+
+def test_rollback_goes_one_step_further_back_each_time(three: sa.Engine) -> None:
+    assert [roll_back(three), roll_back(three)] == ["two", "one"]
+    with pytest.raises(promotion.PromotionError, match="no model served toys before the present one"):
+        roll_back(three)
+
+
+def test_rollback_follows_the_history_and_not_the_numbers(three: sa.Engine) -> None:
+    promote(three, "one")
+    assert roll_back(three) == "three"
+    promote(three, "one")
+    assert [roll_back(three), roll_back(three)] == ["three", "two"]
+
+
+def test_rollback_after_retire_brings_back_what_served(three: sa.Engine) -> None:
+    retire(three, "three")
+    assert set(states(three).values()) == {"retired"}
+    assert [roll_back(three), roll_back(three)] == ["three", "two"]
+
+
+def test_rollback_of_an_unknown_dataset_names_the_known_ones(three: sa.Engine) -> None:
+    with pytest.raises(registry.RegistryError, match="there is no dataset nosuch; known are toys"):
+        roll_back(three, "nosuch")
+
+
+def test_a_pointer_that_has_not_moved_does_not_undo_a_rollback(three: sa.Engine, tmp_path: Path) -> None:
+    roll_back(three)
+    worker_for(three, tmp_path).run(until_empty=True)  # the pointer still names three
+    assert states(three)["two"] == "serving"
+
+
+def test_retire_is_refused_for_a_model_that_does_not_serve(three: sa.Engine) -> None:
+    with pytest.raises(promotion.PromotionError, match="model 1 does not serve toys"):
+        retire(three, "one")
+
+
+def test_the_history_says_when_from_where_to_where_and_why(three: sa.Engine) -> None:
+    promote(three, "one")
+    roll_back(three)
+    retire(three, "three")
+    found = rows(three, "SELECT action, from_bundle, to_bundle, why, at <= now() FROM ml.promotions LIMIT 3")
+    assert found == [
+        ("retired", "three", None, "by `pypredict models retire`", True),
+        ("rolled back", "one", "three", "by `pypredict models rollback`", True),
+        ("promoted", "three", "one", "by `pypredict models promote`", True),
+    ]
+
+
+def test_old_predictions_stay_and_older_inputs_are_predicted_anew_only_on_request(
+    three: sa.Engine, tmp_path: Path
+) -> None:
+    counts = sa.text("SELECT model_id, count(*) FROM ml.prediction GROUP BY model_id ORDER BY model_id")
+    with three.begin() as connection:
+        assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 30)]
+        assert store.rescore(connection, "toys") == 2
+    assert worker_for(three, tmp_path).run(until_empty=True) == 60
+    with three.begin() as connection:
+        assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 90)]

@@ -1,0 +1,77 @@
+"""What the terminal shows fits 80 columns, and no number is cut."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from bundles import publish_bundle
+from workers import console, worker_for
+
+from pypredict import registry
+from pypredict.report import history_table, models_table, show
+
+NAME = "a_very_long_experiment_name-learning_rate_0.0001-units_150"
+
+
+def predict_many(n_classes: int):
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        first = arrays.reshape(len(arrays), -1)[:, 0].astype(int) % n_classes
+        return np.eye(n_classes, dtype=np.float32)[first]
+
+    return predict
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("n_classes", [3, 10, 20])
+def test_the_report_fits_80_columns_and_cuts_no_number(
+    engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str], n_classes: int
+) -> None:
+    classes = tuple(f"a class of long name {number}" for number in range(n_classes))
+    publish_bundle(tmp_path, NAME, n=3000, classes=classes)
+    worker_for(engine, tmp_path, predict_many(n_classes)).run(until_empty=True)
+    with engine.begin() as connection:
+        show(connection, console(80))
+        counts = connection.execute(sa.text("SELECT n FROM ml.confusion WHERE n > 9")).scalars().all()
+        (accuracy,) = connection.execute(sa.text("SELECT accuracy FROM ml.accuracy")).scalars()
+    shown = lines(capsys)
+    assert max(map(len, shown)) <= 80
+    words = re.findall(r"[\d.]+", "\n".join(shown))
+    assert {"3000", repr(accuracy)} <= set(words)
+    assert counts
+    assert {str(n) for n in counts if n_classes < 20} <= set(words)
+    assert ("Most frequent mistakes" in "".join(shown)) is (n_classes == 20)
+
+
+def test_the_most_frequent_mistake_is_shown_first_where_the_matrix_is_too_wide(
+    engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classes = tuple(f"class {number}" for number in range(30))
+    publish_bundle(tmp_path, n=500, classes=classes)
+    worker_for(engine, tmp_path, predict_many(30)).run(until_empty=True)
+    with engine.begin() as connection:
+        show(connection, console(80))
+        worst = connection.execute(
+            sa.text("SELECT label, predicted, n FROM ml.confusion WHERE label <> predicted ORDER BY n DESC LIMIT 1")
+        ).one()
+    after = lines(capsys)
+    start = next(number for number, line in enumerate(after) if "Most frequent mistakes" in line)
+    first = next(line for line in after[start:] if line.strip().startswith("class"))
+    assert first.split()[-1] == str(worst.n)
+
+
+def test_models_and_their_history_fit_80_columns(
+    engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_bundle(tmp_path, NAME, n=1000, n_correct=997)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with engine.begin() as connection:
+        console(80).print(models_table(registry.list_models(connection)))
+        console(80).print(history_table(connection, "toys"))
+    shown = lines(capsys)
+    assert max(map(len, shown)) <= 80
+    assert "0.9970" in "\n".join(shown)
