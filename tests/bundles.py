@@ -100,8 +100,12 @@ def publish_bundle(
     preprocessing: Preprocessing = ARRAY,
     words: list[str] | None = None,
     dtype: str = "uint8",
+    split: str | None = None,
 ) -> Bundle:
-    """Publish a bundle with n held-out inputs and point its data set at it; words are the vocabulary of a text set."""
+    """Publish a bundle with n held-out inputs and point its data set at it.
+
+    words: the vocabulary of a text set; split: the content of split.csv.
+    """
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
     x = x.astype("int32" if words else dtype)
     manifest = manifest_for(bundle_id, x, y, dataset=dataset, classes=classes, preprocessing=preprocessing)
@@ -111,6 +115,8 @@ def publish_bundle(
         (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
         if words:
             (staged / "vocabulary.json").write_text(json.dumps(words))
+        if split is not None:
+            (staged / "split.csv").write_text(split, encoding="utf-8")
         published = publish(staged, models, manifest)
     point(models, published)
     return open_bundle(bundle_path(models, bundle_id))
@@ -124,10 +130,18 @@ def publish_images(models: Path, color: str = "rgb") -> Bundle:
     )
 
 
-def publish_texts(models: Path, bundle_id: str = "reviews") -> Bundle:
-    """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words."""
-    words = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
-    preprocessing = TextPreprocessing(length=8, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
+def publish_texts(models: Path, bundle_id: str = "reviews", known: tuple[str, ...] = ()) -> Bundle:
+    """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words.
+
+    known: words that the dataset knows beside them; then all others are left out.
+    """
+    words = [*RESERVED_WORDS, "good", "bad", "film", "'twas", *known]
+    preprocessing = TextPreprocessing(
+        length=8,
+        n_words=len(words) - len(known),
+        vocabulary_sha256=sha256_of_json(words),
+        known_words=len(words) if known else None,
+    )
     return publish_bundle(models, bundle_id, shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)
 
 

@@ -7,7 +7,7 @@ file it came from.
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ class Chunk:
     """Inputs that are loaded in one transaction and predicted as one batch.
 
     arrays: (n, ...) raw; labels: (n,) int32 numbers into classes, or None when unlabelled (classes is None, too).
+    names: of each input, a file or a line of its source; or first_row: of rows of an array file the number of the first
+    one, since a thousand names would take a tenth of the time that storing the chunk takes. Both may be None.
     """
 
     dataset: str
@@ -33,6 +35,14 @@ class Chunk:
     labels: npt.NDArray[np.int32] | None
     classes: tuple[str, ...] | None
     source: str
+    names: tuple[str, ...] | None = None
+    first_row: int | None = None
+
+    def name_of(self, sample_no: int) -> str | None:
+        """Say where an input came from within the source, as split.csv does; None when that is not known."""
+        if self.names is not None:
+            return self.names[sample_no]
+        return None if self.first_row is None else f"row {self.first_row + sample_no}"
 
     @functools.cached_property
     def content_sha256(self) -> bytes:
@@ -58,10 +68,24 @@ def cut(
     dataset: str,
     prep_sha256: str,
     source: str,
+    names: Sequence[str] | None = None,
+    number_rows: bool = False,
 ) -> Iterator[Chunk]:
-    """Cut arrays (n, ...) and labels (n,) into chunks of at most 1,000 inputs and 8 MiB."""
+    """Cut arrays (n, ...), labels (n,) and names (n,) into chunks of at most 1,000 inputs and 8 MiB.
+
+    number_rows: the inputs are rows of an array file, counted from 0.
+    """
     step = inputs_per_chunk(arrays[:1].nbytes)
     for chunk_no, start in enumerate(range(0, len(arrays), step)):
         part = slice(start, start + step)
-        numbers = None if labels is None else labels[part]
-        yield Chunk(dataset, prep_sha256, chunk_no, arrays[part], numbers, classes, source)
+        yield Chunk(
+            dataset=dataset,
+            prep_sha256=prep_sha256,
+            chunk_no=chunk_no,
+            arrays=arrays[part],
+            labels=None if labels is None else labels[part],
+            classes=classes,
+            source=source,
+            names=None if names is None else tuple(names[part]),
+            first_row=start if number_rows else None,
+        )

@@ -72,28 +72,43 @@ def migrate(
 @app.command(epilog="Example: pypredict load photographs/ --dataset animals")
 def load(
     source: Annotated[
-        list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv.")
+        list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv, .txt.")
     ],
+    *,
     dataset: Annotated[str | None, typer.Option(help="Data set the inputs belong to (not for a bundle).")] = None,
     text_column: Annotated[str, typer.Option(help="CSV: the column with the texts.")] = "text",
     label_column: Annotated[str | None, typer.Option(help="CSV: the column with the labels, if any.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Which class a label stands for, one cats=cat a line.")
+    ] = None,
+    ignore_labels: Annotated[bool, typer.Option("--ignore-labels", help="Store everything without labels.")] = False,
     models: ModelsOption = None,
 ) -> None:
-    """Store inputs in the database as BYTEA; the same content twice is stored once."""
+    """Store inputs in the database as BYTEA; the same content twice is stored once, under its first name."""
     from pypredict.intake import bundle_at, load_chunks, preparation
+    from pypredict.labels import Labelling, read_label_map
     from pypredict.source import TextColumns, read_holdout, read_source
 
+    if label_map is not None and ignore_labels:
+        raise PypredictError("--label-map and --ignore-labels exclude each other; give one of them")
+    labelling = Labelling(ignore=ignore_labels) if label_map is None else read_label_map(label_map)
     settings = _settings()
     with _database(settings) as engine:
         for path in source:
             bundle = bundle_at(path)
+            if bundle is not None and labelling != Labelling():
+                raise PypredictError(
+                    f"{path} is a bundle, whose test set has its labels; leave out --label-map and --ignore-labels"
+                )
             if bundle is not None:
                 load_chunks(engine, bundle.manifest.bundle_id, read_holdout(bundle), bundle.manifest.metrics.n)
                 continue
             if dataset is None:
                 raise PypredictError(f"{path} is no bundle, so its data set must be named: --dataset NAME")
             how = preparation(engine, models or settings.models, dataset)
-            load_chunks(engine, str(path), read_source(path, how, TextColumns(text_column, label_column)), None)
+            columns = TextColumns(text_column, label_column)
+            load_chunks(engine, str(path), read_source(path, how, columns, labelling), None)
+    labelling.warn_of_unused()
 
 
 @app.command(epilog="Example: pypredict run --until-empty")
