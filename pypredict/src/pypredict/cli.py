@@ -137,23 +137,33 @@ def run(
 
 @app.command(epilog="Example: pypredict predict cat.jpg dog.jpg --dataset animals")
 def predict(
-    item: Annotated[list[str], typer.Argument(metavar="IMAGE|TEXT...", help="Image or .npy files, or texts.")],
+    item: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|TEXT...", help="Image, .npy or .txt files (a .txt is one text), or texts."),
+    ],
     dataset: Annotated[str, typer.Option(help="Data set whose model shall predict.")],
+    text: Annotated[bool, typer.Option("--text", help="Take each argument as a text, never as a file.")] = False,
     models: ModelsOption = None,
     timeout_seconds: Annotated[float, typer.Option(help="How long a running daemon is waited for.")] = 30,
 ) -> None:
-    """Store single inputs and print class and confidence; the running daemon predicts, or else this process."""
+    """Store single inputs and print class and confidence; the running daemon predicts, or else this process.
+
+    All that can be predicted is printed; exit code 1 when an input could not be, with its reason.
+    """
     from pypredict.listen import Stop
     from pypredict.report import answers_table
-    from pypredict.single import predict_items
+    from pypredict.single import UnansweredError, predict_items
 
     settings = _settings()
     with _database(settings) as engine:
         worker = _worker(engine, settings, models, Stop())
-        answers = predict_items(worker, dataset, item, timeout_seconds)
+        try:
+            answers = predict_items(worker, dataset, item, timeout_seconds, as_text=text)
+        except UnansweredError as error:
+            if error.answers:
+                _console().print(answers_table(error.answers))
+            raise
     _console().print(answers_table(answers))
-    if any(answer.predicted is None for answer in answers):
-        raise PypredictError("not every input could be predicted; the table says why")
 
 
 @app.command(epilog="Example: pypredict status")
