@@ -13,6 +13,7 @@ from workers import rows, worker_for
 
 from pypredict.intake import preparation
 from pypredict.labels import Labelling
+from pypredict.single import predict_items
 from pypredict.source import TextColumns, read_source
 
 MAPPED = Labelling(mapping={"cats": "cat", "wasp": "bee"})
@@ -169,3 +170,17 @@ def test_13_predict_prints_what_it_can_then_names_what_failed(
     assert done.stderr.splitlines()[-1].startswith(
         "pypredict: 1 of 3 inputs could not be predicted: none.png does not exist"
     )
+
+
+def test_13_predict_takes_every_argument_for_a_text_when_told_to(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_texts(models)
+    predict_items(worker_for(engine, models), "reviews", ["none.txt"], 5, as_text=True)  # no Keras model is here
+    refused, done = (
+        pypredict(db, "predict", "none.txt", "--dataset", "reviews", *text, cwd=tmp_path) for text in ((), ("--text",))
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("pypredict: none.txt looks like a file and does not exist; ")
+    assert done.returncode == 0, done.stderr
+    assert "none.txt" in done.stdout

@@ -24,8 +24,10 @@ from bundle.preprocessing import (
 from pyml import PymlError, named, origin
 from pyml.config import Settings
 from pyml.data import Imdb, Mnist
+from pyml.experiment import Experiment
 from pyml.origin import KnownFile
-from pyml.source import load_dataset
+from pyml.source import Shelf, load_dataset
+from pyml.train import take_fitting
 
 MNIST = Mnist(name="mnist", validation=0.1)
 FASHION = Mnist(name="fashion_mnist", validation=0.1)
@@ -248,6 +250,27 @@ def test_imdbs_vocabulary_is_all_its_words_and_the_most_frequent_have_numbers(
     imdb = load_dataset(IMDB, settings)
     assert list(imdb.words) == [*RESERVED_WORDS, *WORDS]
     assert (imdb.n_words, imdb.test.x.max()) == (15, 14)
+
+
+def test_10_an_embedding_needs_a_row_for_each_number_and_none_for_other_words(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_imdb(settings, monkeypatch)
+    document = {
+        "name": "reviews",
+        "data": IMDB.model_dump(),
+        "layers": [
+            {"layer": "Embedding", "input_dim": 15, "output_dim": 2},
+            {"layer": "Flatten"},
+            {"layer": "Dense", "units": 1, "activation": "sigmoid"},
+        ],
+        "optimizer": {"name": "Adam", "learning_rate": 0.01},
+        **{"loss": "binary_crossentropy", "epochs": 1, "batch_size": 8},
+    }
+    assert take_fitting(Experiment.model_validate_json(json.dumps(document)), Shelf(settings)).n_words == 15
+    document["layers"][0]["input_dim"] = 14
+    with pytest.raises(PymlError, match=r"token numbers of 15 words need Embedding\(input_dim=15"):
+        take_fitting(Experiment.model_validate_json(json.dumps(document)), Shelf(settings))
 
 
 def test_10_a_raw_review_becomes_imdbs_own_numbers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
