@@ -106,13 +106,14 @@ def publish_bundle(
     weights: bytes | None = None,
     n_correct: int | None = None,
     learned: np.ndarray | None = None,
+    split: str | None = None,
     proposed: bool = True,
     promote: bool = False,
 ) -> Bundle:
     """Publish a bundle with n held-out inputs and, if it is proposed, point its dataset at it.
 
     words are the vocabulary of a text set; weights are what model.h5 holds; n_correct is what the manifest says,
-    whatever is true; learned are the arrays that trained.
+    whatever is true; learned are the arrays that trained; split is the content of split.csv.
     """
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
     x = x.astype("int32" if words else dtype)
@@ -120,8 +121,8 @@ def publish_bundle(
     if n_correct is not None:
         metrics = manifest.metrics.model_copy(update={"n_correct": n_correct, "accuracy": n_correct / n})
         manifest = manifest.model_copy(update={"metrics": metrics})
-    split = [SplitRow("test", row, classes[label], f"row {row}", _sha256(x[row])) for row, label in enumerate(y)]
-    split += [
+    rows = [SplitRow("test", row, classes[label], f"row {row}", _sha256(x[row])) for row, label in enumerate(y)]
+    rows += [
         SplitRow("train", row, classes[0], f"row {n + row}", _sha256(array))
         for row, array in enumerate(() if learned is None else learned)
     ]
@@ -129,9 +130,11 @@ def publish_bundle(
         (staged / "model.h5").write_bytes(weights or f"model of {bundle_id}".encode())
         np.savez(staged / "holdout.npz", x=x, y=y)
         (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
-        write_split(staged / "split.csv", split)
+        write_split(staged / "split.csv", rows)
         if words:
             (staged / "vocabulary.json").write_text(json.dumps(words))
+        if split is not None:
+            (staged / "split.csv").write_text(split, encoding="utf-8")
         published = publish(staged, models, manifest)
     if proposed:
         point(models, published, promote=promote)
@@ -150,10 +153,18 @@ def publish_images(models: Path, color: str = "rgb") -> Bundle:
     )
 
 
-def publish_texts(models: Path, bundle_id: str = "reviews") -> Bundle:
-    """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words."""
-    words = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
-    preprocessing = TextPreprocessing(length=8, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
+def publish_texts(models: Path, bundle_id: str = "reviews", known: tuple[str, ...] = ()) -> Bundle:
+    """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words.
+
+    known: words that the dataset knows beside them; then all others are left out.
+    """
+    words = [*RESERVED_WORDS, "good", "bad", "film", "'twas", *known]
+    preprocessing = TextPreprocessing(
+        length=8,
+        n_words=len(words) - len(known),
+        vocabulary_sha256=sha256_of_json(words),
+        known_words=len(words) if known else None,
+    )
     return publish_bundle(models, bundle_id, shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)
 
 

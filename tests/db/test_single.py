@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import picture, publish_bundle, publish_images, publish_texts
+from bundles import fake_predict, picture, publish_bundle, publish_images, publish_texts
 from workers import daemon, listens, rows, scalar, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
 from pypredict.predictor import Models
-from pypredict.single import predict_items
-from pypredict.source import SourceError
+from pypredict.single import UnansweredError, predict_items
 from pypredict.worker import Worker
 
 
@@ -35,9 +34,94 @@ def test_a_text_that_no_file_can_be_named_by_is_predicted(engine: sa.Engine, mod
     assert answer.predicted == "bee"
 
 
+def test_12_one_array_of_exactly_the_models_shape_is_predicted(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_bundle(models)
+    for name, shape in (("one", (4, 4, 1)), ("flat", (4, 4)), ("stack", (1, 4, 4))):
+        np.save(tmp_path / f"{name}.npy", np.full(shape, 4))
+    files = [str(path) for path in sorted(tmp_path.glob("*.npy"))]
+    answers = predict_items(worker_for(engine, models), "toys", files, 5)
+    assert [(answer.item, answer.predicted) for answer in answers] == [(file, "bee") for file in files]
+
+
+def test_12_each_array_of_a_stack_is_named_by_its_row(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_bundle(models)
+    np.save(tmp_path / "x.npy", np.stack([np.full((4, 4), value) for value in (2, 0)]))
+    answers = predict_items(worker_for(engine, models), "toys", [str(tmp_path / "x.npy")], 5)
+    assert [(answer.item, answer.predicted) for answer in answers] == [
+        (f"{tmp_path}/x.npy, row 0", "cat"),
+        (f"{tmp_path}/x.npy, row 1", "ant"),
+    ]
+
+
+def test_predict_looks_at_no_label(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_bundle(models)
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, 4, 4)), y=np.array(["wasp"]))
+    (answer,) = predict_items(worker_for(engine, models), "toys", [str(tmp_path / "x.npz")], 5)
+    assert answer.predicted == "ant"
+
+
+def test_13_all_that_can_be_predicted_is_and_the_others_are_named(
+    engine: sa.Engine, models: Path, tmp_path: Path
+) -> None:
+    publish_images(models)
+    (tmp_path / "broken.png").write_bytes(b"")
+    good = [str(picture(tmp_path / f"{value}.png", value)) for value in (3, 4)]
+    items = [str(tmp_path / "absent.png"), good[0], str(tmp_path / "broken.png"), good[1]]
+    with pytest.raises(UnansweredError) as raised:
+        predict_items(worker_for(engine, models), "pictures", items, 5)
+    assert [(answer.item, answer.predicted) for answer in raised.value.answers] == [(good[0], "ant"), (good[1], "bee")]
+    said = str(raised.value)
+    assert said.startswith(f"2 of 4 inputs could not be predicted: {tmp_path}/absent.png does not exist; ")
+    assert f"{tmp_path}/broken.png: none of 1 images could be read" in said
+
+
+def test_13_an_input_that_the_model_cannot_take_is_named_after_the_others(engine: sa.Engine, models: Path) -> None:
+    publish_texts(models)
+
+    def picky(arrays: np.ndarray) -> np.ndarray:
+        return np.where(arrays[:, -1:] == 5, np.nan, fake_predict(arrays))
+
+    with pytest.raises(UnansweredError, match=r"1 of 2 inputs could not be predicted: bad: bad_output") as raised:
+        predict_items(worker_for(engine, models, picky), "reviews", ["bad", "good"], 5)
+    assert [answer.predicted is None for answer in raised.value.answers] == [True, False]
+
+
+@pytest.mark.parametrize("item", ["none.txt", "my film.JPG", "none/here", "./none", "~/a film", "/none of these"])
+def test_13_a_text_that_looks_like_a_file_that_is_not_there_is_refused(
+    engine: sa.Engine, models: Path, item: str
+) -> None:
+    publish_texts(models)
+    with pytest.raises(PypredictError, match=f"^{item} looks like a file and does not exist; .*--text"):
+        predict_items(worker_for(engine, models), "reviews", [item], 5)
+    assert rows(engine, "SELECT count(*) FROM ml.chunk WHERE source = 'command line'") == [(0,)]
+    assert predict_items(worker_for(engine, models), "reviews", [item], 5, as_text=True)
+
+
+@pytest.mark.parametrize("item", ["good/bad film", "a good film<br />", "good.", "the film at www.example.org"])
+def test_a_text_with_a_separator_or_a_dot_is_no_file(engine: sa.Engine, models: Path, item: str) -> None:
+    publish_texts(models)
+    assert predict_items(worker_for(engine, models), "reviews", [item], 5)
+
+
+@pytest.mark.parametrize("item", ["", "  \n", "?!"])
+def test_13_a_text_without_a_word_is_refused(engine: sa.Engine, models: Path, item: str) -> None:
+    publish_texts(models)
+    for as_text in (False, True):
+        with pytest.raises(PypredictError, match="the text holds no word"):
+            predict_items(worker_for(engine, models), "reviews", [item], 5, as_text=as_text)
+    assert rows(engine, "SELECT count(*) FROM ml.chunk WHERE source = 'command line'") == [(0,)]
+
+
+def test_13_a_text_file_is_predicted_as_one_text(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+    publish_texts(models)
+    (tmp_path / "review.txt").write_text("A good film,\nreally good " + "good " * 9)
+    (answer,) = predict_items(worker_for(engine, models), "reviews", [str(tmp_path / "review.txt")], 5)
+    assert (answer.item, answer.predicted) == (str(tmp_path / "review.txt"), "bee")
+
+
 def test_a_text_for_a_model_of_images_is_named_however_long(engine: sa.Engine, models: Path) -> None:
     publish_images(models)
-    with pytest.raises(SourceError, match="does not exist"):
+    with pytest.raises(PypredictError, match="does not exist"):
         predict_items(worker_for(engine, models), "pictures", ["good " * 80], 5)
 
 

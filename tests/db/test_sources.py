@@ -10,7 +10,9 @@ import sqlalchemy as sa
 from bundles import CLASSES, manifest_for, picture, publish_bundle, publish_images, publish_texts
 from workers import rows, worker_for
 
+from bundle.arrays import ArraysError
 from bundle.verify import Bundle
+from pypredict import PypredictError
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import MAX_PAYLOAD_BYTES, CodecError, decode
 from pypredict.intake import bundle_at, load_chunks, preparation
@@ -71,22 +73,36 @@ def test_the_same_file_twice_is_a_no_op(engine: sa.Engine, models: Path, toys: B
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((2, 4, 4, 1), np.float64), "cast or reshape"),
-        (np.zeros((2, 4, 4), np.uint8), "cast or reshape"),
-        (np.zeros((0, 4, 4, 1), np.uint8), "cast or reshape"),
-        (np.array([None, "x"]), "plain numbers"),
-        (np.zeros(2, [("a", "u1")]), "cast or reshape"),
-        (np.zeros((2, 4, 4, 1), np.complex64), "cast or reshape"),
+        (np.full((2, 4, 4, 1), 0.5), "no whole numbers; uint8 is needed, 0 to 255, as in training"),
+        (np.full((2, 4, 4, 1), 256), "do not fit into uint8"),
+        (np.zeros((2, 5, 4), np.uint8), r"one sample \(4, 4, 1\) or a stack \(n, 4, 4, 1\)"),
+        (np.zeros((0, 4, 4, 1), np.uint8), r"one sample \(4, 4, 1\) or a stack \(n, 4, 4, 1\)"),
+        (np.array([None, "x"]), "Object arrays cannot be loaded"),
+        (np.zeros((2, 4, 4), [("a", "u1")]), "plain numbers are needed"),
+        (np.zeros((2, 4, 4, 1), np.complex64), "plain numbers are needed"),
     ],
-    ids=["42_float64", "32_other_shape", "45_empty", "40_object", "40_structured", "43_complex"],
+    ids=["42_fractions", "42_large", "32_other_shape", "45_empty", "40_object", "40_structured", "43_complex"],
 )
 def test_arrays_that_do_not_fit_are_refused_at_load(
     engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, array: np.ndarray, said: str
 ) -> None:
     np.save(tmp_path / "mine.npy", array, allow_pickle=True)
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(ArraysError, match=rf"mine\.npy .*{said}"):
         load(engine, models, "toys", tmp_path / "mine.npy")
     assert rows(engine, "SELECT * FROM ml.chunk") == []
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4), (1, 4, 4), (1, 4, 4, 1)])
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float64", "float32", "bool"])
+def test_12_arrays_are_taken_as_training_takes_them(
+    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, shape: tuple[int, ...], dtype: str
+) -> None:
+    pixels = np.arange(16).reshape(4, 4) % 2
+    np.save(tmp_path / "mine.npy", pixels.reshape(shape).astype(dtype))
+    load(engine, models, "toys", tmp_path / "mine.npy")
+    ((payload,),) = rows(engine, "SELECT payload FROM ml.input")
+    assert decode(payload).dtype == np.uint8
+    assert np.array_equal(decode(payload)[..., 0], pixels)
 
 
 def broken_files() -> dict[str, bytes]:
@@ -118,7 +134,7 @@ def test_a_broken_array_file_is_refused_by_name(
     engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(broken_files()[name])
-    with pytest.raises(SourceError, match=name.replace(".", r"\.")) as caught:
+    with pytest.raises(ArraysError, match=name.replace(".", r"\.")) as caught:
         load(engine, models, "toys", tmp_path / name)
     assert "\n" not in str(caught.value)
     assert rows(engine, "SELECT * FROM ml.chunk") == []
@@ -185,13 +201,13 @@ def test_51_a_folder_of_images_is_loaded_and_broken_ones_are_named_and_skipped(
     engine: sa.Engine, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_images(models)
-    for number, label in enumerate(["dog", "cat", "cat"]):
+    for number, label in enumerate(["bee", "cat", "cat"]):
         picture(tmp_path / f"photos/{label}/{number}.png", number)
-    (tmp_path / "photos/dog/broken.jpg").write_bytes(b"nothing")
+    (tmp_path / "photos/bee/broken.jpg").write_bytes(b"nothing")
     load(engine, models, "pictures", tmp_path / "photos")
     assert "broken.jpg is not a readable image" in caplog.text
     found = rows(engine, "SELECT label, payload FROM ml.inputs JOIN ml.input USING (input_id) ORDER BY 1, 2")
-    assert [(label, int(decode(payload)[0, 0, 0])) for label, payload in found] == [("cat", 1), ("cat", 2), ("dog", 0)]
+    assert [(label, int(decode(payload)[0, 0, 0])) for label, payload in found] == [("bee", 0), ("cat", 1), ("cat", 2)]
 
 
 def test_a_folder_where_no_image_can_be_read_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
@@ -206,14 +222,14 @@ def test_texts_of_a_csv_are_tokenised_with_the_models_vocabulary(
     engine: sa.Engine, models: Path, tmp_path: Path
 ) -> None:
     publish_texts(models)
-    (tmp_path / "mine.csv").write_text("review,stars\nA good film!,pos\nbad BAD,neg\n")
+    (tmp_path / "mine.csv").write_text("review,stars\nA good film!,bee\nbad BAD,ant\n")
     load(engine, models, "reviews", tmp_path / "mine.csv", TextColumns("review", "stars"))
     found = rows(
         engine, "SELECT label, payload FROM ml.inputs JOIN ml.input USING (input_id) ORDER BY ml.input.sample_no"
     )
     assert [(label, decode(payload).tolist()) for label, payload in found] == [
-        ("pos", [0, 0, 0, 0, 1, 2, 4, 6]),
-        ("neg", [0, 0, 0, 0, 0, 1, 5, 5]),
+        ("bee", [0, 0, 0, 0, 1, 2, 4, 6]),
+        ("ant", [0, 0, 0, 0, 0, 1, 5, 5]),
     ]
 
 
@@ -224,22 +240,24 @@ def test_the_words_of_a_vocabulary_stand_in_the_database(engine: sa.Engine, mode
 
 
 def test_a_data_set_without_a_model_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no model of data set nothing is known"):
+    with pytest.raises(
+        SourceError, match="no model of dataset nothing is known, known are none; train one first: pyml train"
+    ):
         preparation(engine, models, "nothing")
 
 
-@pytest.mark.parametrize(("name", "said"), [("none.npy", "does not exist"), ("notes.txt", "is of no kind")])
+@pytest.mark.parametrize(("name", "said"), [("none.npy", "does not exist"), ("notes.md", "is of no kind")])
 def test_a_source_that_cannot_be_read_is_named(
     engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, name: str, said: str
 ) -> None:
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     with pytest.raises(SourceError, match=said):
         load(engine, models, "toys", tmp_path / name)
 
 
 def test_an_image_that_is_not_there_is_named_and_not_taken_for_a_text(engine: sa.Engine, models: Path) -> None:
     publish_images(models)
-    with pytest.raises(SourceError, match=r"cat\.jpg does not exist"):
+    with pytest.raises(PypredictError, match=r"^cat\.jpg does not exist"):
         predict_items(worker_for(engine, models), "pictures", ["cat.jpg"], 5)
 
 

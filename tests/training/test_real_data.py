@@ -1,11 +1,13 @@
 """The real data sets are those that Keras gives, prepared as Keras's examples prepare them."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bundle.preprocessing import TextPreprocessing, prepare_text, token_numbers
 from pyml.config import Settings
 from pyml.data import ImageFolder, Imdb, Mnist
 from pyml.dataset import Dataset
@@ -40,6 +42,18 @@ def test_imdb_is_what_kerass_load_data_and_pad_sequences_give(
     rng.shuffle(shuffled)
     assert np.array_equal(imdb.test.y[shuffled], y)
     assert np.array_equal(imdb.test.x[shuffled], keras.utils.pad_sequences(x, maxlen=400))
+
+
+def test_raw_reviews_become_the_stored_integers_of_their_rows(data_dir: Path, imdb: Dataset) -> None:
+    path = data_dir / "imdb/raw_100.jsonl"
+    if not path.is_file():
+        pytest.skip(f"NO RAW REVIEWS in {path}: nothing was tested")
+    assert isinstance(imdb.preprocessing, TextPreprocessing)
+    numbers = token_numbers(imdb.words)
+    reviews = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
+    served = np.stack([prepare_text(review["text"], imdb.preprocessing, numbers) for review in reviews])
+    assert len(reviews) == 100
+    assert np.array_equal(served, imdb.test.x[[review["x_test_row"] for review in reviews]])
 
 
 def test_no_review_of_the_test_set_trains(imdb: Dataset) -> None:

@@ -117,6 +117,18 @@ def test_words_are_lower_case_without_punctuation_and_keep_apostrophes() -> None
     assert words_of("A GOOD film!<br />Don't\tmiss (it).") == ["a", "good", "film", "br", "don't", "miss", "it"]
 
 
+def test_ascii_words_keep_other_letters_and_spaces_as_bytes_do() -> None:
+    text = "ÉCLAIR Straße\xa0NOIR\x85 (Ok)\r\n"
+    assert words_of(text, "ascii") == ["Éclair", "straße\xa0noir\x85", "ok"]
+    assert words_of(text) == ["éclair", "straße", "noir", "ok"]
+
+
+def test_words_that_the_dataset_does_not_know_are_left_out() -> None:
+    how = TEXT.model_copy(update={"n_words": 6, "known_words": 7, "length": 4})
+    # "don't" is known and has no number of its own
+    assert prepare_text("good ugly don't bad", how, NUMBERS).tolist() == [START, 4, UNKNOWN, 5]
+
+
 def test_a_short_text_is_padded_in_front() -> None:
     assert prepare_text("Good, bad; ugly.", TEXT, NUMBERS).tolist() == [PAD, PAD, START, 4, 5, UNKNOWN]
 
@@ -141,3 +153,12 @@ def test_a_vocabulary_is_read_only_when_it_is_the_one_that_the_manifest_names(tm
     assert read_vocabulary(path, how) == words
     with pytest.raises(PreprocessingError, match="not the vocabulary that the manifest names"):
         read_vocabulary(path, TEXT)
+
+
+def test_a_vocabulary_may_hold_more_words_than_have_a_number(tmp_path: Path) -> None:
+    words = [*RESERVED_WORDS, "good", "bad", "don't"]
+    (tmp_path / "vocabulary.json").write_text('["' + '", "'.join(words) + '"]')
+    how = TEXT.model_copy(update={"n_words": 6, "known_words": 7, "vocabulary_sha256": sha256_of_json(words)})
+    assert read_vocabulary(tmp_path / "vocabulary.json", how) == words
+    with pytest.raises(PreprocessingError, match="not the vocabulary that the manifest names"):
+        read_vocabulary(tmp_path / "vocabulary.json", how.model_copy(update={"known_words": None}))

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bundle import BundleError
+from bundle.arrays import ArraysError
 from bundle.preprocessing import RESERVED_WORDS, TextPreprocessing, prepare_image, prepare_text, token_numbers
 from pyml import PymlError
 from pyml.bypath import build_vocabulary
@@ -130,6 +131,15 @@ def test_a_copy_of_a_test_image_does_not_train(settings: Settings, shapes: Path)
     others = [sample.tobytes() for part in (dataset.train, dataset.validation) for sample in part.x]
     assert len(dataset.test.y) == 16
     assert not test & set(others)
+
+
+def test_13_classes_below_train_and_test_say_which_folder_to_give(settings: Settings, shapes: Path) -> None:
+    shutil.copytree(shapes, settings.data_dir / "other/train")
+    shutil.move(shapes, settings.data_dir / "other/test")
+    other = settings.data_dir / "other"
+    with pytest.raises(BundleError, match=rf"give {other}/test or {other}/train, or move all class folders into one"):
+        load_dataset(FOLDER.model_copy(update={"path": "other"}), settings)
+    assert load_dataset(FOLDER.model_copy(update={"path": "other/train"}), settings).classes[0] == "circle"
 
 
 @pytest.mark.parametrize("layout", ["no sub-folders", "one class", "empty"])
@@ -274,6 +284,27 @@ def test_52_a_row_without_a_label_is_named_with_its_line(settings: Settings) -> 
         load_dataset(CSV, settings)
 
 
+@pytest.mark.parametrize(("delimiter", "called"), [("\t", "tabs"), (";", "semicolons")])
+def test_13_a_csv_that_is_separated_otherwise_says_how_to_convert_it(
+    settings: Settings, delimiter: str, called: str
+) -> None:
+    path = put_csv(settings, reviews())
+    path.write_text(path.read_text().replace(",", delimiter))
+    with pytest.raises(
+        BundleError, match=rf"reviews\.csv is separated by {called}, commas are needed; convert it: pyth"
+    ):
+        load_dataset(CSV, settings)
+
+
+def test_14_labels_of_a_csv_that_are_quantities_look_like_regression(settings: Settings) -> None:
+    rng = np.random.default_rng(0)
+    put_csv(settings, [(text, f"{rng.normal():.3f}") for text, _ in reviews()])
+    with pytest.raises(PymlError, match="reviews has 60 samples of 60 classes, all of them numbers") as raised:
+        load_dataset(CSV, settings)
+    assert "looks like regression, which is not supported" in str(raised.value)
+    assert len(str(raised.value)) < 250
+
+
 @pytest.mark.parametrize("rows", [[], [("fine", "yes")] * 9])
 def test_a_csv_of_fewer_than_two_classes_is_one_sentence(settings: Settings, rows: list[tuple[str, str]]) -> None:
     put_csv(settings, rows)
@@ -317,6 +348,34 @@ def test_labels_may_be_names_or_any_whole_numbers(settings: Settings) -> None:
     assert set(dataset.test.y) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("form", ["float", "column", "one-hot"])
+def test_12_labels_may_be_whole_floats_a_column_or_one_hot(settings: Settings, form: str) -> None:
+    put_npz(settings, x=X, y=Y)
+    wanted = load_dataset(NPZ, settings)
+    put_npz(settings, x=X, y={"float": Y.astype(np.float32), "column": Y[:, np.newaxis], "one-hot": np.eye(3)[Y]}[form])
+    assert load_dataset(NPZ, settings).fingerprint == wanted.fingerprint
+
+
+def test_12_bool_labels_are_the_numbers_0_and_1(settings: Settings) -> None:
+    put_npz(settings, x=X, y=Y > 0)
+    assert load_dataset(NPZ, settings).classes == ("0", "1")
+
+
+@pytest.mark.parametrize("n_values", [60, 25])
+def test_14_labels_that_are_quantities_look_like_regression(settings: Settings, n_values: int) -> None:
+    put_npz(settings, x=X, y=np.arange(60) % n_values * 1000)
+    with pytest.raises(PymlError, match=rf"mine has 60 samples of {n_values} classes, all of them numbers") as raised:
+        load_dataset(NPZ, settings)
+    assert "looks like regression, which is not supported" in str(raised.value)
+    assert len(str(raised.value)) < 250
+
+
+def test_14_a_class_of_one_sample_is_named(settings: Settings) -> None:
+    put_npz(settings, x=X, y=np.array(["a", "b", *["c"] * 58]))
+    with pytest.raises(PymlError, match="each part needs a sample of each class at least, and a has 1 in all"):
+        load_dataset(NPZ, settings)
+
+
 def test_an_official_test_set_stays_whole(settings: Settings) -> None:
     put_npz(settings, x_train=X[:40], y_train=Y[:40], x_test=X[40:], y_test=Y[40:])
     dataset = load_dataset(OFFICIAL, settings)
@@ -353,9 +412,9 @@ def test_other_numbers_are_cast_where_they_fit(settings: Settings, given: str, w
         ({"x": X}, "holds x; x and y are needed"),
         ({"x_train": X, "y_train": Y, "x": X}, "x and y are needed"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}, "no fraction `test`"),
-        ({"x": X, "y": Y[:-1]}, r"labels int64 \(59,\); one whole number or name for each sample"),
-        ({"x": X, "y": Y.astype(np.float32)}, "labels float32"),
-        ({"x": X, "y": np.eye(3)[Y]}, r"labels float64 \(60, 3\)"),
+        ({"x": X, "y": Y[:-1]}, r"60 samples and labels int64 \(59,\); one whole number or name for each sample"),
+        ({"x": X, "y": Y + 0.5}, "looks like regression, which is not supported"),
+        ({"x": X, "y": np.full((60, 3), 0.3)}, r"labels float64 \(60, 3\), whose rows are not one-hot"),
         ({"x": Y, "y": Y}, r"samples int64 \(60,\); numbers of shape \(n, ...\)"),
         ({"x": X.astype(complex), "y": Y}, "samples complex128"),
         ({"x": X.astype("datetime64[s]"), "y": Y}, "samples datetime64"),
@@ -364,16 +423,16 @@ def test_other_numbers_are_cast_where_they_fit(settings: Settings, given: str, w
         ({"x": X.astype(float) * 1e300, "y": Y}, "do not fit into float32"),
         ({"x": np.full((60, 4), 2**40), "y": Y}, "do not fit into int32"),
         ({"x": X, "y": np.zeros(60, int)}, "holds labels of 1 classes"),
-        ({"x": np.float32(3), "y": Y}, r"samples float32 \(\) and labels int64 \(60,\)"),
+        ({"x": np.float32(3), "y": Y}, r"samples float32 \(\); numbers of shape \(n, ...\)"),
         ({"x": X.reshape(60, 4, *[1] * 8), "y": Y}, r"samples float32 \(60, 4, 1, 1, 1, 1, 1, 1, 1, 1\); numbers of"),
-        ({"x": np.array([[object()]] * 60), "y": Y}, r"is not an \.npz of plain arrays"),
+        ({"x": np.array([[object()]] * 60), "y": Y}, r"is not a \.npz file of plain numbers"),
     ],
 )
 def test_arrays_of_another_kind_are_refused_with_what_is_needed(
     settings: Settings, arrays: dict[str, Any], said: str
 ) -> None:
     put_npz(settings, **arrays)
-    with pytest.raises(PymlError, match=said) as raised:
+    with pytest.raises((PymlError, ArraysError), match=said) as raised:
         load_dataset(NPZ, settings)
     assert "\n" not in str(raised.value)
 
@@ -394,7 +453,7 @@ def test_a_class_that_only_the_official_test_set_has_is_named(settings: Settings
 def test_a_file_that_holds_no_arrays_is_one_sentence(settings: Settings, content: bytes) -> None:
     settings.data_dir.mkdir()
     (settings.data_dir / "mine.npz").write_bytes(content)
-    with pytest.raises(PymlError, match=r"mine\.npz is not an \.npz of plain arrays"):
+    with pytest.raises(ArraysError, match=r"mine\.npz is not a \.npz file of plain numbers"):
         load_dataset(NPZ, settings)
 
 
@@ -405,12 +464,14 @@ def test_a_damaged_compressed_npz_is_one_sentence(settings: Settings) -> None:
     content = bytearray(path.read_bytes())
     content[60:160] = b"\xff" * 100
     path.write_bytes(content)
-    with pytest.raises(PymlError, match=r"mine\.npz is not an \.npz of plain arrays"):
+    with pytest.raises(ArraysError, match=r"mine\.npz is not a \.npz file of plain numbers"):
         load_dataset(NPZ, settings)
 
 
 def test_an_npz_called_npy_is_explained(settings: Settings) -> None:
     put_npz(settings, x=X, y=Y)
     npy = Npy(name="mine", kind="npy", path="mine.npz", labels="mine.npz", validation=0.2, test=0.2)
-    with pytest.raises(PymlError, match=r'is an \.npz; say so: "kind": "npz"'):
+    with pytest.raises(
+        ArraysError, match=r"is not a \.npy file of plain numbers or names \(its content is that of \.npz"
+    ):
         load_dataset(npy, settings)

@@ -11,12 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.preprocessing import RESERVED_WORDS, ImagePreprocessing, TextPreprocessing, prepare_text, token_numbers
+from bundle.preprocessing import (
+    PAD,
+    RESERVED_WORDS,
+    START,
+    UNKNOWN,
+    ImagePreprocessing,
+    TextPreprocessing,
+    prepare_text,
+    token_numbers,
+)
 from pyml import PymlError, named, origin
 from pyml.config import Settings
 from pyml.data import Imdb, Mnist
+from pyml.experiment import Experiment
 from pyml.origin import KnownFile
-from pyml.source import load_dataset
+from pyml.source import Shelf, load_dataset
+from pyml.train import take_fitting
 
 MNIST = Mnist(name="mnist", validation=0.1)
 FASHION = Mnist(name="fashion_mnist", validation=0.1)
@@ -108,7 +119,7 @@ def test_a_known_mnist_is_taken_without_a_word(
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no archive"])
 def test_a_torn_mnist_is_one_sentence_with_what_to_do(settings: Settings, content: bytes) -> None:
     put_mnist(settings).write_bytes(content)
-    with pytest.raises(PymlError, match=r"mnist\.npz is not readable .*delete it, then: pyml download mnist"):
+    with pytest.raises(PymlError, match=r"mnist\.npz is not a \.npz file .*delete it, then: pyml download mnist"):
         load_dataset(MNIST, settings)
 
 
@@ -117,7 +128,7 @@ def test_a_mnist_without_an_array_is_one_sentence(settings: Settings, name: str)
     arrays = images()
     del arrays[name]
     put_mnist(settings, **arrays)
-    with pytest.raises(PymlError, match=f"{name} is not a file in the archive"):
+    with pytest.raises(PymlError, match=rf"mnist\.npz holds no {name}; delete it, then"):
         load_dataset(MNIST, settings)
 
 
@@ -142,7 +153,7 @@ def test_a_pickle_in_mnist_is_not_opened(settings: Settings, tmp_path: Path) -> 
     put_mnist(settings, **images(), x_extra=np.array([Trap(tmp_path / "run")], object))
     load_dataset(MNIST, settings)
     put_mnist(settings, **{**images(), "x_train": np.array([Trap(tmp_path / "run")], object)})
-    with pytest.raises(PymlError, match="is not readable"):
+    with pytest.raises(PymlError, match=r"is not a \.npz file of plain numbers"):
         load_dataset(MNIST, settings)
     assert not (tmp_path / "run").exists()
 
@@ -155,6 +166,30 @@ def test_fashion_mnist_is_read_from_its_four_files(settings: Settings) -> None:
     assert np.array_equal(fashion.test.x[..., 0], arrays["x_test"])
     assert np.array_equal(fashion.test.y, arrays["y_test"])
     assert len(fashion.train.y) + len(fashion.validation.y) == N_TRAIN
+
+
+def test_14_fashion_mnist_is_read_from_one_npz_as_mnist_is(settings: Settings) -> None:
+    arrays = images()
+    folder = put_fashion(settings, arrays)
+    wanted = load_dataset(FASHION, settings)
+    for path in folder.iterdir():
+        path.unlink()
+    np.savez(folder / "fashion_mnist.npz", **arrays)
+    assert load_dataset(FASHION, settings).fingerprint == wanted.fingerprint
+
+
+def test_14_the_four_files_of_fashion_mnist_go_before_an_npz(settings: Settings) -> None:
+    np.savez(put_fashion(settings, images()) / "fashion_mnist.npz", x_train=np.zeros(1))
+    assert load_dataset(FASHION, settings).classes[0] == "T-shirt/top"
+
+
+def test_14_a_fashion_mnist_npz_without_an_array_is_one_sentence(settings: Settings) -> None:
+    (settings.data_dir / "fashion_mnist").mkdir()
+    np.savez(settings.data_dir / "fashion_mnist/fashion_mnist.npz", x_train=np.zeros(1))
+    with pytest.raises(
+        PymlError, match=r"npz holds no y_train, x_test, y_test; delete it, then: pyml download fashion"
+    ):
+        load_dataset(FASHION, settings)
 
 
 def test_a_torn_fashion_mnist_is_one_sentence(settings: Settings) -> None:
@@ -208,11 +243,44 @@ def test_imdb_is_prepared_as_serving_prepares_the_text(settings: Settings, monke
     assert np.array_equal(imdb.test.x, served)
 
 
-def test_imdbs_vocabulary_is_the_most_frequent_words(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imdbs_vocabulary_is_all_its_words_and_the_most_frequent_have_numbers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_imdb(settings, monkeypatch)
     imdb = load_dataset(IMDB, settings)
-    assert list(imdb.words) == [*RESERVED_WORDS, *WORDS[:11]]
-    assert imdb.test.x.max() == 14
+    assert list(imdb.words) == [*RESERVED_WORDS, *WORDS]
+    assert (imdb.n_words, imdb.test.x.max()) == (15, 14)
+
+
+def test_10_an_embedding_needs_a_row_for_each_number_and_none_for_other_words(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_imdb(settings, monkeypatch)
+    document = {
+        "name": "reviews",
+        "data": IMDB.model_dump(),
+        "layers": [
+            {"layer": "Embedding", "input_dim": 15, "output_dim": 2},
+            {"layer": "Flatten"},
+            {"layer": "Dense", "units": 1, "activation": "sigmoid"},
+        ],
+        "optimizer": {"name": "Adam", "learning_rate": 0.01},
+        **{"loss": "binary_crossentropy", "epochs": 1, "batch_size": 8},
+    }
+    assert take_fitting(Experiment.model_validate_json(json.dumps(document)), Shelf(settings)).n_words == 15
+    document["layers"][0]["input_dim"] = 14
+    with pytest.raises(PymlError, match=r"token numbers of 15 words need Embedding\(input_dim=15"):
+        take_fitting(Experiment.model_validate_json(json.dumps(document)), Shelf(settings))
+
+
+def test_10_a_raw_review_becomes_imdbs_own_numbers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_imdb(settings, monkeypatch)
+    imdb = load_dataset(IMDB.model_copy(update={"length": 6}), settings)
+    assert isinstance(imdb.preprocessing, TextPreprocessing)
+    numbers = token_numbers(imdb.words)
+    # known with a number, known without one, and not known, which goes for an upper-case É, too
+    served = prepare_text("WORD1<br />word19 Éword2 word2", imdb.preprocessing, numbers)
+    assert served.tolist() == [PAD, PAD, START, 4, UNKNOWN, 5]
 
 
 def test_more_words_than_there_are_is_all_of_them(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def test_other_figures_may_differ_by_the_rounding_of_another_processor(measured:
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
 def test_a_held_out_set_that_is_no_archive_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "holdout.npz").write_bytes(content)
-    with pytest.raises(BundleError, match=r"holdout\.npz is not a held-out set with arrays x and y"):
+    with pytest.raises(BundleError, match=r"holdout\.npz is not a \.npz file"):
         read_holdout(tmp_path / "holdout.npz")
 
 
@@ -38,5 +38,5 @@ def test_a_held_out_set_without_labels_is_one_sentence(tmp_path: Path) -> None:
 
 def test_pickled_objects_in_a_held_out_set_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "holdout.npz", x=np.array([{}], object), y=np.zeros(1))
-    with pytest.raises(BundleError, match="is not a held-out set"):
+    with pytest.raises(BundleError, match=r"is not a \.npz file"):
         read_holdout(tmp_path / "holdout.npz")

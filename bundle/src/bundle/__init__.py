@@ -6,7 +6,8 @@ A bundle is a directory that appears whole on the shared volume:
     models/current/<dataset>.json {"bundle_id": ..., "sha256": ...}   the trainer's proposal, one per data set
 
 Stations: `manifest` (what a bundle says of itself), `publish` (write it), `verify` (distrust it), `model` (load and
-call it), `layers` (what a model may be made of). This package knows neither Weights & Biases nor Postgres.
+call it), `layers` (what a model may be made of). For both services, `files`, `arrays` and `preprocessing` say what the
+data of people become. This package knows neither Weights & Biases nor Postgres.
 """
 
 

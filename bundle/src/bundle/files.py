@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,19 +25,36 @@ class TextRow:
     label: str | None
 
 
+def readable_name(name: str) -> str:
+    """Give a file's name as UTF-8 can hold it, bytes that are none as \\x.."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def list_images(folder: Path) -> list[tuple[Path, str | None]]:
     """List the images of a folder, sorted: with sub-folders as labels, or, when no sub-folder holds any, unlabelled.
 
     Anything that does not end like an image, hidden files and folders, and images beside labelled sub-folders are left
-    out. Raises FilesError when there is no image at all.
+    out. Raises FilesError when there is no image at all, or only in sub-folders of sub-folders (train/cat, test/cat).
     """
     if not folder.is_dir():
         raise FilesError(f"{folder} is not a folder; a folder of images, or of one sub-folder per class, is needed")
     labelled = [(path, path.parent.name) for sub in _folders(folder) for path in _images(sub)]
     images: list[tuple[Path, str | None]] = [*labelled] or [(path, None) for path in _images(folder)]
     if not images:
+        _check_depth(folder)
         raise FilesError(f"{folder} holds no image; files ending in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
     return sorted(images, key=lambda image: image[0])
+
+
+def _check_depth(folder: Path) -> None:
+    """Say which folder to give where the classes lie one level deeper than they should."""
+    deep = [sub for parent in sorted(_folders(folder)) for sub in _folders(parent) if any(_images(sub))]
+    if deep:
+        parents = " or ".join(map(str, dict.fromkeys(sub.parent for sub in deep)))
+        raise FilesError(
+            f"{folder} holds images only below its sub-folders, as in {deep[0]}; the sub-folders have to be the "
+            f"classes: give {parents}, or move all class folders into one folder"
+        )
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -52,28 +70,53 @@ def _images(folder: Path) -> Iterator[Path]:
 def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterator[TextRow]:
     """Read a CSV file with a header, UTF-8 with or without a byte order mark; empty lines are skipped.
 
-    Raises FilesError naming the line that is not UTF-8, has no text or label, or the column that is missing.
+    Raises FilesError naming the line that is not UTF-8 or has no text, no label or more values than the header has
+    columns, or the column that is missing.
     """
+    with _csv_reader(path) as reader:
+        for column in (text_column, label_column):
+            _check_column(path, column, list(reader.fieldnames or []))
+        for row in reader:
+            place = f"{path}, line {reader.line_num}"
+            text, label = row[text_column], row[label_column] if label_column else None
+            if not (text or "").strip() or (label_column and not label):
+                raise FilesError(f"{place}: the text or the label is empty or missing")
+            if None in row:
+                raise FilesError(f"{place}: more values than the header has columns; quote texts that hold commas")
+            for value in (text, label or ""):
+                if any("\udc80" <= letter <= "\udcff" for letter in value):
+                    raise FilesError(f"{place}: not UTF-8; convert the file, e.g. with iconv")
+            yield TextRow(reader.line_num, text, label)
+
+
+def csv_columns(path: Path) -> list[str]:
+    """Read the header of a CSV file. Raises FilesError."""
+    with _csv_reader(path) as reader:
+        return list(reader.fieldnames or [])
+
+
+@contextmanager
+def _csv_reader(path: Path) -> Iterator["csv.DictReader[str]"]:
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            for column in (text_column, label_column):
-                if column is not None and column not in columns:
-                    raise FilesError(
-                        f"{path} has no column {column!r}; its header names {', '.join(columns) or 'none'}"
-                    )
-            for row in reader:
-                text, label = row[text_column], row[label_column] if label_column else None
-                if not text or (label_column and not label):
-                    raise FilesError(f"{path}, line {reader.line_num}: the text or the label is empty or missing")
-                for value in (text, label or ""):
-                    if any("\udc80" <= letter <= "\udcff" for letter in value):
-                        raise FilesError(
-                            f"{path}, line {reader.line_num}: not UTF-8; convert the file, e.g. with iconv"
-                        )
-                yield TextRow(reader.line_num, text, label)
+            try:
+                yield reader
+            except csv.Error as error:
+                raise FilesError(f"{path}, line {reader.line_num}: {error}") from error
     except OSError as error:
         raise FilesError(f"{path} cannot be read ({error.strerror}); a CSV file with a header is needed") from error
-    except csv.Error as error:
-        raise FilesError(f"{path}, line {reader.line_num}: {error}") from error
+
+
+def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
+    """Refuse a header that lacks the column, and say how to convert a file that is not separated by commas."""
+    if column is None or column in columns:
+        return
+    for delimiter, name in (("\t", "tabs"), (";", "semicolons")):
+        if any(delimiter in header for header in columns):
+            program = f"csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={delimiter!r}))"
+            raise FilesError(
+                f"{path} is separated by {name}, commas are needed; convert it: "
+                f'python3 -c "import csv, sys; {program}" < {path} > {path.with_suffix("")}-commas.csv'
+            )
+    raise FilesError(f"{path} has no column {column!r}; its header names {', '.join(columns) or 'none'}")

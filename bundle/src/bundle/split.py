@@ -53,8 +53,9 @@ def read_split(path: Path) -> Iterator[SplitRow]:
             rows = csv.reader(file)
             if next(rows, None) != COLUMNS:
                 raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-            for part, sample, label, source, sha256 in rows:
+            for row in rows:
                 line = rows.line_num
+                part, sample, label, source, sha256 = row
                 if len(bytes.fromhex(sha256)) != hashlib.sha256().digest_size:
                     raise ValueError("sha256 is none")
                 yield SplitRow(part, int(sample), label, source, sha256)

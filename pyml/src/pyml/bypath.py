@@ -3,16 +3,14 @@
 import collections
 import hashlib
 import logging
-import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from bundle.files import list_images, read_texts
+from bundle.arrays import Array, cast_samples, read_labels, read_npy, read_npz
+from bundle.files import list_images, read_texts, readable_name
 from bundle.preprocessing import (
     RESERVED_WORDS,
     ArrayPreprocessing,
@@ -34,13 +32,6 @@ from pyml.split import drop_copies, split_rows
 
 log = logging.getLogger(__name__)
 
-# What arrays may hold, and what that becomes; integers of 64 bits must fit into 32.
-CASTS = {
-    **{kind: kind for kind in ("uint8", "int32", "float32")},
-    **{"bool": "uint8", "float16": "float32", "float64": "float32"},
-    **{"int8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int32", "int64": "int32", "uint64": "int32"},
-}
-
 
 def load_images(data: ImageFolder, settings: Settings) -> Dataset:
     """Prepare a folder with one sub-folder per class; an image that cannot be read is named and left out.
@@ -51,11 +42,12 @@ def load_images(data: ImageFolder, settings: Settings) -> Dataset:
     how = ImagePreprocessing(height=data.height, width=data.width, color=data.color)
     images = list_images(folder)
     names = sorted({label for _, label in images if label is not None})
-    if odd := [name for name in names if name != _readable(name)]:
-        raise PymlError(f"{folder}: the class folder {_readable(odd[0])} is not named in UTF-8; rename it")
+    if odd := [name for name in names if name != readable_name(name)]:
+        raise PymlError(f"{folder}: the class folder {readable_name(odd[0])} is not named in UTF-8; rename it")
     if len(names) < 2:
+        said = f" ({names[0]})" if names else ""
         raise PymlError(
-            f"{folder} holds images of {len(names)} classes; one sub-folder for each of two or more is needed"
+            f"{folder} holds images of {len(names)} classes{said}; one sub-folder for each of two or more is needed"
         )
     labels: list[str | None] = []
     sources: list[str] = []
@@ -68,19 +60,14 @@ def load_images(data: ImageFolder, settings: Settings) -> Dataset:
                 log.warning("skipped: %s", error)
                 continue
             labels.append(label)
-            sources.append(_readable(path.relative_to(folder).as_posix()))
+            sources.append(readable_name(path.relative_to(folder).as_posix()))
 
     shape = (len(images), *how.shape)
     x = store_samples(prepare(), shape, memory_bytes=settings.memory_mb * 2**20, directory=settings.models)
     if len(labels) < len(images):
         log.warning("%s: %d of %d images were skipped", folder, len(images) - len(labels), len(images))
     classes, y = _number(labels, folder)
-    return gather(data.name, Prepared(classes, how, x, y, sources=sources), split_rows(y, data))
-
-
-def _readable(name: str) -> str:
-    """Give a file's name as UTF-8 can hold it, bytes that are none as \\x.."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return gather(data.name, Prepared(classes, how, x, y, sources=sources), split_rows(y, data, classes=classes))
 
 
 def load_texts(data: TextCsv, settings: Settings) -> Dataset:
@@ -90,7 +77,9 @@ def load_texts(data: TextCsv, settings: Settings) -> Dataset:
     classes, y = _number([row.label for row in rows], path)
     texts = [words_of(row.text) for row in rows]
     # Copies go before the words are counted, and again when prepared, since other words may then look alike.
-    parts = drop_copies(split_rows(y, data), [hashlib.sha256(" ".join(text).encode()).hexdigest() for text in texts])
+    parts = drop_copies(
+        split_rows(y, data, classes=classes), [hashlib.sha256(" ".join(text).encode()).hexdigest() for text in texts]
+    )
     words = build_vocabulary([texts[row] for row in parts.train], data.words)
     if len(words) == len(RESERVED_WORDS):
         raise PymlError(f"{path}: the texts to train on hold not one word")
@@ -113,9 +102,9 @@ def load_arrays(data: Npz | Npy, settings: Settings) -> Dataset:
     path = _resolve(data.path, settings)
     n_test = 0
     if isinstance(data, Npy):
-        x, labels = _read_npy(path), _read_npy(_resolve(data.labels, settings))
+        x, labels = read_npy(path), read_npy(_resolve(data.labels, settings))
     else:
-        arrays = _read_npz(path)
+        arrays = read_npz(path)
         official = {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys()
         if official == (data.test is not None) or not (official or {"x", "y"} <= arrays.keys()):
             raise PymlError(
@@ -123,17 +112,18 @@ def load_arrays(data: Npz | Npy, settings: Settings) -> Dataset:
                 "`test`, or x_train, y_train, x_test and y_test and no fraction `test`"
             )
         if official:
+            _check_samples(path, arrays["x_train"])
+            _check_samples(path, arrays["x_test"], arrays["x_train"].shape[1:])
             pairs = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
-            for number, (samples, numbers) in enumerate(pairs):
-                _check_pair(path, samples, numbers, pairs[0][0].shape[1:] if number else None)
+            x = np.concatenate([samples for samples, _ in pairs])
+            labels = np.concatenate([read_labels(path, y, len(samples)) for samples, y in pairs])
             n_test = len(pairs[1][0])
-            x, labels = (np.concatenate(both) for both in zip(*pairs, strict=True))
         else:
             x, labels = arrays["x"], arrays["y"]
-    _check_pair(path, x, labels)
-    classes, y = _number(labels.tolist(), path)
+    _check_samples(path, x)
+    classes, y = _number(read_labels(path, labels, len(x)).tolist(), path)
     x = _cast(path, x)
-    return gather(data.name, Prepared(classes, ArrayPreprocessing(), x, y), split_rows(y, data, n_test))
+    return gather(data.name, Prepared(classes, ArrayPreprocessing(), x, y), split_rows(y, data, n_test, classes))
 
 
 def _resolve(given: str, settings: Settings) -> Path:
@@ -157,48 +147,19 @@ def _number(labels: Sequence[object], path: Path) -> tuple[tuple[str, ...], npt.
     return tuple(map(str, found)), np.array([number[label] for label in labels], np.int64)
 
 
-def _read_npz(path: Path) -> dict[str, npt.NDArray[np.generic]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise PymlError(f"{path} is not an .npz of plain arrays ({error})") from error
-
-
-def _read_npy(path: Path) -> npt.NDArray[np.generic]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise PymlError(f"{path} is not a .npy of plain values ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise PymlError(f'{path} is an .npz; say so: "kind": "npz"')
-    return array
-
-
-def _check_pair(
-    path: Path, x: npt.NDArray[np.generic], labels: npt.NDArray[np.generic], shape: tuple[int, ...] | None = None
-) -> None:
-    if labels.dtype.kind not in "iuU" or labels.ndim != 1 or labels.shape != x.shape[:1]:
+def _check_samples(path: Path, x: Array, shape: tuple[int, ...] | None = None) -> None:
+    """Refuse samples that are not (n, ...) with a number at all, or of another shape than the others."""
+    if not 2 <= x.ndim <= 9 or 0 in x.shape or (shape is not None and x.shape[1:] != shape):
         raise PymlError(
-            f"{path} holds samples {x.dtype} {x.shape} and labels {labels.dtype} {labels.shape}; one whole number or "
-            "name for each sample is needed, (n,)"
-        )
-    of_shape = 2 <= x.ndim <= 9 and 0 not in x.shape and (shape is None or x.shape[1:] == shape)
-    if x.dtype.name not in CASTS or not of_shape:
-        raise PymlError(
-            f"{path} holds samples {x.dtype} {x.shape}; numbers of shape (n, ...), alike for all, are needed: "
-            f"{', '.join(CASTS)}"
+            f"{path} holds samples {x.dtype} {x.shape}; numbers of shape (n, ...), alike for all, are needed"
         )
 
 
-def _cast(path: Path, x: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    wanted = CASTS[x.dtype.name]
+def _cast(path: Path, x: Array) -> Array:
+    """Cast samples to what they are trained as. Raises PymlError, ArraysError."""
+    cast = cast_samples(path, x)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         raise PymlError(f"{path} holds samples that are not finite (NaN or infinity)")
-    with np.errstate(over="ignore"):
-        cast = np.ascontiguousarray(x, np.dtype(wanted).newbyteorder("="))
-    if x.dtype.name != wanted:
-        log.info("%s: %s becomes %s", path, x.dtype.name, wanted)
-        if not (np.isfinite(cast).all() if cast.dtype.kind == "f" else np.array_equal(cast, x)):
-            raise PymlError(f"{path} holds samples {x.dtype} that do not fit into {wanted}")
+    if x.dtype != cast.dtype:
+        log.info("%s: %s becomes %s", path, x.dtype, cast.dtype)
     return cast

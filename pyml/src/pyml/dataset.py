@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.manifest import InputSpec
-from bundle.preprocessing import Preprocessing
+from bundle.preprocessing import Preprocessing, TextPreprocessing
 from bundle.split import SplitRow, write_split
 from pyml.samples import Samples, parts, select
 from pyml.split import Rows, check_learnable, content_hashes, drop_copies
@@ -37,7 +37,12 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    words: Sequence[str] = ()  # the vocabulary by token number, of texts only
+    words: Sequence[str] = ()  # the vocabulary by token number, of texts only; it may hold more than have a number
+
+    @property
+    def n_words(self) -> int | None:
+        """Count the token numbers, of texts only."""
+        return self.preprocessing.n_words if isinstance(self.preprocessing, TextPreprocessing) else None
 
     @functools.cached_property
     def fingerprint(self) -> str:

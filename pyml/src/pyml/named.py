@@ -5,14 +5,15 @@ import hashlib
 import io
 import json
 import logging
-import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bundle.arrays import ArraysError, read_npz
 from bundle.preprocessing import (
     RESERVED_WORDS,
     START,
@@ -27,7 +28,7 @@ from pyml import PymlError
 from pyml.config import Settings
 from pyml.data import Digits, Imdb, Mnist
 from pyml.dataset import Dataset, Prepared, gather
-from pyml.origin import find_file, known_file
+from pyml.origin import FILES, find_file, known_file
 from pyml.split import split_rows
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def load_digits(data: Digits) -> Dataset:
     digits = load_digits()
     x = digits.images[..., np.newaxis].astype(np.uint8)
     y = digits.target.astype(np.int64)
-    return gather(data.name, Prepared(DIGITS, ArrayPreprocessing(), x, y), split_rows(y, data))
+    return gather(data.name, Prepared(DIGITS, ArrayPreprocessing(), x, y), split_rows(y, data, classes=DIGITS))
 
 
 def load_mnist(data: Mnist, settings: Settings) -> Dataset:
@@ -71,8 +72,14 @@ def load_imdb(data: Imdb, settings: Settings) -> Dataset:
     """Give IMDB's reviews as (n, length) int32 token numbers, prepared as Keras's example does. Raises PymlError."""
     index = find_file("imdb", "imdb_word_index.json", settings)
     arrays = _read_imdb(find_file("imdb", "imdb.npz", settings))
-    words = _vocabulary(index, data.words)
-    how = TextPreprocessing(length=data.length, n_words=len(words), vocabulary_sha256=sha256_of_json(words))
+    words = _known_words(index)
+    how = TextPreprocessing(
+        length=data.length,
+        n_words=min(data.words, len(words)),
+        vocabulary_sha256=sha256_of_json(words),
+        characters="ascii",
+        known_words=len(words),
+    )
     shift = len(RESERVED_WORDS) - 1  # the file counts words from 1, token numbers from the reserved ones on
     reviews = [*arrays["x_train"], *arrays["x_test"]]
     x = np.stack([pad([START, *(rank + shift for rank in review[-data.length :])], how) for review in reviews])
@@ -83,20 +90,21 @@ def load_imdb(data: Imdb, settings: Settings) -> Dataset:
 
 def _read_mnist(settings: Settings) -> Arrays:
     path = find_file("mnist", "mnist.npz", settings)
-    _warn_of_unknown("mnist", path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise PymlError(f"{path} is not readable ({error}); delete it, then: pyml download mnist") from error
+    _warn_of_unknown(path, known_file("mnist", path.name).sha256)
+    return _read_official(path, "delete it, then: pyml download mnist")
 
 
 def _read_fashion(settings: Settings) -> Arrays:
+    """Read Zalando's four files, or, where they are not there, the one .npz in which others keep the same arrays."""
+    archive = settings.data_dir / "fashion_mnist" / "fashion_mnist.npz"
+    if archive.is_file() and not all((archive.parent / file.name).is_file() for file in FILES["fashion_mnist"]):
+        _warn_of_unknown(archive, ())
+        return _read_official(archive, "delete it, then: pyml download fashion_mnist")
     arrays: Arrays = {}
     for part, file in (("train", "train"), ("test", "t10k")):
         for key, name, header_bytes in (("x", "images-idx3", 16), ("y", "labels-idx1", 8)):
             path = find_file("fashion_mnist", f"{file}-{name}-ubyte.gz", settings)
-            _warn_of_unknown("fashion_mnist", path)
+            _warn_of_unknown(path, known_file("fashion_mnist", path.name).sha256)
             try:
                 values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
                 arrays[f"{key}_{part}"] = values.reshape(-1, 28, 28) if key == "x" else values
@@ -104,6 +112,18 @@ def _read_fashion(settings: Settings) -> Arrays:
                 raise PymlError(
                     f"{path} is not readable ({error}); delete it, then: pyml download fashion_mnist"
                 ) from error
+    return arrays
+
+
+def _read_official(path: Path, advice: str) -> Arrays:
+    """Read the four arrays of an .npz, as Keras keeps MNIST. Raises PymlError ending in the advice."""
+    names = [f"{key}_{part}" for part in ("train", "test") for key in "xy"]
+    try:
+        arrays = read_npz(path, names)
+    except ArraysError as error:
+        raise PymlError(f"{error}; {advice}") from error
+    if absent := [name for name in names if name not in arrays]:
+        raise PymlError(f"{path} holds no {', '.join(absent)}; {advice}")
     return arrays
 
 
@@ -120,8 +140,8 @@ def _read_imdb(path: Path) -> Arrays:
         return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
 
 
-def _vocabulary(path: Path, n_words: int) -> list[str]:
-    """Give the most frequent words by token number, the reserved ones first: n_words in all, if there are so many."""
+def _known_words(path: Path) -> list[str]:
+    """Give all words of the index by token number, the reserved ones first, then the most frequent."""
     try:
         ranks = json.loads(path.read_bytes())
         ranked = sorted(ranks, key=ranks.__getitem__)
@@ -129,10 +149,10 @@ def _vocabulary(path: Path, n_words: int) -> list[str]:
             raise ValueError("its words are not numbered from 1 on")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise PymlError(f"{path} is not IMDB's word index ({error}); delete it, then: pyml download imdb") from error
-    return [*RESERVED_WORDS, *ranked][:n_words]
+    return [*RESERVED_WORDS, *ranked]
 
 
-def _warn_of_unknown(dataset: str, path: Path) -> None:
+def _warn_of_unknown(path: Path, known: Collection[str]) -> None:
     digest = file_sha256(path)
-    if digest not in known_file(dataset, path.name).sha256:
+    if digest not in known:
         log.warning("%s has sha256 %s..., which is not a known one; it is taken as it is", path, digest[:12])

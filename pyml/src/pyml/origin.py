@@ -2,6 +2,8 @@
 
     <data directory>/mnist/mnist.npz   fashion_mnist/*.gz   imdb/imdb.npz   imdb/imdb_word_index.json
 
+fashion_mnist/fashion_mnist.npz, of the form of mnist.npz, is read where the four .gz files are not there.
+
 A file appears there whole and with a known hash, or not at all.
 """
 

@@ -27,7 +27,7 @@ PYML_CODE = (
     *("bypath.py", "data.py", "dataset.py", "experiment.py", "feed.py", "metrics.py", "model.py", "named.py"),
     *("process.py", "samples.py", "split.py", "train.py"),
 )
-BUNDLE_CODE = ("files.py", "manifest.py", "model.py", "preprocessing.py")
+BUNDLE_CODE = ("arrays.py", "files.py", "manifest.py", "model.py", "preprocessing.py")
 MAX_PATCH_BYTES = 5_000_000
 
 

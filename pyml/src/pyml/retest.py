@@ -1,15 +1,16 @@
 """Test a published bundle again: verify it, load it, predict its held-out set, compare with its manifest."""
 
 import math
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
+from bundle.arrays import Array, read_npz
 from bundle.manifest import HOLDOUT_FILE, Metrics
 from bundle.model import load_model, predict_probabilities
 from bundle.verify import open_bundle
@@ -64,10 +65,10 @@ def compare(promised: Metrics, measured: Metrics, classes: Sequence[str]) -> lis
     return rows
 
 
-def read_holdout(path: Path) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
+def read_holdout(path: Path) -> tuple[Array, npt.NDArray[np.int64]]:
     """Read x (n, ...) and y (n,) from holdout.npz; pickles are refused. Raises BundleError."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays["x"], arrays["y"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path} is not a held-out set with arrays x and y ({error}); train again") from error
+    arrays = read_npz(path, ("x", "y"))
+    if len(arrays) < 2:
+        raise BundleError(f"{path} is not a held-out set with arrays x and y; train again")
+    y: Any = arrays["y"]
+    return arrays["x"], y

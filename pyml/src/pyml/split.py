@@ -16,6 +16,9 @@ from pyml import PymlError
 from pyml.data import AnyData
 from pyml.samples import Samples, parts
 
+# Labels that are numbers, so many of them different, with fewer samples for each: quantities, and no classes.
+MANY_CLASSES, FEW_SAMPLES = 20, 10
+
 RowNumbers = npt.NDArray[np.int64]
 
 
@@ -28,8 +31,8 @@ class Rows:
     test: RowNumbers
 
 
-def split_rows(y: npt.NDArray[np.int64], data: AnyData, n_test: int = 0) -> Rows:
-    """Divide the rows of the labels y (n,), each part with the classes in equal shares.
+def split_rows(y: npt.NDArray[np.int64], data: AnyData, n_test: int = 0, classes: Sequence[str] = ()) -> Rows:
+    """Divide the rows of the labels y (n,), numbers into classes, each part with the classes in equal shares.
 
     n_test: so many rows at the end are the official test set; 0 where data says which fraction tests. Raises PymlError.
     """
@@ -46,11 +49,33 @@ def split_rows(y: npt.NDArray[np.int64], data: AnyData, n_test: int = 0) -> Rows
         train, validation = take(rest, math.ceil(data.validation * (len(rest) if n_test else len(rows))))
     except ValueError as error:
         shares = f"validation {data.validation}" + ("" if n_test else f" and test {fraction}")
-        raise PymlError(
-            f"{data.name} has {len(y)} samples of {len(np.unique(y))} classes, which cannot be split into "
-            f"{shares}: {error}"
-        ) from error
+        raise PymlError(_say_why(data.name, y, classes, shares)) from error
     return Rows(train, validation, test)
+
+
+def _say_why(name: str, y: npt.NDArray[np.int64], classes: Sequence[str], shares: str) -> str:
+    """Say why the labels cannot be split; scikit-learn would list every class."""
+    numbers, counts = np.unique(y, return_counts=True)
+    names = [classes[number] if classes else str(number) for number in numbers]
+    holds = f"{name} has {len(y)} samples of {len(names)} classes"
+    if len(names) >= MANY_CLASSES and len(y) < FEW_SAMPLES * len(names) and all(map(_is_number, names)):
+        return (
+            f"{holds}, all of them numbers ({names[0]}, {names[1]}, ...): this looks like regression, which is not "
+            "supported; labels of a few classes are needed"
+        )
+    fewest = int(counts.argmin())
+    return (
+        f"{holds}, which cannot be split into {shares}: each part needs a sample of each class at least, and "
+        f"{names[fewest]} has {counts[fewest]} in all"
+    )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 def drop_copies(rows: Rows, hashes: Sequence[str]) -> Rows:

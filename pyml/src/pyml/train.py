@@ -82,7 +82,7 @@ def check_experiments(experiments: Sequence[Experiment], settings: Settings, she
 def take_fitting(experiment: Experiment, shelf: Shelf) -> Dataset:
     """Load the experiment's data set. Raises PymlError when the experiment does not fit it."""
     dataset = shelf.take(experiment.data)
-    check_fits(experiment, len(dataset.classes), dataset.input.dtype, len(dataset.words) or None)
+    check_fits(experiment, len(dataset.classes), dataset.input.dtype, dataset.n_words)
     return dataset
 
 

@@ -7,7 +7,7 @@ file it came from.
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,10 @@ class Chunk:
     source: str
     names: tuple[str, ...] | None = None
 
+    def name_of(self, sample_no: int) -> str:
+        """Say where an input came from within the source, as split.csv does."""
+        return f"row {self.first_row + sample_no}" if self.names is None else self.names[sample_no]
+
     @functools.cached_property
     def content_sha256(self) -> bytes:
         """Hash of what is stored: dtype, shape, classes, elements, labels."""
@@ -60,9 +64,9 @@ def cut(
     dataset: str,
     prep_sha256: str,
     source: str,
-    names: tuple[str, ...] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Iterator[Chunk]:
-    """Cut arrays (n, ...), labels (n,) and names (n of them) into chunks of at most 1,000 inputs and 8 MiB."""
+    """Cut arrays (n, ...), labels (n,) and names (n,) into chunks of at most 1,000 inputs and 8 MiB."""
     step = inputs_per_chunk(arrays[:1].nbytes)
     for start in range(0, len(arrays), step):
         part = slice(start, start + step)
@@ -74,5 +78,5 @@ def cut(
             labels=None if labels is None else labels[part],
             classes=classes,
             source=source,
-            names=None if names is None else names[part],
+            names=None if names is None else tuple(names[part]),
         )

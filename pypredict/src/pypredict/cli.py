@@ -74,28 +74,56 @@ def migrate(
 @app.command(epilog="Example: pypredict load photographs/ --dataset animals")
 def load(
     source: Annotated[
-        list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv.")
+        list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv, .txt.")
     ],
+    *,
     dataset: Annotated[str | None, typer.Option(help="Data set the inputs belong to (not for a bundle).")] = None,
     text_column: Annotated[str, typer.Option(help="CSV: the column with the texts.")] = "text",
     label_column: Annotated[str | None, typer.Option(help="CSV: the column with the labels, if any.")] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Which class a label stands for, one cats=cat a line.")
+    ] = None,
+    ignore_labels: Annotated[bool, typer.Option("--ignore-labels", help="Store everything without labels.")] = False,
     models: ModelsOption = None,
 ) -> None:
-    """Store inputs in the database as BYTEA; the same content twice is stored once."""
+    """Store inputs in the database as BYTEA; the same content twice is stored once, under its first name.
+
+    All sources that can be loaded are; exit code 1 when one could not be, with its reason.
+    """
     from pypredict.intake import bundle_at, load_chunks, preparation
+    from pypredict.labels import Labelling, read_label_map
     from pypredict.source import TextColumns, read_holdout, read_source
 
+    if label_map is not None and ignore_labels:
+        raise PypredictError("--label-map and --ignore-labels exclude each other; give one of them")
+    labelling = Labelling(ignore=ignore_labels) if label_map is None else read_label_map(label_map)
     settings = _settings()
+    columns = TextColumns(text_column, label_column)
+    problems: list[str] = []
+
+    def load_one(path: Path) -> None:
+        bundle = bundle_at(path)
+        if bundle is not None and labelling != Labelling():
+            raise PypredictError(
+                f"{path} is a bundle, whose test set has its labels; leave out --label-map and --ignore-labels"
+            )
+        if bundle is not None:
+            load_chunks(engine, bundle.manifest.bundle_id, read_holdout(bundle), bundle.manifest.metrics.n)
+            return
+        if dataset is None:
+            raise PypredictError(f"{path} is no bundle, so its dataset must be named: --dataset NAME")
+        how = preparation(engine, models or settings.models, dataset)
+        load_chunks(engine, str(path), read_source(path, how, columns, labelling), None)
+
     with _database(settings) as engine:
         for path in source:
-            bundle = bundle_at(path)
-            if bundle is not None:
-                load_chunks(engine, bundle.manifest.bundle_id, read_holdout(bundle), bundle.manifest.metrics.n)
-                continue
-            if dataset is None:
-                raise PypredictError(f"{path} is no bundle, so its data set must be named: --dataset NAME")
-            how = preparation(engine, models or settings.models, dataset)
-            load_chunks(engine, str(path), read_source(path, how, TextColumns(text_column, label_column)), None)
+            try:
+                load_one(path)
+            except (PypredictError, BundleError) as error:
+                problems.append(str(error))
+    labelling.warn_of_unused()
+    if problems:
+        raise PypredictError("; ".join(dict.fromkeys(problems)))
 
 
 @app.command(epilog="Example: pypredict run --until-empty")
@@ -125,23 +153,33 @@ def run(
 
 @app.command(epilog="Example: pypredict predict cat.jpg dog.jpg --dataset animals")
 def predict(
-    item: Annotated[list[str], typer.Argument(metavar="IMAGE|TEXT...", help="Image or .npy files, or texts.")],
+    item: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|TEXT...", help="Image, .npy or .txt files (a .txt is one text), or texts."),
+    ],
     dataset: Annotated[str, typer.Option(help="Data set whose model shall predict.")],
+    text: Annotated[bool, typer.Option("--text", help="Take each argument as a text, never as a file.")] = False,
     models: ModelsOption = None,
     timeout_seconds: Annotated[float, typer.Option(help="How long a running daemon is waited for.")] = 30,
 ) -> None:
-    """Store single inputs and print class and confidence; the running daemon predicts, or else this process."""
+    """Store single inputs and print class and confidence; the running daemon predicts, or else this process.
+
+    All that can be predicted is printed; exit code 1 when an input could not be, with its reason.
+    """
     from pypredict.listen import Stop
     from pypredict.report import answers_table
-    from pypredict.single import predict_items
+    from pypredict.single import UnansweredError, predict_items
 
     settings = _settings()
     with _database(settings) as engine:
         worker = _worker(engine, settings, models, Stop())
-        answers = predict_items(worker, dataset, item, timeout_seconds)
+        try:
+            answers = predict_items(worker, dataset, item, timeout_seconds, as_text=text)
+        except UnansweredError as error:
+            if error.answers:
+                _console().print(answers_table(error.answers))
+            raise
     _console().print(answers_table(answers))
-    if any(answer.predicted is None for answer in answers):
-        raise PypredictError("not every input could be predicted; the table says why")
 
 
 @app.command(epilog="Example: pypredict status")

@@ -6,20 +6,23 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bundle.manifest import MANIFEST_FILE
-from bundle.publish import pointers
+from bundle.publish import bundle_path, pointers
 from bundle.verify import Bundle, open_bundle, open_current
 from pypredict import registry, store
 from pypredict.chunk import Chunk
-from pypredict.source import Preparation, SourceError, read_words
+from pypredict.source import Preparation, SourceError, read_known_words
 
 log = logging.getLogger(__name__)
 
+FIND_SOURCE = sa.text("SELECT source FROM ml.chunk WHERE chunk_id = :chunk_id")
+SHOWN = 3  # sources in a message
 WRITERS = 4  # connections that store at the same time; what they bring stands in docs/benchmarks.md
 
 
@@ -38,12 +41,23 @@ def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
     with engine.begin() as connection:
         serving = registry.serving_manifest(connection, dataset)
     if serving is not None:
-        return Preparation(*serving)
-    path = pointers(models).get(dataset)
+        return Preparation(serving, read_known_words(bundle_path(models, serving.bundle_id), serving))
+    proposed = pointers(models)
+    path = proposed.get(dataset)
     if path is None:
-        raise SourceError(f"no model of data set {dataset} is known, so inputs cannot be prepared; train one first")
+        known = ", ".join(proposed) or "none"
+        raise SourceError(f"no model of dataset {dataset} is known, known are {known}; train one first: pyml train")
     bundle = open_current(models, path)
-    return Preparation(bundle.manifest, read_words(bundle))
+    return Preparation(bundle.manifest, read_known_words(bundle.path, bundle.manifest))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A chunk in the database: its number, how many inputs it holds, and under which source it was there already."""
+
+    chunk_id: int
+    n_inputs: int
+    known_as: str | None
 
 
 def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: int | None) -> list[int]:
@@ -58,12 +72,12 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
         ThreadPoolExecutor(WRITERS, "load") as threads,
     ):
         task = progress.add_task(name, total=total)
-        stored: list[tuple[int, bool, int]] = []
-        on_the_way: deque[Future[tuple[int, bool, int]]] = deque()
+        stored: list[Stored] = []
+        on_the_way: deque[Future[Stored]] = deque()
 
         def settle() -> None:
             stored.append(on_the_way.popleft().result())
-            progress.advance(task, stored[-1][2])
+            progress.advance(task, stored[-1].n_inputs)
 
         for chunk in chunks:
             if len(on_the_way) > WRITERS:  # one more waits, and the source is read no further
@@ -71,12 +85,23 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
             on_the_way.append(threads.submit(_store, engine, chunk))
         while on_the_way:
             settle()
-    loaded = sum(n for _, new, n in stored if new)
-    log.info("%s: %d inputs loaded, %d were there already", name, loaded, sum(n for *_, n in stored) - loaded)
-    return [chunk_id for chunk_id, *_ in stored]
+    log.info("%s: %s", name, _count(stored))
+    return [chunk.chunk_id for chunk in stored]
 
 
-def _store(engine: sa.Engine, chunk: Chunk) -> tuple[int, bool, int]:
-    """Store one chunk; give its number, whether it is new, and how many inputs it holds."""
+def _count(stored: list[Stored]) -> str:
+    """Say how many inputs are new, and where the others are, which keep the name under which they came first."""
+    loaded = sum(chunk.n_inputs for chunk in stored if chunk.known_as is None)
+    there = sum(chunk.n_inputs for chunk in stored) - loaded
+    sources = list(dict.fromkeys(chunk.known_as for chunk in stored if chunk.known_as is not None))
+    more = f" and {len(sources) - SHOWN} more sources" if len(sources) > SHOWN else ""
+    under = f", stored as {', '.join(sources[:SHOWN])}{more}" if sources else ""
+    return f"{loaded} inputs loaded, {there} were there already{under}"
+
+
+def _store(engine: sa.Engine, chunk: Chunk) -> Stored:
+    """Store one chunk, or find it stored."""
     with engine.begin() as connection:
-        return *store.load_chunk(connection, chunk), len(chunk.arrays)
+        chunk_id, new = store.load_chunk(connection, chunk)
+        known_as = None if new else connection.execute(FIND_SOURCE, {"chunk_id": chunk_id}).scalar_one()
+    return Stored(chunk_id, len(chunk.arrays), known_as)

@@ -75,6 +75,10 @@ class Models:
                     del held[model_id]
             return list(self._bundles), list(self._refused.values())
 
+    def problem(self, model_id: int) -> str | None:
+        """Say what is wrong with a refused model; None when it is not refused."""
+        return self._refused.get(model_id)
+
     def refuse(self, model_id: int, problem: str) -> None:
         """Serve a model no longer, for what is wrong with it."""
         with self._lock:

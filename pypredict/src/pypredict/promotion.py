@@ -53,9 +53,9 @@ def is_known(connection: sa.Connection, proposal: Proposal) -> bool:
 def objection(connection: sa.Connection, proposal: Proposal) -> str | None:
     """Say why a proposal is not to be promoted: what serves has a higher accuracy on the same test set. None: it is."""
     serving = registry.serving_manifest(connection, proposal.model.dataset)
-    if serving is None or proposal.pointer.promote or not is_worse(proposal.manifest, serving[0]):
+    if serving is None or proposal.pointer.promote or not is_worse(proposal.manifest, serving):
         return None
-    return compare_accuracy(proposal.manifest, serving[0])
+    return compare_accuracy(proposal.manifest, serving)
 
 
 def decline(connection: sa.Connection, proposal: Proposal, why: str) -> None:
@@ -83,7 +83,7 @@ def accept(connection: sa.Connection, proposal: Proposal) -> None:
     elif not is_known(connection, proposal):
         serving = registry.serving_manifest(connection, model.dataset)
         why = "proposed with --promote" if proposal.pointer.promote else "proposed by the trainer"
-        why += f": {compare_accuracy(proposal.manifest, serving[0])}" if serving else "; no model served"
+        why += f": {compare_accuracy(proposal.manifest, serving)}" if serving else "; no model served"
         _serve(connection, "promoted", model, why, proposal.pointer)
         log.info("model %d (%s) now serves %s, %s", model.model_id, model.bundle_id, model.dataset, why)
 

@@ -24,8 +24,7 @@ ADD_VOCABULARY = sa.text(
     "INSERT INTO ml.vocabulary (prep_sha256, words) VALUES (:prep_sha256, :words) ON CONFLICT DO NOTHING"
 )
 SERVING_MANIFEST = sa.text("""
-    SELECT m.manifest, v.words FROM ml.model m LEFT JOIN ml.vocabulary v USING (prep_sha256)
-    WHERE m.dataset = :dataset AND m.state = 'serving'""")
+    SELECT manifest FROM ml.model WHERE dataset = :dataset AND state = 'serving'""")
 ADD_HOLDOUT = sa.text(
     "INSERT INTO ml.holdout (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
 )
@@ -111,10 +110,10 @@ def add_vocabulary(connection: sa.Connection, prep_sha256: str, words: Sequence[
     connection.execute(ADD_VOCABULARY, {"prep_sha256": bytes.fromhex(prep_sha256), "words": list(words)})
 
 
-def serving_manifest(connection: sa.Connection, dataset: str) -> tuple[Manifest, list[str]] | None:
-    """Read the manifest of the model that serves a dataset, and its vocabulary; None when none serves."""
-    row = connection.execute(SERVING_MANIFEST, {"dataset": dataset}).first()
-    return None if row is None else (Manifest.model_validate(row.manifest), row.words or [])
+def serving_manifest(connection: sa.Connection, dataset: str) -> Manifest | None:
+    """Read the manifest of the model that serves a dataset; None when none serves."""
+    found = connection.execute(SERVING_MANIFEST, {"dataset": dataset}).scalar()
+    return None if found is None else Manifest.model_validate(found)
 
 
 def add_holdout(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:

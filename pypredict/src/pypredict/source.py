@@ -3,18 +3,19 @@
 Everything is read in chunks, so a source may be larger than memory (an .npz or .npy is read whole).
 """
 
+import functools
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from bundle.files import IMAGE_SUFFIXES, list_images, read_texts
-from bundle.manifest import HOLDOUT_FILE, VOCABULARY_FILE, Manifest
+from bundle.arrays import Array, read_npy, read_npz, stack_samples
+from bundle.files import IMAGE_SUFFIXES, csv_columns, list_images, read_texts, readable_name
+from bundle.manifest import HOLDOUT_FILE, SPLIT_FILE, VOCABULARY_FILE, Manifest
 from bundle.preprocessing import (
     ImagePreprocessing,
     PreprocessingError,
@@ -23,13 +24,21 @@ from bundle.preprocessing import (
     prepare_text,
     read_vocabulary,
     token_numbers,
+    words_of,
 )
+from bundle.split import read_split
 from bundle.verify import Bundle
 from pypredict import PypredictError
 from pypredict.chunk import Chunk, cut, inputs_per_chunk
-from pypredict.codec import Array
+from pypredict.labels import Labelling
 
 log = logging.getLogger(__name__)
+
+FILE_SUFFIXES = IMAGE_SUFFIXES | {".csv", ".tsv", ".txt", ".npy", ".npz", ".json", ".md", ".html", ".pdf", ".zip"}
+KINDS = "a bundle, a folder, an image, .npy, .npz, .csv or .txt"
+MAX_TEXT_BYTES = 16 * 2**20
+
+Row = tuple[Array, str | None, str]  # a prepared input, its label, and where it came from
 
 
 class SourceError(PypredictError):
@@ -38,10 +47,15 @@ class SourceError(PypredictError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """How inputs of a data set are prepared: its model's manifest, and the words of its vocabulary (texts only)."""
+    """How inputs of a data set are prepared: its model's manifest, and all words that it knows (texts only)."""
 
     manifest: Manifest
     words: Sequence[str] = ()
+
+    @functools.cached_property
+    def token_numbers(self) -> Mapping[str, int]:
+        """Number the words."""
+        return token_numbers(self.words)
 
 
 @dataclass(frozen=True)
@@ -55,9 +69,10 @@ class TextColumns:
 def read_holdout(bundle: Bundle) -> Iterator[Chunk]:
     """Cut a bundle's held-out test set into chunks. Raises SourceError when it is not what the manifest says."""
     manifest, path = bundle.manifest, bundle.path / HOLDOUT_FILE
-    arrays, labels = _load(path)
-    if labels is None or labels.dtype.kind not in "iu":
-        raise SourceError(f"{path} holds no y with class numbers; publish the bundle again")
+    found = read_npz(path, ("x", "y"))
+    if "x" not in found or "y" not in found or found["y"].dtype.kind not in "iu":
+        raise SourceError(f"{path} holds no x, or no y with class numbers; publish the bundle again")
+    arrays, labels = found["x"], found["y"].astype(np.int64)
     n, wanted = manifest.metrics.n, manifest.input
     if arrays.dtype != wanted.dtype or arrays.shape != (n, *wanted.shape) or labels.shape != (n,):
         raise SourceError(
@@ -76,29 +91,47 @@ def read_holdout(bundle: Bundle) -> Iterator[Chunk]:
         dataset=manifest.dataset,
         prep_sha256=manifest.prep_sha256,
         source=f"held-out set of {manifest.bundle_id}",
+        names=_read_test_names(bundle),
     )
 
 
 def read_words(bundle: Bundle) -> list[str]:
-    """Read a bundle's vocabulary by token number; empty when it takes no texts. Raises BundleError."""
+    """Read the words that have a token number, by it; empty when the model takes no texts. Raises BundleError."""
     preprocessing = bundle.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
         return []
-    return read_vocabulary(bundle.path / VOCABULARY_FILE, preprocessing)
+    return read_known_words(bundle.path, bundle.manifest)[: preprocessing.n_words]
 
 
-def read_source(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Chunk]:
-    """Read a file or folder as the chunks of how's data set. Raises SourceError or a BundleError naming the place."""
-    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
-        raise SourceError(f"{path} does not exist; give a bundle, a folder, an image, .npy, .npz or .csv file")
-    if path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES:
-        return _read_images(path, how)
+def read_known_words(path: Path, manifest: Manifest) -> list[str]:
+    """Read all words that the bundle at path knows; empty when its model takes no texts. Raises BundleError."""
+    preprocessing = manifest.preprocessing
+    if not isinstance(preprocessing, TextPreprocessing):
+        return []
+    return read_vocabulary(path / VOCABULARY_FILE, preprocessing)
+
+
+def read_source(
+    path: Path, how: Preparation, columns: TextColumns, labelling: Labelling | None = None
+) -> Iterator[Chunk]:
+    """Read a file or folder as the chunks of how's data set; labels are classes of its model, or as labelling says.
+
+    Nothing is yielded before all labels are known to be classes. Raises SourceError, LabelError or a BundleError
+    naming the place.
+    """
+    labelling = labelling or Labelling()
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return _read_csv(path, how, columns)
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
+        raise SourceError(f"{readable_name(str(path))} does not exist; give {KINDS} file")
+    if path.is_dir() or suffix in IMAGE_SUFFIXES:
+        return _read_images(path, how, labelling)
+    if suffix in (".csv", ".tsv"):
+        return _read_csv(path, how, columns, labelling)
+    if suffix == ".txt":
+        return _read_text(path, how)
     if suffix in (".npy", ".npz"):
-        return _read_arrays(path, how)
-    raise SourceError(f"{path} is of no kind that can be read; give a bundle, a folder, an image, .npy, .npz or .csv")
+        return _read_arrays(path, how, labelling)
+    raise SourceError(f"{path} is of no kind that can be read; give {KINDS}")
 
 
 def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
@@ -106,131 +139,153 @@ def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
     preprocessing = how.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
         raise SourceError(f"data set {how.manifest.dataset} takes no texts: its model wants {how.manifest.input}")
-    numbers = token_numbers(how.words)
-    return np.stack([prepare_text(text, preprocessing, numbers) for text in texts])
+    return np.stack([prepare_text(text, preprocessing, how.token_numbers) for text in texts])
 
 
-def _read_arrays(path: Path, how: Preparation) -> Iterator[Chunk]:
-    """Read x and, when there, y (numbers into the model's classes, or class names) from .npz; x alone from .npy."""
-    arrays, labels = _load(path)
-    wanted = how.manifest.input
-    if arrays.dtype.newbyteorder("=") != wanted.dtype or arrays.shape[1:] != wanted.shape or not len(arrays):
-        raise SourceError(
-            f"{path} holds {arrays.dtype} {arrays.shape}; data set {how.manifest.dataset} takes {wanted} "
-            "each; cast or reshape it"
-        )
-    classes, numbers = None, None
-    if labels is not None:
-        if labels.shape != arrays.shape[:1]:
-            raise SourceError(f"{path} holds {len(arrays)} arrays and y {labels.shape}; one label each is needed")
-        classes, numbers = _number_labels(path, labels, how.manifest.classes)
-    manifest = how.manifest
-    yield from cut(
-        arrays,
-        numbers,
-        classes=classes,
-        dataset=manifest.dataset,
-        prep_sha256=manifest.prep_sha256,
-        source=str(path),
-    )
-
-
-def _load(path: Path) -> tuple[Array, Array | None]:
-    """Read x and, when there, y of an .npz; the array of an .npy as x. Raises SourceError whatever is wrong inside."""
-    is_archive = path.suffix.lower() == ".npz"
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray) is is_archive:
-                raise ValueError(f"its content is that of {'.npy' if is_archive else '.npz'}, by which it has to end")
-            found = (loaded["x"], loaded.get("y")) if is_archive else (loaded, None)
-        if not all(array is None or isinstance(array, np.ndarray) for array in found):
-            raise ValueError("a member is no .npy file")
-    except Exception as error:  # numpy, zipfile and zlib raise what they like over a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(
-            f"{path} is not an array file with plain numbers, x in an .npz ({reason}); save it again with numpy"
-        ) from error
-    return found
-
-
-def _number_labels(
-    path: Path, labels: Array, classes: tuple[str, ...]
-) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
-    """Number the labels (n,), n > 0: as they are, or, where they are names, by the names that are there."""
-    if labels.dtype.kind in "iu":
-        if labels.min() < 0 or labels.max() >= len(classes):
-            raise SourceError(
-                f"{path} holds labels up to {labels.max()}; the model's {len(classes)} classes count from 0"
-            )
-        return classes, labels.astype(np.int32)
-    if labels.dtype.kind == "U":
-        names, numbers = np.unique(labels, return_inverse=True)
-        return tuple(map(str, names)), numbers.astype(np.int32)
-    raise SourceError(f"{path} holds y {labels.dtype}; class numbers or class names are needed")
-
-
-def _read_images(path: Path, how: Preparation) -> Iterator[Chunk]:
-    preprocessing = how.manifest.preprocessing
-    if not isinstance(preprocessing, ImagePreprocessing):
-        raise SourceError(f"data set {how.manifest.dataset} takes no images: its model wants {how.manifest.input}")
-    images = list_images(path) if path.is_dir() else [(path, None)]
-    classes = tuple(sorted({label for _, label in images if label is not None})) or None
-    step = inputs_per_chunk(int(np.prod(preprocessing.shape)))
-    skipped = 0
-    prepared: list[tuple[Array, str | None]] = []
-    first_row = 0
-    for file, label in images:
-        try:
-            prepared.append((prepare_image(file, preprocessing), label))
-        except PreprocessingError as error:
-            skipped += 1
-            log.warning("skipped: %s", error)
-        if len(prepared) == step:
-            yield _chunk(prepared, classes, first_row, str(path), how)
-            prepared, first_row = [], first_row + step
-    if prepared:
-        yield _chunk(prepared, classes, first_row, str(path), how)
-    elif not first_row:
-        raise SourceError(f"{path}: none of {len(images)} images could be read; nothing was loaded")
-    if skipped:
-        log.warning("%s: %d of %d images were skipped", path, skipped, len(images))
-
-
-def _read_csv(path: Path, how: Preparation, columns: TextColumns) -> Iterator[Chunk]:
-    classes = None
-    if columns.label is not None:  # a first pass over the labels alone: every chunk needs the whole list
-        classes = tuple(sorted({row.label for row in read_texts(path, columns.text, columns.label) if row.label}))
-    rows = read_texts(path, columns.text, columns.label)
-    step = inputs_per_chunk(4 * int(np.prod(how.manifest.input.shape)))
-    for first_row in itertools.count(step=step):
-        part = list(itertools.islice(rows, step))
-        if not part and not first_row:
-            raise SourceError(f"{path} holds no text; a header and at least one row are needed")
-        if not part:
-            return
-        arrays = prepare_texts([row.text for row in part], how)
-        prepared = [(array, row.label) for array, row in zip(arrays, part, strict=True)]
-        yield _chunk(prepared, classes, first_row, str(path), how)
-
-
-def _chunk(
-    prepared: list[tuple[Array, str | None]],
-    classes: tuple[str, ...] | None,
-    first_row: int,
-    source: str,
-    how: Preparation,
-) -> Chunk:
-    arrays = np.stack([array for array, _ in prepared])
-    labels = None
-    if classes is not None:
-        labels = np.array([classes.index(label) for _, label in prepared if label is not None], np.int32)
+def text_chunk(text: str, how: Preparation, source: str, name: str | None = None) -> Chunk:
+    """Prepare one text as a chunk of its own. Raises SourceError when it holds no word."""
+    if not words_of(text):
+        raise SourceError(f"{name or 'the text'} holds no word; give a text that can be predicted")
     return Chunk(
         dataset=how.manifest.dataset,
         prep_sha256=how.manifest.prep_sha256,
-        first_row=first_row,
-        arrays=arrays,
-        labels=labels,
-        classes=classes,
+        first_row=0,
+        arrays=prepare_texts([text], how),
+        labels=None,
+        classes=None,
         source=source,
+        names=None if name is None else (name,),
+    )
+
+
+def _read_test_names(bundle: Bundle) -> list[str]:
+    """Read where each test sample came from, as split.csv says. Raises SourceError, BundleError."""
+    path, n = bundle.path / SPLIT_FILE, bundle.manifest.metrics.n
+    rows = [row for row in read_split(path) if row.part == "test"]
+    if [row.sample for row in rows] != list(range(n)):
+        raise SourceError(f"{path} names {len(rows)} test samples, the manifest says {n}; publish the bundle again")
+    return [row.source for row in rows]
+
+
+def _read_arrays(path: Path, how: Preparation, labelling: Labelling) -> Iterator[Chunk]:
+    """Read x and, when there, y from .npz; x alone from .npy."""
+    if path.suffix.lower() == ".npy":
+        x, y = read_npy(path), None
+    else:
+        found = read_npz(path, ("x", "y"))
+        if "x" not in found:
+            raise SourceError(
+                f"{path} holds {', '.join(read_npz(path)) or 'nothing'}; x is needed, and y for labels: "
+                f"np.savez({path.name!r}, x=..., y=...)"
+            )
+        x, y = found["x"], found.get("y")
+    arrays = stack_samples(path, x, how.manifest.input)
+    numbers = None if y is None else labelling.number_array(y, len(arrays), how.manifest.classes, path)
+    yield from cut(
+        arrays,
+        numbers,
+        classes=None if numbers is None else how.manifest.classes,
+        dataset=how.manifest.dataset,
+        prep_sha256=how.manifest.prep_sha256,
+        source=readable_name(str(path)),
+    )
+
+
+def _read_images(path: Path, how: Preparation, labelling: Labelling) -> Iterator[Chunk]:
+    preprocessing = how.manifest.preprocessing
+    if not isinstance(preprocessing, ImagePreprocessing):
+        raise SourceError(_say_no_images(how.manifest))
+    images = list_images(path) if path.is_dir() else [(path, None)]
+    folder = path if path.is_dir() else path.parent
+    labels = {label for _, label in images if label is not None}
+    numbers = labelling.number(labels, how.manifest.classes, path)
+
+    def rows() -> Iterator[Row]:
+        skipped = 0
+        for file, label in images:
+            try:
+                array = prepare_image(file, preprocessing)
+            except PreprocessingError as error:
+                skipped += 1
+                log.warning("skipped: %s", error)
+                continue
+            yield array, label, readable_name(file.relative_to(folder).as_posix())
+        if skipped == len(images):
+            raise SourceError(f"{path}: none of {len(images)} images could be read; nothing was loaded")
+        if skipped:
+            log.warning("%s: %d of %d images were skipped", path, skipped, len(images))
+
+    return _gather(rows(), inputs_per_chunk(int(np.prod(preprocessing.shape))), path, how, numbers)
+
+
+def _read_csv(path: Path, how: Preparation, columns: TextColumns, labelling: Labelling) -> Iterator[Chunk]:
+    label_column = None if labelling.ignore else columns.label
+    labels: set[str] = set()
+    if label_column is not None:  # a first pass over the labels alone: all have to be classes
+        labels = {row.label for row in read_texts(path, columns.text, label_column) if row.label}
+    elif not labelling.ignore and "label" in csv_columns(path):
+        log.warning("%s: its column label is ignored; --label-column label loads the labels", path)
+    numbers = labelling.number(labels, how.manifest.classes, path)
+
+    def rows() -> Iterator[Row]:
+        empty = True
+        for row in read_texts(path, columns.text, label_column):
+            empty = False
+            yield prepare_texts([row.text], how)[0], row.label, f"line {row.line}"
+        if empty:
+            raise SourceError(f"{path} holds no text; a header and at least one row are needed")
+
+    step = inputs_per_chunk(4 * int(np.prod(how.manifest.input.shape)))
+    return _gather(rows(), step, path, how, numbers)
+
+
+def _gather(
+    rows: Iterator[Row], step: int, path: Path, how: Preparation, numbers: Mapping[str, int] | None
+) -> Iterator[Chunk]:
+    """Make chunks of step rows each; numbers: the class number of each label, None when unlabelled."""
+    for first_row in itertools.count(step=step):
+        part = list(itertools.islice(rows, step))
+        if not part:
+            return
+        arrays, labels, names = zip(*part, strict=True)
+        yield Chunk(
+            dataset=how.manifest.dataset,
+            prep_sha256=how.manifest.prep_sha256,
+            first_row=first_row,
+            arrays=np.stack(arrays),
+            labels=None if numbers is None else np.array([numbers[label] for label in labels], np.int32),
+            classes=None if numbers is None else how.manifest.classes,
+            source=readable_name(str(path)),
+            names=names,
+        )
+
+
+def _read_text(path: Path, how: Preparation) -> Iterator[Chunk]:
+    """Read a .txt file as one text."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TEXT_BYTES + 1)
+        if len(content) > MAX_TEXT_BYTES:
+            raise SourceError(f"{path} is larger than {MAX_TEXT_BYTES} bytes; a .csv holds many texts, one a row")
+        text = content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise SourceError(f"{path} cannot be read ({reason}); a UTF-8 text file is needed") from error
+    yield text_chunk(text, how, readable_name(str(path)), readable_name(path.name))
+
+
+def _say_no_images(manifest: Manifest) -> str:
+    """Say why an image file is refused, and how to make an array of it."""
+    refused = f"data set {manifest.dataset} takes no image files: its model wants {manifest.input}"
+    if isinstance(manifest.preprocessing, TextPreprocessing):
+        return f"{refused}, made of texts"
+    shape = manifest.input.shape
+    mode = {(): "L", (1,): "L", (3,): "RGB"}.get(shape[2:]) if len(shape) > 1 else None
+    if mode is None:
+        return f"{refused}, as an .npy or .npz file"
+    image = f"PIL.Image.open('x.png').convert('{mode}').resize(({shape[1]}, {shape[0]}))"
+    return (
+        f"{refused}; make an .npy file of it, with values as in training: "
+        f"python3 -c \"import numpy, PIL.Image; numpy.save('x.npy', numpy.asarray({image}))\"; "
+        "or train on the image files, as kind image-folder"
     )

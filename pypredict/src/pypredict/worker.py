@@ -125,7 +125,7 @@ class Worker:
             wanted = [
                 model for model in registry.wanted_models(connection) if model.serves and model.dataset == dataset
             ]
-        self._servable, problems = self.models.servable(wanted, lazily=False)
+        self._servable, problems = self.models.servable(wanted, lazily=True)
         if problems:
             raise BundleError(problems[0])
         with self.engine.begin() as connection:
@@ -135,6 +135,9 @@ class Worker:
         with self.engine.begin() as connection:
             inputs = store.read_inputs(connection, batch)
         outcome = self._predict(Work(batch, inputs))
+        problem = self.models.problem(batch.model_id)
+        if problem is not None:
+            raise BundleError(problem)
         if outcome is not None:
             self._write(batch, outcome)
         return True

@@ -1,0 +1,144 @@
+"""Array files as people save them, read without pickles, and what their samples and labels become.
+
+Samples become uint8, int32 or float32. A cast keeps every value, except that float64 is rounded to float32. Given to a
+model, one sample or a stack of them is taken, also without the last axis of a model that has one channel.
+
+Labels become one for each sample, (n,): names (str), or numbers (int64) of whole numbers in any dtype, of bool, and of
+one-hot rows. A label column (n, 1) is (n,).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import BundleError
+from bundle.manifest import InputSpec
+
+Array = npt.NDArray[np.generic]
+
+# What arrays may hold, and what it becomes where no model says otherwise.
+CASTS = {
+    **{kind: kind for kind in ("uint8", "int32", "float32")},
+    **{"bool": "uint8", "float16": "float32", "float64": "float32"},
+    **{"int8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int32", "int64": "int32", "uint64": "int32"},
+}
+# The whole numbers that a dtype holds exactly, first and last.
+WHOLE_NUMBERS = {"uint8": (0, 2**8 - 1), "int32": (-(2**31), 2**31 - 1), "float32": (-(2**24), 2**24)}
+MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
+LABELS_NEEDED = "one whole number or name for each sample is needed, (n,), (n, 1) or one-hot (n, classes)"
+
+
+class ArraysError(BundleError):
+    """An array file, its samples or its labels cannot be taken; str() names the file and says what is needed."""
+
+
+def read_npy(path: Path) -> Array:
+    """Read the array of an .npy file, (n, ...) or of any other shape. Raises ArraysError."""
+    found: Array = _read(path, ".npy")
+    return found
+
+
+def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
+    """Read the arrays of an .npz file, or only those of these names that it has. Raises ArraysError."""
+    found: dict[str, Array] = _read(path, ".npz", names)
+    return found
+
+
+def cast_samples(path: Path, x: Array, wanted: str | None = None) -> Array:
+    """Cast samples of any shape to a dtype (uint8, int32 or float32), without one to what CASTS says; C order, native.
+
+    Raises ArraysError when x holds no plain numbers, or numbers that the dtype cannot hold.
+    """
+    found = x.dtype.name
+    if found not in CASTS:
+        raise ArraysError(f"{path} holds samples {x.dtype} {x.shape}; plain numbers are needed: {', '.join(CASTS)}")
+    wanted = wanted or CASTS[found]
+    if found != wanted and x.size:
+        _check_values(path, x, wanted)
+    return np.ascontiguousarray(x, np.dtype(wanted).newbyteorder("="))
+
+
+def stack_samples(path: Path, x: Array, wanted: InputSpec) -> Array:
+    """Bring one sample or a stack of them to (n, *wanted.shape), n > 0, in wanted's dtype. Raises ArraysError."""
+    shapes = [wanted.shape]
+    if wanted.shape[-1] == 1 and len(wanted.shape) > 1:
+        shapes.append(wanted.shape[:-1])  # the axis of the only channel may be absent
+    for shape in shapes:
+        n = 1 if x.shape == shape else len(x) if x.shape[1:] == shape else 0
+        if n:
+            return cast_samples(path, x, wanted.dtype).reshape(n, *wanted.shape)
+    without = ", with or without its last axis" if len(shapes) > 1 else ""
+    stack = f"(n, {', '.join(map(str, wanted.shape))})"
+    raise ArraysError(
+        f"{path} holds {x.dtype} {x.shape}; one sample {wanted.shape} or a stack {stack}{without} is needed, "
+        f"{wanted.dtype}"
+    )
+
+
+def read_labels(path: Path, y: Array, n: int) -> Array:
+    """Bring the labels of n samples to (n,) str, or int64. Raises ArraysError saying what is needed."""
+    holds = f"{path} holds {n} samples and labels {y.dtype} {y.shape}"
+    if y.ndim not in (1, 2) or len(y) != n or 0 in y.shape or y.dtype.kind not in "biufU":
+        raise ArraysError(f"{holds}; {LABELS_NEEDED}")
+    values: Any = y
+    if y.ndim == 2 and y.shape[1] > 1:
+        one_hot = y.dtype.kind != "U" and ((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all()
+        if not one_hot:
+            raise ArraysError(f"{holds}, whose rows are not one-hot; {LABELS_NEEDED}")
+        numbers: Array = values.argmax(axis=1)
+        return numbers
+    if y.dtype.kind == "U":
+        return y.reshape(n)
+    if y.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
+        raise ArraysError(
+            f"{holds}, which are no whole numbers: this looks like regression, which is not supported; {LABELS_NEEDED}"
+        )
+    if int(values.max()) >= 2**63 or int(values.min()) < -(2**63):
+        raise ArraysError(f"{holds} up to {values.max()}, which is too large a number; {LABELS_NEEDED}")
+    return y.astype(np.int64).reshape(n)
+
+
+def _read(path: Path, suffix: str, names: Sequence[str] | None = None) -> Any:
+    """Open with np.load and without pickles; all that can be wrong with a file becomes one ArraysError."""
+    try:
+        with path.open("rb") as file:
+            start = file.peek(8)
+            found = next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), "another kind")
+            if found != suffix:
+                raise ValueError(f"its content is that of {found}")
+            loaded = np.load(file, allow_pickle=False)
+            if suffix == ".npy":
+                return loaded
+            arrays = {name: loaded[name] for name in loaded if names is None or name in names}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("a member is no .npy file")
+    except Exception as error:  # numpy, zipfile and zlib raise what they like over a broken file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ArraysError(
+            f"{path} is not a {suffix} file of plain numbers or names ({reason}); save it again with numpy"
+        ) from error
+    return arrays
+
+
+def _check_values(path: Path, x: Array, wanted: str) -> None:
+    """Refuse values that the wanted dtype cannot hold: whole numbers have to stay what they are."""
+    values: Any = x
+    holds = f"{path} holds samples {x.dtype} {x.shape}"
+    if x.dtype.kind == "f" and wanted == "float32":
+        limit = np.finfo(np.float32).max
+        if x.dtype.itemsize > 4 and ((np.abs(values) > limit) & np.isfinite(values)).any():
+            raise ArraysError(f"{holds} with values that do not fit into float32; rescale them")
+        return
+    first, last = WHOLE_NUMBERS[wanted]
+    if x.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
+        raise ArraysError(
+            f"{holds} with values that are no whole numbers; {wanted} is needed, {first} to {last}, as in training"
+        )
+    low, high = int(values.min()), int(values.max())
+    if low < first or high > last:
+        raise ArraysError(
+            f"{holds} from {low} to {high}, which do not fit into {wanted}; whole numbers from {first} to {last} do"
+        )

@@ -1,0 +1,130 @@
+"""Labels of what is loaded: each has to be a class of the model, or is mapped to one, or all are ignored.
+
+A label map is a UTF-8 text file with one `label=class` a line; empty lines, and lines that begin with #, are skipped.
+"""
+
+import difflib
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.arrays import Array, read_labels
+from bundle.files import readable_name
+from pypredict import PypredictError
+
+log = logging.getLogger(__name__)
+
+SHOWN = 10  # names in a message
+
+
+class LabelError(PypredictError):
+    """A label is no class of the model, or a label map is not one."""
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What is done with the labels of a source: they are classes, or mapping makes them classes, or they are ignored.
+
+    mapping: label -> class, as read from `file`; used: those of its labels that were met so far.
+    """
+
+    ignore: bool = False
+    file: Path | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def number(self, labels: Collection[str], classes: Sequence[str], path: Path) -> dict[str, int] | None:
+        """Give the class number of each label; None where there are none, or they are ignored.
+
+        Raises LabelError naming those that are no classes.
+        """
+        if self.ignore or not labels:
+            return None
+        odd = {label: name for label, name in self.mapping.items() if name not in classes}
+        if odd:
+            lines = ", ".join(f"{label}={name}" for label, name in odd.items())
+            raise LabelError(f"{self.file}: {lines} maps to no class of the model; its classes are {_list(classes)}")
+        numbers = {name: number for number, name in enumerate(classes)}
+        found = {label: self.mapping.get(label, label) for label in labels}
+        unknown = sorted(label for label, name in found.items() if name not in numbers)
+        if unknown:
+            raise LabelError(
+                f"{readable_name(str(path))} holds labels that are no classes of the model: {_list(unknown)}; "
+                f"its classes are {_list(classes)}; give --label-map FILE with lines such as "
+                f"{_suggest(unknown[0], classes)}, or --ignore-labels"
+            )
+        self.used.update(self.mapping.keys() & set(labels))
+        return {label: numbers[name] for label, name in found.items()}
+
+    def number_array(self, y: Array, n: int, classes: Sequence[str], path: Path) -> npt.NDArray[np.int32] | None:
+        """Give the class numbers (n,) of the labels of an array file. Raises LabelError, ArraysError.
+
+        Whole numbers are class names where all classes are whole numbers, or where there is a mapping; else, as one-hot
+        rows always, they count the model's classes from 0.
+        """
+        if self.ignore:
+            return None
+        labels = read_labels(path, y, n)
+        one_hot = y.ndim == 2 and y.shape[1] > 1
+        if labels.dtype.kind == "U" or self.mapping or (not one_hot and all(map(_is_whole_number, classes))):
+            found, positions = np.unique(labels, return_inverse=True)
+            names = [str(label) for label in found]
+            numbers = self.number(names, classes, path) or {}
+            return np.array([numbers[name] for name in names], np.int32)[positions]
+        if one_hot and y.shape[1] != len(classes):
+            raise LabelError(f"{path} holds one-hot labels of {y.shape[1]} classes; {_of_the_model(classes)}")
+        if labels.min() < 0 or labels.max() >= len(classes):
+            raise LabelError(
+                f"{path} holds labels from {labels.min()} to {labels.max()}; {_of_the_model(classes)}, counted from 0; "
+                "give names, --label-map FILE or --ignore-labels"
+            )
+        return labels.astype(np.int32)
+
+    def warn_of_unused(self) -> None:
+        """Log the labels of the mapping that no source has."""
+        unused = [label for label in self.mapping if label not in self.used]
+        if unused:
+            log.warning("%s: no input has the label %s; check the spelling", self.file, _list(unused))
+
+
+def read_label_map(path: Path) -> Labelling:
+    """Read a label map. Raises LabelError naming the line that is not label=class."""
+    try:
+        lines = path.read_text("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise LabelError(f"{path} cannot be read ({reason}); a text file of label=class lines is needed") from error
+    mapping: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        label, _, name = (part.strip() for part in line.partition("="))
+        if not label or not name:
+            raise LabelError(f"{path}, line {number}: {line.strip()!r} is not label=class, for example cats=cat")
+        if mapping.setdefault(label, name) != name:
+            raise LabelError(f"{path}, line {number}: {label} is mapped to {mapping[label]} already")
+    if not mapping:
+        raise LabelError(f"{path} maps no label; lines label=class are needed, for example cats=cat")
+    return Labelling(file=path, mapping=mapping)
+
+
+def _of_the_model(classes: Sequence[str]) -> str:
+    return f"the model has {len(classes)}: {_list(classes)}"
+
+
+def _is_whole_number(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()
+
+
+def _suggest(label: str, classes: Sequence[str]) -> str:
+    near = difflib.get_close_matches(label, classes, n=1)
+    return f"{readable_name(label)}={near[0] if near else classes[0]}"
+
+
+def _list(names: Sequence[str]) -> str:
+    shown = ", ".join(readable_name(name) for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

@@ -1,0 +1,196 @@
+"""`pypredict load` as people type it: labels are classes of the model, and an input keeps where it came from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from bundles import picture, publish_bundle, publish_images, publish_texts
+from conftest import Database
+from workers import rows, worker_for
+
+from pypredict.intake import preparation
+from pypredict.labels import Labelling
+from pypredict.single import predict_items
+from pypredict.source import TextColumns, read_source
+
+MAPPED = Labelling(mapping={"cats": "cat", "wasp": "bee"})
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def pypredict(db: Database, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from pypredict.cli import main; main()", *map(str, arguments)],
+        env=os.environ | {"DATABASE_URL": db.url("pypredict"), "PYPREDICT_MODELS": str(cwd / "models")},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def ten_photographs(folder: Path) -> Path:
+    """Ten photographs as a person has them: three classes of the model, and two folders that are none."""
+    for number, label in enumerate(["ant"] * 2 + ["bee"] * 3 + ["cats"] * 3 + ["wasp"] * 2):
+        picture(folder / label / f"IMG_{number:04}.png", number)
+    return folder
+
+
+def test_9_ten_own_photographs_with_two_unknown_labels_are_loaded_as_the_docs_say(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_images(models)
+    worker_for(engine, models).run(until_empty=True)
+    ten_photographs(tmp_path / "photographs")
+
+    refused = pypredict(db, "load", "photographs", "--dataset", "pictures", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "pypredict: photographs holds labels that are no classes of the model: cats, wasp; its classes are "
+        "ant, bee, cat; give --label-map FILE with lines such as cats=cat, or --ignore-labels\n"
+    )
+    assert rows(engine, "SELECT count(*) FROM ml.chunk WHERE source = 'photographs'") == [(0,)]
+
+    (tmp_path / "labels.txt").write_text("# what the folders hold\ncats=cat\nwasp=bee\n")
+    arguments = ("photographs", "--dataset", "pictures", "--label-map", "labels.txt")
+    loaded = pypredict(db, "load", *arguments, cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+    assert "photographs: 10 inputs loaded, 0 were there already" in loaded.stderr
+    worker_for(engine, models).run(until_empty=True)
+    assert rows(engine, "SELECT label, count(*) FROM ml.outcome WHERE NOT held_out GROUP BY 1 ORDER BY 1") == [
+        *(("ant", 2), ("bee", 5), ("cat", 3))
+    ]
+    assert rows(engine, "SELECT n FROM ml.accuracy WHERE NOT held_out") == [(10,)]
+
+    # each prediction beside its file, in the view that pgAdmin shows
+    assert dict(rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT held_out")) == {
+        f"{label}/IMG_{number:04}.png": ("ant", "bee", "cat")[number % 3]
+        for number, label in enumerate(["ant"] * 2 + ["bee"] * 3 + ["cats"] * 3 + ["wasp"] * 2)
+    }
+
+
+def test_9_ignored_labels_store_the_whole_folder_unlabelled(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_images(models)
+    ten_photographs(tmp_path / "photographs")
+    done = pypredict(db, "load", "photographs", "--dataset", "pictures", "--ignore-labels", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert rows(engine, "SELECT n_inputs, classes FROM ml.chunk") == [(10, None)]
+    assert rows(engine, "SELECT count(*) FROM ml.input WHERE label_no IS NULL") == [(10,)]
+
+
+def test_9_numbers_as_texts_are_no_classes_unless_they_are_mapped(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_texts(models)
+    (tmp_path / "mine.csv").write_text("text,label\ngood,1\nbad,0\n")
+    arguments = ("mine.csv", "--dataset", "reviews", "--label-column", "label")
+    refused = pypredict(db, "load", *arguments, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "no classes of the model: 0, 1; its classes are ant, bee, cat" in refused.stderr
+    assert rows(engine, "SELECT * FROM ml.chunk") == []
+    (tmp_path / "labels.txt").write_text("0=ant\n1=bee\n2=cat\n")
+    done = pypredict(db, "load", *arguments, "--label-map", "labels.txt", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "labels.txt: no input has the label 2; check the spelling" in done.stderr
+    assert rows(engine, "SELECT label FROM ml.inputs ORDER BY sample_no") == [("bee",), ("ant",)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--ignore-labels", "--label-map", "labels.txt"), "exclude each other; give one of them"),
+        (("--label-map", "labels.txt"), r"labels.txt, line 1: 'cats' is not label=class"),
+        (("--ignore-labels",), "is a bundle, whose test set has its labels"),
+    ],
+)
+def test_label_options_that_cannot_be_followed_are_one_sentence(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    publish_bundle(models)
+    (tmp_path / "labels.txt").write_text("cats\n")
+    done = pypredict(db, "load", "models/current/toys.json", *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert said in line
+    assert rows(engine, "SELECT * FROM ml.chunk") == []
+
+
+def test_11_the_same_content_under_a_second_name_keeps_the_first_and_the_load_says_so(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_images(models)
+    for name in ("first", "second"):
+        picture(tmp_path / name / "x.png", 7)
+    done = pypredict(db, "load", "first", "second", "--dataset", "pictures", cwd=tmp_path)
+    assert "first: 1 inputs loaded, 0 were there already\n" in done.stderr
+    assert "second: 0 inputs loaded, 1 were there already, stored as first\n" in done.stderr
+    assert rows(engine, "SELECT source FROM ml.chunk") == [("first",)]
+
+
+def test_10_texts_are_prepared_with_all_words_that_the_bundle_knows(
+    engine: sa.Engine, models: Path, tmp_path: Path
+) -> None:
+    publish_texts(models, known=("rare",))
+    worker_for(engine, models).run(until_empty=True)
+    (tmp_path / "mine.csv").write_text("text\ngood rare strange bad\n")
+    (chunk,) = read_source(tmp_path / "mine.csv", preparation(engine, models, "reviews"), TextColumns())
+    assert chunk.arrays.tolist() == [[0, 0, 0, 0, 1, 4, 2, 5]]
+    assert rows(engine, "SELECT cardinality(words) FROM ml.vocabulary") == [(8,)]
+
+
+def test_13_predict_prints_what_it_can_then_names_what_failed(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_images(models)
+    worker_for(engine, models).run(until_empty=True)
+    for value in (3, 4):
+        picture(tmp_path / f"{value}.png", value)
+    for value in (3, 4):  # predicted beforehand, since no Keras model is here
+        assert pypredict(db, "load", f"{value}.png", "--dataset", "pictures", cwd=tmp_path).returncode == 0
+    worker_for(engine, models).run(until_empty=True)
+    done = pypredict(db, "predict", "3.png", "none.png", "4.png", "--dataset", "pictures", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [line.split()[:2] for line in done.stdout.splitlines() if ".png" in line] == [
+        ["3.png", "ant"],
+        ["4.png", "bee"],
+    ]
+    assert done.stderr.splitlines()[-1].startswith(
+        "pypredict: 1 of 3 inputs could not be predicted: none.png does not exist"
+    )
+
+
+def test_13_predict_takes_every_argument_for_a_text_when_told_to(
+    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
+) -> None:
+    publish_texts(models)
+    predict_items(worker_for(engine, models), "reviews", ["none.txt"], 5, as_text=True)  # no Keras model is here
+    refused, done = (
+        pypredict(db, "predict", "none.txt", "--dataset", "reviews", *text, cwd=tmp_path) for text in ((), ("--text",))
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("pypredict: none.txt looks like a file and does not exist; ")
+    assert done.returncode == 0, done.stderr
+    assert "none.txt" in done.stdout
+
+
+def test_a_broken_bundle_does_not_keep_the_others_from_being_loaded(
+    db: Database, engine: sa.Engine, models: Path, tmp_path: Path
+) -> None:
+    broken = publish_bundle(models, "broken", dataset="birds")
+    publish_bundle(models, "whole", dataset="toys")
+    (broken.path / "holdout.npz").unlink()
+    pointers = [models / f"current/{name}.json" for name in ("birds", "toys")]
+    done = pypredict(db, "load", *pointers, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "holdout.npz is missing" in done.stderr.splitlines()[-1]
+    assert rows(engine, "SELECT dataset, n_inputs FROM ml.chunk") == [("toys", 30)]

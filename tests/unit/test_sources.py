@@ -1,0 +1,293 @@
+"""From files to chunks: each input has its name and, as its label, a class of the model; what is refused says why."""
+
+import csv
+import logging
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import CLASSES, manifest_for, picture, publish_bundle
+from conftest import REPO
+
+from bundle import BundleError
+from bundle.files import FilesError
+from bundle.preprocessing import RESERVED_WORDS, ImagePreprocessing, Preprocessing, TextPreprocessing
+from bundle.record import sha256_of_json
+from pypredict.chunk import Chunk
+from pypredict.labels import LabelError, Labelling
+from pypredict.source import Preparation, SourceError, TextColumns, read_holdout, read_source
+
+WORDS = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
+IMAGES = ImagePreprocessing(height=4, width=6)
+TEXTS = TextPreprocessing(length=8, n_words=len(WORDS), vocabulary_sha256=sha256_of_json(WORDS))
+
+
+def how(shape: tuple[int, ...] = (4, 4, 1), preprocessing: Preprocessing | None = None) -> Preparation:
+    x = np.zeros((3, *shape), np.int32 if preprocessing == TEXTS else np.uint8)
+    options = {} if preprocessing is None else {"preprocessing": preprocessing}
+    return Preparation(manifest_for("toy", x, np.arange(3), **options), WORDS if preprocessing == TEXTS else ())
+
+
+ARRAYS, PICTURES, REVIEWS = how(), how(IMAGES.shape, IMAGES), how((8,), TEXTS)
+
+
+def read(path: Path, preparation: Preparation, label_column: str | None = None, **labelling: Any) -> list[Chunk]:
+    return list(read_source(path, preparation, TextColumns(label=label_column), Labelling(**labelling)))
+
+
+def names(chunks: list[Chunk]) -> list[str | None]:
+    return [chunk.name_of(row) for chunk in chunks for row in range(len(chunk.arrays))]
+
+
+def labels(chunks: list[Chunk]) -> list[str]:
+    return [chunk.classes[number] for chunk in chunks if chunk.labels is not None for number in chunk.labels]
+
+
+def write_csv(path: Path, *rows: tuple[str, ...]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+# Names
+
+
+def test_images_of_a_folder_are_named_by_their_path_in_it(tmp_path: Path) -> None:
+    for name in ("cat/img_001.png", "ant/b.png", "ant/a.png"):
+        picture(tmp_path / "photos" / name, 1)
+    (tmp_path / "photos/ant/broken.png").write_bytes(b"")
+    assert names(read(tmp_path / "photos", PICTURES)) == ["ant/a.png", "ant/b.png", "cat/img_001.png"]
+
+
+def test_images_without_sub_folders_and_single_ones_are_named_by_their_file(tmp_path: Path) -> None:
+    picture(tmp_path / "b.png", 1)
+    picture(tmp_path / "a.png", 2)
+    assert names(read(tmp_path, PICTURES)) == ["a.png", "b.png"]
+    assert names(read(tmp_path / "b.png", PICTURES)) == ["b.png"]
+
+
+def test_a_name_that_is_not_utf_8_is_readable(tmp_path: Path) -> None:
+    picture(tmp_path / os.fsdecode(b"caf\xe9/caf\xe9.png"), 1)
+    (chunk,) = read(tmp_path / os.fsdecode(b"caf\xe9"), PICTURES)
+    assert chunk.names == (r"caf\xe9.png",)
+    assert chunk.source.endswith(r"caf\xe9")
+
+
+def test_texts_of_a_csv_are_named_by_the_line_they_end_on(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "x.csv", ("text",), ("good",), ("bad\nfilm",), ("film",))
+    assert names(read(path, REVIEWS)) == ["line 2", "line 4", "line 5"]
+
+
+def test_a_text_file_is_one_text_named_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "review.txt").write_text("\ufeffA good\nfilm.\n", encoding="utf-8")
+    (chunk,) = read(tmp_path / "review.txt", REVIEWS)
+    assert chunk.names == ("review.txt",)
+    assert chunk.arrays.tolist() == [[0, 0, 0, 0, 1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b" \n!", "holds no word"), (b"caf\xe9", "not UTF-8"), (b"x" * (2**24 + 1), "is larger than")]
+)
+def test_a_text_file_without_a_text_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "review.txt").write_bytes(content)
+    with pytest.raises(SourceError, match=rf"review\.txt .*{said}"):
+        read(tmp_path / "review.txt", REVIEWS)
+
+
+def test_rows_of_an_array_file_are_numbered_through_all_chunks(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1_002, 4, 4, 1), np.uint8))
+    chunks = read(tmp_path / "x.npy", ARRAYS)
+    assert names(chunks) == [f"row {row}" for row in range(1_002)]
+    assert [(chunk.names, chunk.first_row) for chunk in chunks] == [(None, 0), (None, 1_000)]
+
+
+def test_names_are_no_part_of_the_content(tmp_path: Path) -> None:
+    first, second = (read(picture(tmp_path / name, 7), PICTURES)[0] for name in ("a.png", "b.png"))
+    assert (first.names, second.names) == (("a.png",), ("b.png",))
+    assert first.content_sha256 == second.content_sha256
+
+
+SHA = "0" * 64
+SPLIT = (
+    f"part,sample,label,source,sha256\ntrain,0,ant,a.png,{SHA}\ntest,0,ant,cat/1.png,{SHA}\n"
+    f"test,1,bee,b.png,{SHA}\ntest,2,cat,c.png,{SHA}\n"
+)
+
+
+def test_a_test_set_is_named_as_the_bundles_split_csv_says(tmp_path: Path) -> None:
+    assert names(list(read_holdout(publish_bundle(tmp_path, n=3, split=SPLIT)))) == ["cat/1.png", "b.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (SPLIT.replace(f"test,2,cat,c.png,{SHA}\n", ""), "names 2 test samples, the manifest says 3"),
+        (SPLIT + f"test,3,cat,d.png,{SHA}\n", "names 4 test samples, the manifest says 3"),
+        (SPLIT.replace("test,0", "test,9"), "names 3 test samples, the manifest says 3"),
+        (SPLIT.replace(",c.png", ""), "line 5: not a readable split"),
+        (SPLIT.replace(f"c.png,{SHA}", "c.png,0123"), "line 5: not a readable split"),
+        ("", "line 1: not a readable split"),
+    ],
+)
+def test_a_split_csv_that_does_not_name_every_test_sample_is_refused(tmp_path: Path, split: str, said: str) -> None:
+    with pytest.raises((SourceError, BundleError), match=rf"split\.csv.* {said}.*; publish"):
+        list(read_holdout(publish_bundle(tmp_path, n=3, split=split)))
+
+
+# Labels
+
+
+def photos(tmp_path: Path, *folders: str) -> Path:
+    for number, folder in enumerate(folders):
+        picture(tmp_path / "photos" / folder / f"{number}.png", number)
+    return tmp_path / "photos"
+
+
+def test_labels_are_numbers_into_the_models_classes(tmp_path: Path) -> None:
+    (chunk,) = read(photos(tmp_path, "cat", "bee"), PICTURES)
+    assert chunk.classes == CLASSES
+    assert chunk.labels is not None
+    assert chunk.labels.tolist() == [1, 2]
+
+
+def test_folders_that_are_no_classes_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"photos holds labels .*: cats, wasp; its classes are ant, bee, cat; "):
+        read(photos(tmp_path, "cats", "bee", "wasp"), PICTURES)
+
+
+def test_labels_of_a_csv_that_are_no_classes_are_refused_before_the_first_chunk(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "x.csv", ("text", "label"), *[("good", "ant")] * 1_500, ("bad", "0"))
+    with pytest.raises(LabelError, match=r"no classes of the model: 0; its classes are ant, bee, cat"):
+        next(read_source(path, REVIEWS, TextColumns(label="label")))
+
+
+def test_labels_of_an_npz_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 4, 4, 1), np.uint8), y=np.array(["ant", "wasp"]))
+    with pytest.raises(LabelError, match=r"x\.npz holds labels that are no classes of the model: wasp"):
+        read(tmp_path / "x.npz", ARRAYS)
+
+
+def test_a_label_map_names_the_classes_of_every_kind_of_source(tmp_path: Path) -> None:
+    mapping = {"cats": "cat", "0": "bee"}
+    folder = photos(tmp_path, "cats", "ant")
+    table = write_csv(tmp_path / "x.csv", ("text", "label"), ("good", "0"), ("bad", "cats"))
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 4, 4, 1), np.uint8), y=np.array(["cats", "ant"]))
+    assert labels(read(folder, PICTURES, mapping=mapping)) == ["ant", "cat"]
+    assert labels(read(table, REVIEWS, "label", mapping=mapping)) == ["bee", "cat"]
+    assert labels(read(tmp_path / "x.npz", ARRAYS, mapping=mapping)) == ["cat", "ant"]
+
+
+def test_ignored_labels_leave_the_whole_source_unlabelled(tmp_path: Path) -> None:
+    folder = photos(tmp_path, "cats", "ant")
+    table = write_csv(tmp_path / "x.csv", ("text", "label"), ("good", "0"), ("bad", ""))
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 4, 4, 1), np.uint8), y=np.array(["wasp", "ant"]))
+    for path, preparation in ((folder, PICTURES), (table, REVIEWS), (tmp_path / "x.npz", ARRAYS)):
+        (chunk,) = read(path, preparation, "label", ignore=True)
+        assert (len(chunk.arrays), chunk.labels, chunk.classes) == (2, None, None)
+
+
+@pytest.mark.parametrize("y", [[2, 0], [2.0, 0.0], [[2], [0]], [[0, 0, 1], [1, 0, 0]], ["cat", "ant"]])
+def test_labels_of_an_npz_are_taken_in_every_form_that_training_takes(tmp_path: Path, y: list[Any]) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 4, 4), np.uint8), y=np.array(y))
+    assert labels(read(tmp_path / "x.npz", ARRAYS)) == ["cat", "ant"]
+
+
+def test_a_label_column_that_is_not_named_is_said_to_be_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_csv(tmp_path / "x.csv", ("text", "label"), ("good", "ant"))
+    with caplog.at_level(logging.WARNING):
+        (chunk,) = read(path, REVIEWS)
+    assert chunk.labels is None
+    assert "x.csv: its column label is ignored; --label-column label loads the labels" in caplog.text
+    caplog.clear()
+    read(path, REVIEWS, "label")
+    read(path, REVIEWS, ignore=True)
+    assert caplog.text == ""
+
+
+# What is refused
+
+
+def test_classes_below_train_and_test_are_named_with_what_to_give(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/cat", "train/ant", "test/cat")):
+        picture(tmp_path / "pets" / name / "x.png", number)
+    with pytest.raises(
+        FilesError,
+        match=rf"only below its sub-folders, as in {tmp_path}/pets/test/cat; the sub-folders have to be the classes: "
+        rf"give {tmp_path}/pets/test or {tmp_path}/pets/train, or move all class folders into one folder",
+    ):
+        read(tmp_path / "pets", PICTURES)
+
+
+def run_advice(error: BaseException, cwd: Path) -> None:
+    """Run the python3 command that a message gives, as a person would paste it."""
+    (command,) = re.findall(r'python3 (-c ".*?"[^;]*)', str(error))
+    subprocess.run(f"{sys.executable} {command}", shell=True, cwd=cwd, check=True)  # noqa: S602 - as pasted
+
+
+@pytest.mark.parametrize(("suffix", "delimiter", "called"), [("tsv", "\t", "tabs"), ("csv", ";", "semicolons")])
+def test_a_file_separated_by_tabs_or_semicolons_says_how_to_convert_it(
+    tmp_path: Path, suffix: str, delimiter: str, called: str
+) -> None:
+    path = tmp_path / f"x.{suffix}"
+    path.write_text(f"text{delimiter}label\nA good, bad film{delimiter}ant\n")
+    with pytest.raises(FilesError, match=rf"x\.{suffix} is separated by {called}, commas are needed") as raised:
+        read(path, REVIEWS, "label")
+    run_advice(raised.value, tmp_path)
+    (chunk,) = read(tmp_path / "x-commas.csv", REVIEWS, "label")
+    assert (chunk.arrays.tolist(), labels([chunk])) == ([[0, 0, 0, 1, 2, 4, 5, 6]], ["ant"])
+
+
+def test_a_text_with_a_comma_that_is_not_quoted_is_not_cut_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text\nfine\ngood, but bad\n")
+    with pytest.raises(FilesError, match=r"x\.csv, line 3: more values than the header has columns; quote texts"):
+        read(tmp_path / "x.csv", REVIEWS)
+
+
+@pytest.mark.parametrize(("shape", "color"), [((4, 5, 1), "L"), ((4, 5), "L"), ((4, 5, 3), "RGB")])
+def test_an_image_for_a_model_of_arrays_says_how_to_make_an_array_of_it(
+    tmp_path: Path, shape: tuple[int, ...], color: str
+) -> None:
+    picture(tmp_path / "x.png", 9)
+    with pytest.raises(
+        SourceError, match=rf"toys takes no image files: .*convert\('{color}'\).*image-folder"
+    ) as raised:
+        read(tmp_path / "x.png", how(shape))
+    run_advice(raised.value, tmp_path)
+    (chunk,) = read(tmp_path / "x.npy", how(shape))
+    assert chunk.arrays.shape == (1, *shape)
+    assert (chunk.arrays == 9).all()
+
+
+def test_the_docs_make_an_array_of_an_image_for_digits(tmp_path: Path) -> None:
+    page = (REPO / "docs/own-data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^      import numpy.*\n.*$", page, re.MULTILINE)
+    for shade, value in ((0, 16), (255, 0)):
+        picture(tmp_path / "x.png", shade)
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, check=True)
+        (chunk,) = read(tmp_path / "x.npy", how((8, 8, 1)))
+        assert (chunk.arrays.dtype, chunk.arrays.min(), chunk.arrays.max()) == (np.uint8, value, value)
+
+
+@pytest.mark.parametrize(
+    ("preparation", "said"), [(how((9,)), r"as an \.npy or \.npz file"), (REVIEWS, "made of texts")]
+)
+def test_an_image_for_a_model_of_no_images_says_what_is_needed(
+    tmp_path: Path, preparation: Preparation, said: str
+) -> None:
+    picture(tmp_path / "x.png", 9)
+    with pytest.raises(SourceError, match=said):
+        read(tmp_path / "x.png", preparation)
+
+
+def test_an_npz_without_x_is_named_with_what_it_holds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=np.zeros(1), y_train=np.zeros(1))
+    with pytest.raises(SourceError, match=r"x\.npz holds x_train, y_train; x is needed, and y for labels: np\.savez"):
+        read(tmp_path / "x.npz", ARRAYS)
