@@ -19,8 +19,8 @@ import scene
 
 from pypredict import store
 from pypredict.codec import Array
-from pypredict.predictor import Models, Probabilities
-from pypredict.store import Batch, Inputs
+from pypredict.models import Models, Probabilities
+from pypredict.store import Inputs, Job
 from pypredict.worker import Worker
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     directory, seconds = Path(sys.argv[1]), float(sys.argv[2])
     engine = scene.service()
     claims: list[float] = []
-    store.claim_batch = functools.partial(_timed, store.claim_batch, claims)
+    store.claim_job = functools.partial(_timed, store.claim_job, claims)
     models = Models(directory, lambda bundle: functools.partial(_predict, seconds, len(bundle.manifest.classes)))
     worker = Noting(engine, directory, models, "bench")
     print("ready", flush=True)
@@ -51,8 +51,8 @@ class Noting(Worker):
 
     ended = 0.0
 
-    def _write(self, batch: Batch, outcome: tuple[Inputs, Probabilities]) -> None:
-        super()._write(batch, outcome)
+    def _write(self, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
+        super()._write(job, outcome)
         self.ended = time.monotonic()
 
 
@@ -62,11 +62,11 @@ def _peak_kib() -> int:
     return int(line.split()[1])
 
 
-def _timed(claim: Callable[..., Batch | None], claims: list[float], *arguments: Any) -> Batch | None:
+def _timed(claim: Callable[..., Job | None], claims: list[float], *arguments: Any) -> Job | None:
     began = time.perf_counter()
-    batch = claim(*arguments)
+    job = claim(*arguments)
     claims.append(time.perf_counter() - began)
-    return batch
+    return job
 
 
 def _predict(seconds: float, n_classes: int, arrays: Array) -> Probabilities:

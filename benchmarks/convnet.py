@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
+from bundle.inference.model import predict_probabilities, start_keras
+from bundle.inputs.preprocessing import ArrayPreprocessing
 from bundle.manifest import (
-    HOLDOUT_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
     SPLIT_FILE,
+    TEST_SET_FILE,
     GitState,
     InputSpec,
     Manifest,
     Metrics,
     TrackedRun,
 )
-from bundle.model import predict_probabilities, start_keras
-from bundle.preprocessing import ArrayPreprocessing
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.split import write_split
 from bundle.verify import Bundle, open_bundle
@@ -25,7 +25,7 @@ from bundle.verify import Bundle, open_bundle
 DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
 
 
-def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
+def publish_convnet(models: Path, n_test: int = 1000) -> Bundle:
     """Publish it and point at it; its own predictions on noise are the labels, so its accuracy is 1."""
     start_keras()
     import keras
@@ -39,7 +39,7 @@ def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
         *(layers.Flatten(), layers.Dropout(0.5), layers.Dense(10, activation="softmax")),
     ]
     model = keras.Sequential(stack)
-    x = np.random.default_rng(1).integers(0, 256, (n_holdout, *SHAPE), np.uint8)
+    x = np.random.default_rng(1).integers(0, 256, (n_test, *SHAPE), np.uint8)
     y = predict_probabilities(model, x, len(DIGITS)).argmax(axis=1)
     manifest = Manifest(
         bundle_id="convnet",
@@ -52,7 +52,7 @@ def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
         data_sha256="0" * 64,
         test_sha256="0" * 64,
         metrics=Metrics(
-            n=n_holdout, n_correct=n_holdout, accuracy=1.0, loss=0, macro_precision=1, macro_recall=1, macro_f1=1
+            n=n_test, n_correct=n_test, accuracy=1.0, loss=0, macro_precision=1, macro_recall=1, macro_f1=1
         ),
         best_epoch=1,
         epochs_trained=1,
@@ -66,7 +66,7 @@ def publish_convnet(models: Path, n_holdout: int = 1000) -> Bundle:
     )
     with staging(models) as staged:
         model.save(staged / MODEL_FILE, include_optimizer=False)
-        np.savez(staged / HOLDOUT_FILE, x=x, y=y)
+        np.savez(staged / TEST_SET_FILE, x=x, y=y)
         (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
         write_split(staged / SPLIT_FILE, [])
         manifest = publish(staged, models, manifest)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from bundle.manifest import Manifest
 from bundle.verify import open_bundle
-from pyml.experiment import Experiment, read_experiments
-from pyml.verdict import objections
+from pyml.experiment.experiment import Experiment, read_experiments
+from pyml.promotion.diagnosis import objections
 
 REPO = Path(__file__).resolve().parent.parent
 HEAD = """# Measured experiments
 
 Every figure is taken from a bundle's `manifest.json` by `benchmarks/experiments.py`; none is typed. Accuracy and macro
-F1 are those of the held-out test set, which neither trained nor chose the epoch. The same commit, file and machine give
+F1 are those of the test set, which neither trained nor chose the epoch. The same commit, file and machine give
 the same weights; on another processor the last digits differ. Where data lie elsewhere than in `data`: `--data-dir`.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def newest(models: Path) -> list[tuple[str, Manifest]]:
-    """Find the newest bundle of each shipped experiment, with the file that holds it, by data set and accuracy."""
+    """Find the newest bundle of each shipped experiment, with the file that holds it, by dataset and accuracy."""
     found: dict[str, tuple[str, Manifest]] = {}
     for path in sorted((models / "bundles").glob("[!.]*")):
         manifest = open_bundle(path).manifest
@@ -58,7 +58,7 @@ def file_of(manifest: Manifest) -> str | None:
 
 
 def print_table(dataset: str, runs: list[tuple[str, Manifest]]) -> None:
-    """Print the runs of one data set."""
+    """Print the runs of one dataset."""
     print(f"### {dataset}: {runs[0][1].metrics.n:,} test samples, {len(runs[0][1].classes)} classes\n")
     print("| experiment | test accuracy | macro F1 | best epoch | seconds | parameters | command |")
     print("| --- | --- | --- | --- | --- | --- | --- |")

@@ -12,7 +12,7 @@ from page import Goal, Part
 
 from bundle.verify import Bundle
 from pypredict.chunk import Chunk
-from pypredict.intake import load_chunks
+from pypredict.load import load_chunks
 
 SIZES = 100_000, 1_000_000
 BLOCK = 50_000  # arrays made at a time

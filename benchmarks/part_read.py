@@ -20,7 +20,7 @@ from page import Goal, Part
 
 from pypredict import store
 from pypredict.codec import Array
-from pypredict.intake import load_chunks
+from pypredict.load import load_chunks
 from pypredict.store import Batch
 
 SELECT = "SELECT payload FROM ml.input WHERE chunk_id = {:d} ORDER BY sample_no"

@@ -33,7 +33,7 @@ def measure(rounds: int) -> Part:
     with tempfile.TemporaryDirectory() as directory:
         models = Path(directory)
         bundle = publish_convnet(models)
-        crew.work(models, 1, 0)  # registers the model and does its held-out set: what a restart finds
+        crew.work(models, 1, 0)  # registers the model and does its test set: what a restart finds
         engine = scene.service()
         waiting: list[int] = []
 

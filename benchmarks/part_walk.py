@@ -15,11 +15,11 @@ import timing
 from convnet import DIGITS, SHAPE, publish_convnet
 from page import Goal, Part
 
-from bundle.model import load_model, predict_probabilities
+from bundle.inference.model import load_model, predict_probabilities
 from pypredict.codec import Array
-from pypredict.intake import load_chunks
-from pypredict.predictor import Models
-from pypredict.source import read_holdout
+from pypredict.load import load_chunks
+from pypredict.models import Models
+from pypredict.source import cut_test_set
 from pypredict.worker import Worker
 
 N, NAIVE_ROWS = 50_000, 100
@@ -31,9 +31,9 @@ def measure(rounds: int) -> Part:
     with tempfile.TemporaryDirectory() as directory:
         bundle = publish_convnet(Path(directory))
         engine, admin = scene.service(), scene.owner()
-        held_out = next(read_holdout(bundle)).arrays
-        arrays = np.concatenate([held_out, scene.random_arrays(N - len(held_out), SHAPE, "uint8", seed=2)])
-        load_chunks(engine, "bench", iter(scene.chunks_of(arrays[len(held_out) :], bundle)), None)
+        in_test_set = next(cut_test_set(bundle)).arrays
+        arrays = np.concatenate([in_test_set, scene.random_arrays(N - len(in_test_set), SHAPE, "uint8", seed=2)])
+        load_chunks(engine, "bench", iter(scene.chunks_of(arrays[len(in_test_set) :], bundle)), None)
         model = load_model(bundle)
 
         def work() -> None:

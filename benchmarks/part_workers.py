@@ -11,7 +11,7 @@ import timing
 from convnet import SHAPE, publish_convnet
 from page import Goal, Part
 
-from pypredict.intake import load_chunks
+from pypredict.load import load_chunks
 
 N = 60_000
 CREWS = 1, 2, 4
@@ -34,7 +34,7 @@ def measure(rounds: int) -> Part:
             runs.setdefault(f"{name} {workers}", []).append(done)
             return done.seconds
 
-        crew.work(Path(directory), 1, 0)  # registers the model and its held-out set
+        crew.work(Path(directory), 1, 0)  # registers the model and its test set
         ways = {f"{name} {n}": functools.partial(run, name, n) for name in MODELS for n in CREWS}
         seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin, scene.OUTCOMES))
         engine.dispose()

@@ -22,9 +22,9 @@ import sqlalchemy as sa
 import timing
 from page import Goal, Part
 
-from pypredict import intake, schema
+from pypredict import load, schema
+from pypredict.binary_copy import input_stream
 from pypredict.chunk import Chunk
-from pypredict.copyfmt import input_stream
 
 CHUNK_COLUMNS = "dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source, content_sha256".split(", ")
 ADD_CHUNK = f"INSERT INTO ml.chunk ({', '.join(CHUNK_COLUMNS)}) VALUES ({{}}) RETURNING chunk_id"
@@ -41,7 +41,7 @@ def measure(rounds: int) -> Part:
     """Store the chunks of each shape in every way."""
     about = (
         "Every way stores the same chunks of arrays that lie in memory, at most 1,000 inputs and 8 MiB a transaction, "
-        f"into the same tables with all their constraints. `this` is what `pypredict load` does, on {intake.WRITERS} "
+        f"into the same tables with all their constraints. `this` is what `pypredict load` does, on {load.WRITERS} "
         "connections at once; all others have one. Peers encode with `np.save`. "
         f"`{NAIVE}` commits once a chunk; `{FIRST}` is the first script that people write, measured on "
         f"{FIRST_ROWS:,} rows and extrapolated. `{LIMIT}` sends files that "
@@ -95,7 +95,7 @@ def _measure_shape(arrays: Any, rounds: int) -> dict[str, list[float]]:
     chunks = scene.chunks_of(arrays)
     with tempfile.TemporaryDirectory() as directory:
         ways: dict[str, timing.Way] = {
-            "this": lambda: _ours(engine, chunks, intake.WRITERS),
+            "this": lambda: _ours(engine, chunks, load.WRITERS),
             ONE: lambda: _ours(engine, chunks, 1),
             NAIVE: _psycopg2(chunks, _insert_each),
             "execute_values": _psycopg2(chunks, _insert_values),
@@ -131,8 +131,8 @@ def _fingerprint(connection: Any) -> tuple[int, str]:
 
 
 def _ours(engine: sa.Engine, chunks: list[Chunk], writers: int) -> None:
-    with mock.patch.object(intake, "WRITERS", writers):
-        intake.load_chunks(engine, "bench", iter(chunks), None)
+    with mock.patch.object(load, "WRITERS", writers):
+        load.load_chunks(engine, "bench", iter(chunks), None)
 
 
 def _chunk_row(chunk: Chunk) -> tuple[Any, ...]:

@@ -29,8 +29,8 @@ SHAPES: dict[str, tuple[tuple[int, ...], str, int]] = {  # name -> shape, dtype,
     "128x128x3 uint8": ((128, 128, 3), "uint8", 2_000),
 }
 IDENTITY = {"dataset": "bench", "prep_sha256": "0" * 64}
-OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.batch"
-TABLES = f"{OUTCOMES}, ml.holdout, ml.input, ml.chunk, ml.model"
+OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.job"
+TABLES = f"{OUTCOMES}, ml.test_set, ml.input, ml.chunk, ml.model"
 COLUMNS = ("chunk_id", "sample_no", "label_no", "payload")
 
 

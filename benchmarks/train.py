@@ -144,7 +144,7 @@ def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
     from keras import layers
 
     from pyml.config import read_settings
-    from pyml.origin import find_file
+    from pyml.datasets.download import find_file
 
     with np.load(find_file("mnist", "mnist.npz", read_settings())) as file:
         x_train, y_train, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
@@ -175,10 +175,10 @@ def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
 
 def ours(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
     """Train as `pyml train` does: tracked offline, deterministic, the best epoch kept."""
-    from bundle.model import predict_probabilities
-    from pyml.model import build_model
-    from pyml.tracking import tracking
-    from pyml.train import fit_model
+    from bundle.inference.model import predict_probabilities
+    from pyml.tracking.tracker import tracking
+    from pyml.training.build_model import build_model
+    from pyml.training.train import fit_model
 
     experiment, dataset, settings = prepare(name, epochs)
     model = build_model(experiment, dataset)
@@ -195,7 +195,7 @@ def ours(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
 
 def bare(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
     """Call Keras's fit on the same arrays and model, with nothing around it."""
-    from pyml.model import build_model, encode_labels
+    from pyml.training.build_model import build_model, encode_labels
 
     experiment, dataset, _ = prepare(name, epochs)
     model = build_model(experiment, dataset)
@@ -221,11 +221,11 @@ WAYS = {"example": example, "ours": ours, "bare": bare}
 
 def prepare(name: str, epochs: int) -> Any:
     """Read the experiment for so many epochs without an early stop, its data, and settings that record offline."""
-    from bundle.model import start_keras
+    from bundle.inference.model import start_keras
     from pyml.config import read_settings
-    from pyml.experiment import read_experiments
+    from pyml.datasets.load import load_dataset
+    from pyml.experiment.experiment import read_experiments
     from pyml.process import seed_everything
-    from pyml.source import load_dataset
 
     (experiment,) = read_experiments(REPO / "experiments" / f"{name}.json")
     experiment = experiment.model_copy(update={"epochs": epochs, "early_stopping": None})

@@ -18,7 +18,7 @@ END $$;
 GRANT ml_loader, ml_predictor TO pypredict;
 GRANT ml_reader TO reader;
 ALTER ROLE pypredict SET search_path = ml;
--- A worker that is cut off or frozen while it commits must not hold its batch's row for hours.
+-- A worker that is cut off or frozen while it commits must not hold its job's row for hours.
 ALTER ROLE pypredict SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE pypredict SET tcp_keepalives_idle = 30;
 ALTER ROLE pypredict SET tcp_keepalives_interval = 10;
@@ -34,20 +34,20 @@ GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;
 REVOKE ALL ON ALL TABLES IN SCHEMA ml FROM ml_loader, ml_predictor, ml_reader;
 
 -- Loader: adds inputs. Nobody but the owner changes or deletes one.
-GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.input_name, ml.holdout, ml.vocabulary TO ml_loader;
+GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.input_name, ml.test_set, ml.vocabulary TO ml_loader;
 GRANT SELECT ON ml.model, ml.alembic_version TO ml_loader;
 
--- Predictor: registers models, claims batches, adds outcomes.
+-- Predictor: registers models, claims jobs, adds outcomes.
 GRANT SELECT ON ALL TABLES IN SCHEMA ml TO ml_predictor;
-GRANT INSERT ON ml.model, ml.promotion, ml.holdout, ml.batch, ml.prediction, ml.prediction_error, ml.suspect,
+GRANT INSERT ON ml.model, ml.promotion, ml.test_set, ml.job, ml.prediction, ml.prediction_error, ml.suspect,
     ml.ping TO ml_predictor;
 GRANT UPDATE (state) ON ml.model TO ml_predictor;
-GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_error, in_flight, done_at) ON ml.batch
+GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_error, in_flight, done_at) ON ml.job
     TO ml_predictor;
 GRANT UPDATE (deaths) ON ml.suspect TO ml_predictor;
 
 -- Reader: everything but the bytes.
 GRANT SELECT ON ml.progress, ml.inputs, ml.outcome, ml.accuracy, ml.confusion, ml.class_report, ml.misclassified,
-    ml.latest_predictions, ml.lineage, ml.integrity, ml.promotions, ml.promotion, ml.model, ml.chunk, ml.holdout,
-    ml.batch, ml.input_name, ml.prediction, ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
+    ml.latest_predictions, ml.lineage, ml.integrity, ml.promotions, ml.promotion, ml.model, ml.chunk, ml.test_set,
+    ml.job, ml.input_name, ml.prediction, ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
 GRANT SELECT (input_id, chunk_id, sample_no, label_no) ON ml.input TO ml_reader;

@@ -4,8 +4,8 @@
 DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
     ml.accuracy, ml.outcome, ml.inputs, ml.progress, ml.promotions;
 
--- Every (model, chunk) that should be a batch and is none, of chunks with a number above `after` and of the dtype and
--- shape that the model takes: a model's own held-out chunks always; for the serving model also what came after it and
+-- Every (model, chunk) that should be a job and is none, of chunks with a number above `after` and of the dtype and
+-- shape that the model takes: a model's own test set chunks always; for the serving model also what came after it and
 -- what no model was ever given. Older chunks that another model has predicted stay as they are. OFFSET 0 and counting
 -- pin the plan, whatever the statistics say: the chunks by number first, then a look into an index for each.
 CREATE OR REPLACE FUNCTION ml.unplanned(after bigint) RETURNS TABLE (model_id bigint, chunk_id bigint)
@@ -15,24 +15,24 @@ LANGUAGE sql STABLE AS $$
           WHERE chunk_id > after OFFSET 0) c
     JOIN ml.model m USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-      AND (SELECT count(*) FROM ml.batch b WHERE b.model_id = m.model_id AND b.chunk_id = c.chunk_id) = 0
-      AND (c.created_at > m.created_at OR (SELECT count(*) FROM ml.batch b WHERE b.chunk_id = c.chunk_id) = 0)
+      AND (SELECT count(*) FROM ml.job j WHERE j.model_id = m.model_id AND j.chunk_id = c.chunk_id) = 0
+      AND (c.created_at > m.created_at OR (SELECT count(*) FROM ml.job j WHERE j.chunk_id = c.chunk_id) = 0)
     UNION
-    SELECT h.model_id, h.chunk_id FROM ml.holdout h
-    WHERE (SELECT count(*) FROM ml.batch b WHERE b.model_id = h.model_id AND b.chunk_id = h.chunk_id) = 0
+    SELECT h.model_id, h.chunk_id FROM ml.test_set h
+    WHERE (SELECT count(*) FROM ml.job j WHERE j.model_id = h.model_id AND j.chunk_id = h.chunk_id) = 0
 $$;
-COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that wait and that no batch holds yet.';
+COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that wait and that no job holds yet.';
 
 CREATE VIEW ml.progress AS
 SELECT m.dataset, m.model_id, m.name, m.state,
-       count(w.chunk_id) AS batches,
-       count(*) FILTER (WHERE w.state = 'done') AS batches_done,
-       count(*) FILTER (WHERE w.state = 'running') AS batches_running,
+       count(w.chunk_id) AS jobs,
+       count(*) FILTER (WHERE w.state = 'done') AS jobs_done,
+       count(*) FILTER (WHERE w.state = 'running') AS jobs_running,
        coalesce(sum(c.n_inputs), 0) AS inputs,
        coalesce(sum(c.n_inputs) FILTER (WHERE w.state = 'done'), 0) AS inputs_done,
        max(w.done_at) AS last_done_at
 FROM ml.model m
-LEFT JOIN (SELECT model_id, chunk_id, state, done_at FROM ml.batch
+LEFT JOIN (SELECT model_id, chunk_id, state, done_at FROM ml.job
            UNION ALL SELECT model_id, chunk_id, 'pending', NULL FROM ml.unplanned(0)) w USING (model_id)
 LEFT JOIN ml.chunk c USING (chunk_id)
 GROUP BY m.model_id
@@ -58,7 +58,7 @@ COMMENT ON VIEW ml.inputs IS 'Every input without its bytes: name, label, dtype,
 
 CREATE VIEW ml.outcome AS
 SELECT p.model_id, i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, m.dataset,
-       h.model_id IS NOT NULL AS held_out, p.in_training,
+       h.model_id IS NOT NULL AS in_test_set, p.in_training,
        c.classes[i.label_no + 1] AS label, m.classes[p.class_no + 1] AS predicted, p.score,
        c.chunk_id, i.sample_no, c.source, p.created_at AS predicted_at
 FROM ml.prediction p
@@ -66,32 +66,32 @@ JOIN ml.model m USING (model_id)
 JOIN ml.input i USING (input_id)
 JOIN ml.chunk c USING (chunk_id)
 LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no
-LEFT JOIN ml.holdout h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id;
+LEFT JOIN ml.test_set h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id;
 COMMENT ON VIEW ml.outcome IS
     'Every prediction with its label (NULL when unlabelled), both by class name; in_training: the model learned from it.';
 
 CREATE VIEW ml.accuracy AS
-SELECT m.dataset, m.model_id, m.name, o.held_out, o.in_training, o.n, o.n_correct,
+SELECT m.dataset, m.model_id, m.name, o.in_test_set, o.in_training, o.n, o.n_correct,
        o.n_correct::double precision / o.n AS accuracy,
-       CASE WHEN o.held_out THEN (m.metrics ->> 'accuracy')::double precision END AS manifest_accuracy,
-       CASE WHEN o.held_out THEN o.n = (m.metrics ->> 'n')::bigint
+       CASE WHEN o.in_test_set THEN (m.metrics ->> 'accuracy')::double precision END AS manifest_accuracy,
+       CASE WHEN o.in_test_set THEN o.n = (m.metrics ->> 'n')::bigint
             AND o.n_correct::double precision / o.n = (m.metrics ->> 'accuracy')::double precision END AS agrees
 FROM ml.model m
-JOIN (SELECT model_id, held_out, in_training, count(*) AS n, count(*) FILTER (WHERE label = predicted) AS n_correct
-      FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, held_out, in_training) o USING (model_id)
-ORDER BY m.model_id, o.held_out DESC, o.in_training;
+JOIN (SELECT model_id, in_test_set, in_training, count(*) AS n, count(*) FILTER (WHERE label = predicted) AS n_correct
+      FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, in_test_set, in_training) o USING (model_id)
+ORDER BY m.model_id, o.in_test_set DESC, o.in_training;
 COMMENT ON VIEW ml.accuracy IS
-    'Share of labelled inputs that are predicted right: held-out ones beside the manifest, then others, learned from or not.';
+    'Share of labelled inputs that are predicted right: test set beside the manifest, then others, learned from or not.';
 
 CREATE VIEW ml.confusion AS
-SELECT model_id, dataset, held_out, in_training, label, predicted, count(*) AS n
+SELECT model_id, dataset, in_test_set, in_training, label, predicted, count(*) AS n
 FROM ml.outcome WHERE label IS NOT NULL
-GROUP BY model_id, dataset, held_out, in_training, label, predicted
-ORDER BY model_id, held_out DESC, in_training, label, predicted;
+GROUP BY model_id, dataset, in_test_set, in_training, label, predicted
+ORDER BY model_id, in_test_set DESC, in_training, label, predicted;
 COMMENT ON VIEW ml.confusion IS 'Confusion matrix in long form: how often a label was predicted as which class.';
 
 CREATE VIEW ml.class_report AS
-SELECT m.model_id, m.dataset, o.held_out, o.in_training, k.class,
+SELECT m.model_id, m.dataset, o.in_test_set, o.in_training, k.class,
        count(*) FILTER (WHERE o.label = k.class) AS support,
        count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
            / nullif(count(*) FILTER (WHERE o.predicted = k.class), 0) AS "precision",
@@ -102,12 +102,12 @@ SELECT m.model_id, m.dataset, o.held_out, o.in_training, k.class,
 FROM ml.model m
 CROSS JOIN LATERAL unnest(m.classes) WITH ORDINALITY AS k (class, no)
 JOIN ml.outcome o ON o.model_id = m.model_id AND o.label IS NOT NULL
-GROUP BY m.model_id, o.held_out, o.in_training, k.class, k.no
-ORDER BY m.model_id, o.held_out DESC, o.in_training, k.no;
+GROUP BY m.model_id, o.in_test_set, o.in_training, k.class, k.no
+ORDER BY m.model_id, o.in_test_set DESC, o.in_training, k.no;
 COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL where a class was never predicted or never there.';
 
 CREATE VIEW ml.misclassified AS
-SELECT name, label, predicted, score, dataset, model_id, input_id, held_out, source
+SELECT name, label, predicted, score, dataset, model_id, input_id, in_test_set, source
 FROM ml.outcome WHERE label <> predicted
 ORDER BY score DESC, input_id;
 COMMENT ON VIEW ml.misclassified IS 'Wrong predictions, the most confident first.';
@@ -122,11 +122,11 @@ CREATE VIEW ml.lineage AS
 SELECT p.model_id, p.input_id, encode(sha256(i.payload), 'hex') AS input_sha256, encode(m.sha256, 'hex') AS model_sha256,
        m.bundle_id, m.manifest #>> '{git,commit}' AS git_commit, (m.manifest #>> '{git,dirty}')::boolean AS git_dirty,
        coalesce(m.manifest #>> '{tracked_run,url}', m.manifest #>> '{tracked_run,directory}') AS tracked_run,
-       b.worker, b.attempt, p.created_at AS predicted_at
+       j.worker, j.attempt, p.created_at AS predicted_at
 FROM ml.prediction p
 JOIN ml.model m USING (model_id)
 JOIN ml.input i USING (input_id)
-LEFT JOIN ml.batch b ON b.model_id = p.model_id AND b.chunk_id = i.chunk_id;
+LEFT JOIN ml.job j ON j.model_id = p.model_id AND j.chunk_id = i.chunk_id;
 COMMENT ON VIEW ml.lineage IS 'Where a prediction comes from: input hash, model hash, bundle, git commit, W&B run, worker.';
 
 CREATE VIEW ml.integrity AS
@@ -138,13 +138,13 @@ WITH outcome AS (
     SELECT o.model_id, i.chunk_id, count(*) AS outcomes, count(DISTINCT o.input_id) AS inputs
     FROM outcome o JOIN ml.input i USING (input_id) GROUP BY o.model_id, i.chunk_id
 )
-SELECT 'batch done without exactly one outcome per input' AS problem,
+SELECT 'job done without exactly one outcome per input' AS problem,
        format('model %s, chunk %s: %s outcomes for %s inputs', model_id, chunk_id, coalesce(n.outcomes, 0), c.n_inputs) AS detail
-FROM ml.batch b JOIN ml.chunk c USING (chunk_id) LEFT JOIN counted n USING (model_id, chunk_id)
-WHERE b.state = 'done' AND (n.outcomes, n.inputs) IS DISTINCT FROM (c.n_inputs::bigint, c.n_inputs::bigint)
+FROM ml.job j JOIN ml.chunk c USING (chunk_id) LEFT JOIN counted n USING (model_id, chunk_id)
+WHERE j.state = 'done' AND (n.outcomes, n.inputs) IS DISTINCT FROM (c.n_inputs::bigint, c.n_inputs::bigint)
 UNION ALL
-SELECT 'outcome of a batch that is not done', format('model %s, chunk %s: %s outcomes', model_id, chunk_id, n.outcomes)
-FROM counted n LEFT JOIN ml.batch b USING (model_id, chunk_id) WHERE b.state IS DISTINCT FROM 'done'
+SELECT 'outcome of a job that is not done', format('model %s, chunk %s: %s outcomes', model_id, chunk_id, n.outcomes)
+FROM counted n LEFT JOIN ml.job j USING (model_id, chunk_id) WHERE j.state IS DISTINCT FROM 'done'
 UNION ALL
 SELECT 'chunk does not hold the inputs it declares', format('chunk %s: %s of %s inputs', c.chunk_id, count(i.input_id), c.n_inputs)
 FROM ml.chunk c LEFT JOIN ml.input i USING (chunk_id)
@@ -160,7 +160,7 @@ FROM ml.prediction p JOIN ml.model m USING (model_id)
 WHERE cardinality(p.probs) <> cardinality(m.classes) OR p.probs[p.class_no + 1] IS DISTINCT FROM p.score
 UNION ALL
 SELECT 'model was given inputs prepared in another way', format('model %s, chunk %s', model_id, chunk_id)
-FROM (SELECT model_id, chunk_id FROM ml.batch UNION SELECT model_id, chunk_id FROM ml.holdout) u
+FROM (SELECT model_id, chunk_id FROM ml.job UNION SELECT model_id, chunk_id FROM ml.test_set) u
 JOIN ml.model m USING (model_id) JOIN ml.chunk c USING (chunk_id)
 WHERE (m.dataset, m.prep_sha256) <> (c.dataset, c.prep_sha256)
 UNION ALL

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bundle.manifest import GitState, InputSpec, Manifest, Metrics, TrackedRun
-from bundle.preprocessing import (
+from bundle.document import sha256_of_json
+from bundle.inputs.preprocessing import (
     RESERVED_WORDS,
     ArrayPreprocessing,
     ImagePreprocessing,
     Preprocessing,
     TextPreprocessing,
 )
+from bundle.manifest import GitState, InputSpec, Manifest, Metrics, TrackedRun
 from bundle.publish import bundle_path, point, publish, staging
-from bundle.record import sha256_of_json
 from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
 
@@ -110,7 +110,7 @@ def publish_bundle(
     proposed: bool = True,
     promote: bool = False,
 ) -> Bundle:
-    """Publish a bundle with n held-out inputs and, if it is proposed, point its dataset at it.
+    """Publish a bundle with n test inputs and, if it is proposed, point its dataset at it.
 
     words are the vocabulary of a text set; weights are what model.h5 holds; n_correct is what the manifest says,
     whatever is true; learned are the arrays that trained; split is the content of split.csv.
@@ -128,7 +128,7 @@ def publish_bundle(
     ]
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(weights or f"model of {bundle_id}".encode())
-        np.savez(staged / "holdout.npz", x=x, y=y)
+        np.savez(staged / "test_set.npz", x=x, y=y)
         (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
         write_split(staged / "split.csv", rows)
         if words:
@@ -146,7 +146,7 @@ def _sha256(array: np.ndarray) -> str:
 
 
 def publish_images(models: Path, color: str = "rgb") -> Bundle:
-    """Publish the bundle of a data set `pictures` that takes images of 4 x 6 pixels."""
+    """Publish the bundle of a dataset `pictures` that takes images of 4 x 6 pixels."""
     preprocessing = ImagePreprocessing(height=4, width=6, color=color)
     return publish_bundle(
         models, "pictures", shape=preprocessing.shape, dataset="pictures", preprocessing=preprocessing
@@ -154,7 +154,7 @@ def publish_images(models: Path, color: str = "rgb") -> Bundle:
 
 
 def publish_texts(models: Path, bundle_id: str = "reviews", known: tuple[str, ...] = ()) -> Bundle:
-    """Publish the bundle of a data set `reviews` that takes 8 tokens of a vocabulary of 4 words.
+    """Publish the bundle of a dataset `reviews` that takes 8 tokens of a vocabulary of 4 words.
 
     known: words that the dataset knows beside them; then all others are left out.
     """

@@ -21,9 +21,9 @@ import sqlalchemy as sa
 from bundles import fake_predict
 
 from pypredict import database, store, worker
-from pypredict.copyfmt import prediction_stream
+from pypredict.binary_copy import prediction_stream
 from pypredict.listen import Stop
-from pypredict.predictor import Models
+from pypredict.models import Models
 
 KILLER, RAISER = 250, 251
 
@@ -87,9 +87,9 @@ def main() -> None:
 def _pause_in_store(pause) -> None:
     read_inputs, stream, write = store.read_inputs, store.prediction_stream, worker.Worker._write
 
-    def read(connection, batch):
+    def read(connection, job):
         pause("claimed")
-        inputs = read_inputs(connection, batch)
+        inputs = read_inputs(connection, job)
         pause("read")
         return inputs
 
@@ -97,8 +97,8 @@ def _pause_in_store(pause) -> None:
         pause("fenced")  # the UPDATE has passed the fence, the COPY has not begun
         return stream(*arguments)
 
-    def written(self, batch, outcome):
-        write(self, batch, outcome)
+    def written(self, job, outcome):
+        write(self, job, outcome)
         pause("committed")
 
     store.read_inputs, store.prediction_stream, worker.Worker._write = read, fenced, written
@@ -112,22 +112,22 @@ def _shift_clock(seconds: float) -> None:
 
 def _no_fence(pause) -> None:
     store.FINISH = sa.text(
-        "UPDATE ml.batch SET state = 'done', done_at = now(), lease_until = NULL"
+        "UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL"
         " WHERE model_id = :model_id AND chunk_id = :chunk_id AND :attempt = :attempt"
     )
 
 
 def _apart(pause) -> None:
-    def apart(connection, batch, inputs, probabilities, in_training):
+    def apart(connection, job, inputs, probabilities, in_training):
         with connection.engine.begin() as own:  # the predictions in a transaction of their own
             columns = "model_id, input_id, in_training, class_no, score, probs"
             statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
-            stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities, in_training)
+            stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)
             own.connection.cursor().copy_expert(statement, io.BytesIO(stream))
         pause("fenced")
-        connection.execute(store.FINISH, store._fence(batch))
+        connection.execute(store.FINISH, store._fence(job))
 
-    store.finish_batch = apart
+    store.finish_job = apart
 
 
 MUTANTS = {"no-fence": _no_fence, "apart": _apart}

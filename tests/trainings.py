@@ -11,7 +11,7 @@ from bundles import TINY_EXPERIMENT
 
 from bundle.verify import Bundle, open_bundle
 from pyml.config import Settings
-from pyml.experiment import Experiment
+from pyml.experiment.experiment import Experiment
 
 PYML = Path(sys.executable).with_name("pyml")
 SCALE, *_, LAST = TINY_EXPERIMENT["layers"]

@@ -16,7 +16,7 @@ from bundle.verify import Bundle
 from pypredict import store
 from pypredict.chunk import cut
 from pypredict.listen import Stop, somebody_listens
-from pypredict.predictor import Models
+from pypredict.models import Models
 from pypredict.worker import Worker
 
 

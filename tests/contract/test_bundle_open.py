@@ -11,7 +11,7 @@ from bundle import BundleError
 from bundle.manifest import MAX_MANIFEST_BYTES
 from bundle.verify import Bundle, open_bundle, open_current
 
-FILES = ("model.h5", "holdout.npz", "predictions.csv")
+FILES = ("model.h5", "test_set.npz", "predictions.csv")
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_a_required_file_that_the_manifest_does_not_list_is_refused(bundle: Bund
 
 
 def test_a_symbolic_link_in_place_of_a_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    (bundle.path / "holdout.npz").rename(tmp_path / "elsewhere.npz")
-    (bundle.path / "holdout.npz").symlink_to(tmp_path / "elsewhere.npz")
-    assert "holdout.npz is missing or not a plain file" in refusal(bundle.path)
+    (bundle.path / "test_set.npz").rename(tmp_path / "elsewhere.npz")
+    (bundle.path / "test_set.npz").symlink_to(tmp_path / "elsewhere.npz")
+    assert "test_set.npz is missing or not a plain file" in refusal(bundle.path)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "sub/file", "..", ""])

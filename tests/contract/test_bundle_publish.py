@@ -61,7 +61,7 @@ def trainer(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 STAGED_BUT_NOT_PUBLISHED = """
     with staging(models) as staged:
-        for name in ("model.h5", "holdout.npz", "predictions.csv"):
+        for name in ("model.h5", "test_set.npz", "predictions.csv"):
             (staged / name).write_bytes(bytes(100_000))
         print("staged", flush=True)
         sys.stdin.read()
@@ -109,7 +109,7 @@ def test_26_the_staged_files_of_a_living_trainer_stay(
     process.stdout.readline()
     (living,) = temporary(tmp_path)
     publish_bundle(tmp_path, "next")
-    assert sorted(files_of(living)) == ["holdout.npz", "model.h5", "predictions.csv"]
+    assert sorted(files_of(living)) == ["model.h5", "predictions.csv", "test_set.npz"]
 
 
 def fail_while_staging(models: Path) -> None:
@@ -310,7 +310,7 @@ def test_publishing_alone_does_not_move_the_pointer(tmp_path: Path) -> None:
     x, y = arrays_and_labels(5)
     with staging(tmp_path) as staged:
         (staged / "model.h5").write_bytes(b"model")
-        np.savez(staged / "holdout.npz", x=x, y=y)
+        np.savez(staged / "test_set.npz", x=x, y=y)
         (staged / "predictions.csv").write_text("")
         publish(staged, tmp_path, manifest_for("second", x, y))
     assert read_pointer(tmp_path / "current/toys.json").bundle_id == "first"

@@ -17,18 +17,18 @@ import pytest
 from trainings import LAST, PYML, SCALE, TINY, experiment, pyml
 
 from bundle import BundleError
+from bundle.inference.model import BATCH_SIZE, load_model, predict_probabilities
 from bundle.manifest import InputSpec, TrackedRun
-from bundle.model import BATCH_SIZE, load_model, predict_probabilities
 from bundle.verify import Bundle, open_bundle
 from pyml import PymlError
-from pyml import train as training
 from pyml.config import Settings
-from pyml.dataset import Split
-from pyml.experiment import Experiment
-from pyml.metrics import evaluate
-from pyml.retest import retest
-from pyml.source import Shelf, load_dataset
-from pyml.train import check_experiments, train
+from pyml.datasets.dataset import Split
+from pyml.datasets.load import DatasetCache, load_dataset
+from pyml.evaluation.metrics import evaluate
+from pyml.evaluation.recheck import recheck
+from pyml.experiment.experiment import Experiment
+from pyml.training import train as training
+from pyml.training.train import check_experiments, train
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +116,7 @@ def test_the_record_holds_the_test_figures_and_the_model(trained: Bundle, settin
 def test_plain_keras_opens_the_model_and_predicts_what_is_published(trained: Bundle) -> None:
     import keras
 
-    x = np.load(trained.path / "holdout.npz")["x"]
+    x = np.load(trained.path / "test_set.npz")["x"]
     predicted = keras.models.load_model(trained.path / "model.h5").predict(x, verbose=0)
     with (trained.path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -125,11 +125,11 @@ def test_plain_keras_opens_the_model_and_predicts_what_is_published(trained: Bun
     assert [trained.manifest.classes[best] for best in predicted.argmax(axis=1)] == [row["predicted"] for row in rows]
 
 
-def test_the_held_out_set_is_the_raw_test_set(trained: Bundle) -> None:
-    holdout, test = np.load(trained.path / "holdout.npz"), load_dataset(experiment().data, Settings()).test
-    assert (holdout["x"].dtype, holdout["y"].dtype) == (np.uint8, np.int64)
-    assert np.array_equal(holdout["x"], test.x)
-    assert np.array_equal(holdout["y"], test.y)
+def test_the_test_set_is_the_raw_test_set(trained: Bundle) -> None:
+    test_set, test = np.load(trained.path / "test_set.npz"), load_dataset(experiment().data, Settings()).test
+    assert (test_set["x"].dtype, test_set["y"].dtype) == (np.uint8, np.int64)
+    assert np.array_equal(test_set["x"], test.x)
+    assert np.array_equal(test_set["y"], test.y)
 
 
 def test_the_manifest_says_what_was_trained(trained: Bundle) -> None:
@@ -141,13 +141,13 @@ def test_the_manifest_says_what_was_trained(trained: Bundle) -> None:
 
 
 def test_the_manifests_figures_are_those_of_the_published_file(trained: Bundle) -> None:
-    holdout = np.load(trained.path / "holdout.npz")
-    probabilities = predict_probabilities(load_model(trained), holdout["x"], 10)
-    assert evaluate(probabilities, holdout["y"]) == trained.manifest.metrics
+    test_set = np.load(trained.path / "test_set.npz")
+    probabilities = predict_probabilities(load_model(trained), test_set["x"], 10)
+    assert evaluate(probabilities, test_set["y"]) == trained.manifest.metrics
 
 
 def test_predictions_are_bit_for_bit_those_of_keras(trained: Bundle) -> None:
-    x = np.load(trained.path / "holdout.npz")["x"]
+    x = np.load(trained.path / "test_set.npz")["x"]
     model = load_model(trained)
     theirs = [model.predict_on_batch(x[start : start + BATCH_SIZE]) for start in range(0, len(x), BATCH_SIZE)]
     assert predict_probabilities(model, x, 10).tobytes() == np.concatenate(theirs).tobytes()
@@ -179,7 +179,7 @@ def test_what_is_published_is_not_trained_again_and_tensorflow_not_imported(trai
     program = (
         "import atexit, sys; from pyml.cli import main;"
         "atexit.register(lambda: print({'tensorflow', 'keras', 'wandb'} & set(sys.modules)));"
-        "main(['train', 'tiny.json'])"
+        "sys.argv = ['pyml', 'train', 'tiny.json']; main()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=volume, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -196,8 +196,8 @@ def test_a_damaged_bundle_is_not_taken_for_published(trained: Bundle, settings: 
 
 
 def test_testing_a_bundle_finds_every_figure_equal(trained: Bundle) -> None:
-    comparisons = retest(trained.path)
-    assert {row.figure for row in comparisons} >= {"n", "n_correct", "accuracy", "loss", "macro_f1"}
+    comparisons = recheck(trained.path)
+    assert {row.metric for row in comparisons} >= {"n", "n_correct", "accuracy", "loss", "macro_f1"}
     assert all(row.agrees for row in comparisons)
 
 
@@ -311,7 +311,7 @@ def test_a_layer_that_the_file_does_not_keep_is_refused_before_and_after_trainin
     elsewhere = unrecorded(settings).model_copy(update={"models": tmp_path})
     said = r"^experiment tiny: (the model cannot be kept in model\.h5: |model\.h5 gives other answers than)[^\n]*$"
     with pytest.raises(PymlError, match=said):
-        check_experiments([losing], elsewhere, Shelf(elsewhere))
+        check_experiments([losing], elsewhere, DatasetCache(elsewhere))
     with pytest.raises(PymlError, match=said):
         train(losing, elsewhere)
     assert not list(tmp_path.glob("bundles/*"))
@@ -321,15 +321,15 @@ def test_a_layer_that_the_file_does_not_keep_is_refused_before_and_after_trainin
 def test_a_test_sample_without_a_prediction_is_one_sentence(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = training._predict
+    predict = training.predict_split
 
     def some_nan(model: Any, split: Split, n_classes: int) -> Any:
         found = predict(model, split, n_classes)
         found[:2] = np.nan
         return found
 
-    monkeypatch.setattr(training, "_predict", some_nan)
-    monkeypatch.setattr(training, "add_auroc", lambda *_: None)
+    monkeypatch.setattr(training, "predict_split", some_nan)
+    monkeypatch.setattr("pyml.training.fit.add_auroc", lambda *_: None)
     with pytest.raises(PymlError, match="gives no number for 2 test samples; look for extreme values"):
         train(experiment(), unrecorded(settings).model_copy(update={"models": tmp_path}))
 
@@ -339,7 +339,7 @@ def test_a_training_without_early_stopping_runs_all_its_epochs(trained: Bundle) 
 
 
 def test_keras_is_imported_in_silence_and_garbage_is_collected_again_afterwards() -> None:
-    code = "import gc; from bundle.model import start_keras; start_keras(); "
+    code = "import gc; from bundle.inference.model import start_keras; start_keras(); "
     code += "print(gc.isenabled(), gc.get_freeze_count() > 9)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("True True\n", "")

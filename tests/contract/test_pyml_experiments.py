@@ -15,8 +15,8 @@ from trainings import DIGITS, LAST, PYML, only_bundle, pyml, unrecorded_in, writ
 
 from bundle.verify import open_bundle, open_current
 from pyml.config import Settings
-from pyml.experiment import read_experiments
-from pyml.train import train
+from pyml.experiment.experiment import read_experiments
+from pyml.training.train import train
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_one_that_fails_does_not_stop_the_others(settings: Settings, caplog: pyt
         caplog.at_level(logging.ERROR, "pyml"),
         pytest.raises(PymlError, match="1 of 2 experiments failed: bad"),
     ):
-        _train(paths, settings, promote=False, force=False, clean=False, quiet=True)
+        _train(paths, settings, promote=False, force=False, require_clean=False, quiet=True)
     assert "diverged" in caplog.text
     assert only_bundle(settings.models, "good")
 
@@ -164,14 +164,14 @@ def test_a_dirty_tree_is_refused_on_request(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, state: str, said: str | None
 ) -> None:
     from pyml import PymlError
-    from pyml.provenance import require_clean
+    from pyml.provenance import check_clean
 
     asked = settings.model_copy(update={"git_commit": "c0ffee", "git_dirty": {"true": True, "false": False}.get(state)})
     if said is None:
-        require_clean(asked)
+        check_clean(asked)
     else:
         with pytest.raises(PymlError, match=said):
-            require_clean(asked)
+            check_clean(asked)
 
 
 def test_a_dirty_tree_trains_nothing_with_require_clean(tmp_path: Path) -> None:

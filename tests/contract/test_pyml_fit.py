@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 from trainings import TINY, experiment
 
+from bundle.inference.model import predict_probabilities, start_keras
+from bundle.inputs.preprocessing import ArrayPreprocessing
 from bundle.manifest import TrackedRun
-from bundle.model import predict_probabilities, start_keras
-from bundle.preprocessing import ArrayPreprocessing
 from pyml.config import Settings
-from pyml.dataset import Dataset, Split
-from pyml.metrics import evaluate
-from pyml.model import build_model
-from pyml.process import seed_everything
-from pyml.source import load_dataset
-from pyml.tracking import Tracker
-from pyml.train import fit_model
+from pyml.datasets.dataset import Dataset, Split
+from pyml.datasets.load import load_dataset
+from pyml.evaluation.metrics import evaluate
+from pyml.tracking.tracker import Tracker
+from pyml.training.build_model import build_model
+from pyml.training.fit import fit_model
+from pyml.training.seed import seed_everything
 
 SILENT = Tracker(None, TrackedRun(mode="disabled"))
 
@@ -46,7 +46,7 @@ def test_with_each_loss_the_labels_are_learned(two_digits: Dataset, loss: str, l
     learning = experiment(loss=loss, layers=[*TINY["layers"][:-1], {"layer": "Dense", **last}], epochs=8)
     seed_everything(0)
     model = build_model(learning, two_digits)
-    fit_model(model, learning, two_digits, SILENT)
+    fit_model(model, learning, two_digits, SILENT.callbacks())
     metrics = evaluate(predict_probabilities(model, two_digits.test.x, 2), two_digits.test.y)
     assert metrics.accuracy > 0.95
     assert metrics.loss < 0.5 * math.log(2)
@@ -84,7 +84,7 @@ def test_the_best_epoch_is_kept(two_digits: Dataset, early_stopping: dict[str, A
     sabotaged = experiment(layers=layers, optimizer=sgd, epochs=10, early_stopping=early_stopping)
     seed_everything(0)
     model, saboteur = build_model(sabotaged, two_digits), Saboteur()
-    fit = fit_model(model, sabotaged, two_digits, saboteur)
+    fit = fit_model(model, sabotaged, two_digits, saboteur.callbacks())
     best = min(saboteur.val_losses)
     kept, _ = model.evaluate(two_digits.validation.x, two_digits.validation.y, verbose=0)
     assert kept == pytest.approx(best, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Data sets of one's own, as folders and files, train from an experiment file alone."""
+"""Datasets of one's own, as folders and files, train from an experiment file alone."""
 
 import csv
 import subprocess
@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from trainings import only_bundle, pyml, unrecorded_in, write
 
-from bundle.manifest import VOCABULARY_FILE
-from bundle.preprocessing import (
+from bundle.inputs.preprocessing import (
     ImagePreprocessing,
     TextPreprocessing,
     prepare_image,
@@ -20,10 +19,11 @@ from bundle.preprocessing import (
     read_vocabulary,
     token_numbers,
 )
+from bundle.manifest import VOCABULARY_FILE
 from pyml.config import Settings
-from pyml.experiment import read_experiments
-from pyml.retest import retest
-from pyml.train import train
+from pyml.evaluation.recheck import recheck
+from pyml.experiment.experiment import read_experiments
+from pyml.training.train import train
 
 
 @pytest.fixture
@@ -84,21 +84,21 @@ def test_a_folder_of_images_trains_from_an_experiment_file_alone(shapes: Path) -
     assert bundle.manifest.metrics.accuracy > 0.9
 
 
-def test_its_held_out_set_is_what_serving_prepares_of_the_files(shapes: Path) -> None:
+def test_its_test_set_is_what_serving_prepares_of_the_files(shapes: Path) -> None:
     bundle = only_bundle(shapes / "in_memory", "shapes_cnn")
     how = bundle.manifest.preprocessing
     assert isinstance(how, ImagePreprocessing)
     with (bundle.path / "split.csv").open(newline="") as file:
         sources = [row["source"] for row in csv.DictReader(file) if row["part"] == "test"]
     served = np.stack([prepare_image(shapes / "data/shapes" / source, how) for source in sources])
-    assert np.array_equal(np.load(bundle.path / "holdout.npz")["x"], served)
+    assert np.array_equal(np.load(bundle.path / "test_set.npz")["x"], served)
 
 
 def test_streamed_from_a_file_in_another_process_it_trains_to_the_same_weights(shapes: Path) -> None:
     in_memory, streamed = (only_bundle(shapes / models, "shapes_cnn") for models in ("in_memory", "streamed"))
     assert streamed.path.name == in_memory.path.name
     assert streamed.model_sha256 == in_memory.model_sha256
-    for name in ("holdout.npz", "predictions.csv", "split.csv"):
+    for name in ("test_set.npz", "predictions.csv", "split.csv"):
         assert streamed.manifest.files[name] == in_memory.manifest.files[name]
 
 
@@ -117,9 +117,9 @@ def test_images_far_beyond_the_memory_limit_do_not_fill_the_memory(tmp_path: Pat
         import re, sys
         from pathlib import Path
         from pyml.config import Settings
-        from pyml.data import ImageFolder
-        from pyml.samples import parts, save_npz
-        from pyml.source import load_dataset
+        from pyml.experiment.data_spec import ImageFolder
+        from pyml.datasets.samples import parts, save_npz
+        from pyml.datasets.load import load_dataset
         import PIL.Image, sklearn.model_selection
         directory = Path(sys.argv[1])
         # Of this program alone: ru_maxrss begins with what its parent once held.
@@ -129,7 +129,7 @@ def test_images_far_beyond_the_memory_limit_do_not_fill_the_memory(tmp_path: Pat
         data = ImageFolder(name="points", kind="image-folder", path="points", **size, validation=0.1, test=0.5)
         dataset = load_dataset(data, Settings(data_dir=directory, models=directory, memory_mb=int(sys.argv[2])))
         dataset.fingerprint
-        save_npz(directory / "holdout.npz", x=dataset.test.x, y=dataset.test.y)
+        save_npz(directory / "test_set.npz", x=dataset.test.x, y=dataset.test.y)
         for start in range(0, len(dataset.train.x), 8):
             dataset.train.x[start : start + 8]
         print(peak() - before)
@@ -182,7 +182,7 @@ def test_a_csv_of_texts_trains_from_an_experiment_file_alone(settings: Settings)
     bundle, _ = train(experiment, settings)
     assert bundle.manifest.classes == ("1", "5")
     assert bundle.manifest.metrics.accuracy > 0.9
-    assert all(row.agrees for row in retest(bundle.path))
+    assert all(row.agrees for row in recheck(bundle.path))
     # and serving prepares the same texts to the same arrays, with nothing but the bundle
     how = bundle.manifest.preprocessing
     assert isinstance(how, TextPreprocessing)
@@ -192,4 +192,4 @@ def test_a_csv_of_texts_trains_from_an_experiment_file_alone(settings: Settings)
     with (bundle.path / "split.csv").open(newline="") as file:
         tested = [row["source"] for row in csv.DictReader(file) if row["part"] == "test"]
     served = np.stack([prepare_text(texts[int(line.removeprefix("line ")) - 2], how, numbers) for line in tested])
-    assert np.array_equal(np.load(bundle.path / "holdout.npz")["x"], served)
+    assert np.array_equal(np.load(bundle.path / "test_set.npz")["x"], served)

@@ -12,11 +12,11 @@ from bundles import fake_predict, publish_bundle
 from conftest import Database
 
 from pypredict import cli
-from pypredict.intake import load_chunks
-from pypredict.predictor import Models
+from pypredict.load import load_chunks
+from pypredict.models import Models
+from pypredict.predict_items import Answer
 from pypredict.registry import list_models
 from pypredict.report import answers_table, models_table, show
-from pypredict.single import Answer
 from pypredict.worker import Worker
 
 NAMES = ("[/spoiler]", "[cat]", ":cat:")  # rich would raise, print nothing, and print a picture

@@ -11,9 +11,9 @@ from bundles import picture, publish_bundle, publish_images, publish_texts
 from conftest import Database
 from workers import rows, worker_for
 
-from pypredict.intake import preparation
 from pypredict.labels import Labelling
-from pypredict.single import predict_items
+from pypredict.load import preparation
+from pypredict.predict_items import predict_items
 from pypredict.source import TextColumns, read_source
 
 MAPPED = Labelling(mapping={"cats": "cat", "wasp": "bee"})
@@ -65,13 +65,13 @@ def test_9_ten_own_photographs_with_two_unknown_labels_are_loaded_as_the_docs_sa
     assert loaded.returncode == 0, loaded.stderr
     assert "photographs: 10 inputs loaded, 0 were there already" in loaded.stderr
     worker_for(engine, models).run(until_empty=True)
-    assert rows(engine, "SELECT label, count(*) FROM ml.outcome WHERE NOT held_out GROUP BY 1 ORDER BY 1") == [
+    assert rows(engine, "SELECT label, count(*) FROM ml.outcome WHERE NOT in_test_set GROUP BY 1 ORDER BY 1") == [
         *(("ant", 2), ("bee", 5), ("cat", 3))
     ]
-    assert rows(engine, "SELECT n FROM ml.accuracy WHERE NOT held_out") == [(10,)]
+    assert rows(engine, "SELECT n FROM ml.accuracy WHERE NOT in_test_set") == [(10,)]
 
     # each prediction beside its file, in the view that pgAdmin shows
-    assert dict(rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT held_out")) == {
+    assert dict(rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT in_test_set")) == {
         f"{label}/IMG_{number:04}.png": ("ant", "bee", "cat")[number % 3]
         for number, label in enumerate(["ant"] * 2 + ["bee"] * 3 + ["cats"] * 3 + ["wasp"] * 2)
     }
@@ -188,9 +188,9 @@ def test_a_broken_bundle_does_not_keep_the_others_from_being_loaded(
 ) -> None:
     broken = publish_bundle(models, "broken", dataset="birds")
     publish_bundle(models, "whole", dataset="toys")
-    (broken.path / "holdout.npz").unlink()
+    (broken.path / "test_set.npz").unlink()
     pointers = [models / f"current/{name}.json" for name in ("birds", "toys")]
     done = pypredict(db, "load", *pointers, cwd=tmp_path)
     assert done.returncode == 1
-    assert "holdout.npz is missing" in done.stderr.splitlines()[-1]
+    assert "test_set.npz is missing" in done.stderr.splitlines()[-1]
     assert rows(engine, "SELECT dataset, n_inputs FROM ml.chunk") == [("toys", 30)]

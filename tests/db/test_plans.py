@@ -17,7 +17,7 @@ INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype
 VALUES (sha256('m'), 'm', 'toys', sha256('p'), 'm', 'uint8', '{{1}}', '{{a,b}}', '{{}}', '{{}}', 'serving');
 INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, source, content_sha256)
 SELECT 'toys', sha256('p'), n, 1, 'uint8', '{{1}}', 'x', sha256(n::text::bytea) FROM generate_series(1, {DONE}) n;
-INSERT INTO ml.batch (model_id, chunk_id, state, done_at)
+INSERT INTO ml.job (model_id, chunk_id, state, done_at)
 SELECT 1, chunk_id, CASE WHEN chunk_id <= {DONE} - 5 THEN 'done' ELSE 'pending' END,
        CASE WHEN chunk_id <= {DONE} - 5 THEN now() END FROM ml.chunk;
 """
@@ -25,11 +25,11 @@ SELECT 1, chunk_id, CASE WHEN chunk_id <= {DONE} - 5 THEN 'done' ELSE 'pending' 
 
 @pytest.fixture
 def filled(engine: sa.Engine, db: Database) -> sa.Engine:
-    """One model, many batches done, five open."""
+    """One model, many jobs done, five open."""
     owner = db.engine()
     with owner.begin() as connection:
         connection.exec_driver_sql(FILL)
-        connection.exec_driver_sql("ANALYZE ml.batch, ml.chunk, ml.model")
+        connection.exec_driver_sql("ANALYZE ml.job, ml.chunk, ml.model")
     owner.dispose()
     return engine
 
@@ -43,15 +43,15 @@ def indexes_of(engine: sa.Engine, statement: sa.TextClause, **values: object) ->
     return set(re.findall(r'"Index Name": "(\w+)"', plan)), set(scanned)
 
 
-def test_a_claim_looks_into_the_index_of_open_batches(filled: sa.Engine) -> None:
+def test_a_claim_looks_into_the_index_of_open_jobs(filled: sa.Engine) -> None:
     values = {"worker": "w", "lease": 60, "models": [1], "chunk_id": None, "without": []}
     used, scanned = indexes_of(filled, store.CLAIM, rushed=False, **values)
     assert indexes_of(filled, store.CLAIM, rushed=True, **values) == (used, scanned)
-    assert "batch_open_idx" in used
-    assert "batch" not in scanned
+    assert "job_open_idx" in used
+    assert "job" not in scanned
 
 
 def test_a_plan_of_the_newest_chunks_reads_no_table_from_end_to_end(filled: sa.Engine) -> None:
     used, scanned = indexes_of(filled, store.PLAN, after=DONE - 10)
-    assert {"chunk_pkey", "batch_chunk_id_idx"} <= used
-    assert not scanned & {"batch", "chunk"}
+    assert {"chunk_pkey", "job_chunk_id_idx"} <= used
+    assert not scanned & {"job", "chunk"}

@@ -8,7 +8,7 @@ from bundles import publish_bundle
 from workers import rows, worker_for
 
 from pypredict import promotion, registry, store
-from pypredict.predictor import Models
+from pypredict.models import Models
 from pypredict.publications import Publications
 
 

@@ -13,7 +13,7 @@ from workers import rows, scalar, worker_for
 from bundle import BundleError
 from bundle.verify import Bundle
 from pypredict import PypredictError
-from pypredict.predictor import Models
+from pypredict.models import Models
 from pypredict.publications import Publications
 
 

@@ -9,7 +9,7 @@ from bundles import fake_predict, publish_bundle
 from workers import load_predict_of, rows, worker_for
 
 from pypredict import PypredictError, registry
-from pypredict.predictor import Models
+from pypredict.models import Models
 from pypredict.publications import Publications
 
 
@@ -28,7 +28,7 @@ def test_every_published_bundle_is_registered_as_available_and_nothing_is_loaded
         ("one", "available"),
         ("two", "available"),
     ]
-    assert rows(engine, "SELECT count(*) FROM ml.chunk UNION ALL SELECT count(*) FROM ml.batch") == [(0,), (0,)]
+    assert rows(engine, "SELECT count(*) FROM ml.chunk UNION ALL SELECT count(*) FROM ml.job") == [(0,), (0,)]
 
 
 def test_an_available_model_is_predicted_nothing_for(engine: sa.Engine, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_model_that_does_not_load_in_a_run_until_empty_stops_nobody_else(engin
     Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict)).take_in()
     with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: birds does not load$"):
         worker_for(engine, tmp_path, load=load_predict_of("toys")).run(until_empty=True)
-    assert rows(engine, "SELECT state, failures FROM ml.batch ORDER BY 1") == [("done", 0), ("pending", 0)]
+    assert rows(engine, "SELECT state, failures FROM ml.job ORDER BY 1") == [("done", 0), ("pending", 0)]
 
 
 def test_a_broken_bundle_that_nobody_proposes_is_named_and_is_no_error(
@@ -104,7 +104,7 @@ def test_a_broken_bundle_that_nobody_proposes_is_named_and_is_no_error(
 ) -> None:
     publish_bundle(tmp_path, "whole", seed=1)
     broken = publish_bundle(tmp_path, "broken", seed=2, proposed=False)
-    (broken.path / "holdout.npz").unlink()
+    (broken.path / "test_set.npz").unlink()
     worker = worker_for(engine, tmp_path, poll_seconds=0.001)
     assert worker.run(until_empty=True) == 30
     assert caplog.text.count("broken is not taken") == 1

@@ -8,7 +8,7 @@ from bundles import publish_bundle
 from conftest import REPO, Database
 
 from pypredict import PypredictError, database, migrate, promotion, registry, schema, store
-from pypredict.source import read_holdout
+from pypredict.source import cut_test_set
 
 
 def execute(engine: sa.Engine, statement: str, **values: object) -> sa.CursorResult:
@@ -142,7 +142,7 @@ def test_20_the_service_may_not_delete_change_or_redefine(engine: sa.Engine, sta
     [
         "SELECT payload FROM ml.input",
         "INSERT INTO ml.ping (line, payload) VALUES ('x', '')",
-        "UPDATE ml.batch SET worker = 'x'",
+        "UPDATE ml.job SET worker = 'x'",
     ],
 )
 def test_the_reader_sees_no_bytes_and_writes_nothing(db: Database, statement: str) -> None:
@@ -169,12 +169,12 @@ def test_the_integrity_view_finds_a_done_batch_without_predictions(owner: sa.Eng
     with owner.begin() as connection:
         model = registry.register_model(connection, bundle)
         promotion.promote(connection, model)
-        for chunk in read_holdout(bundle):
+        for chunk in cut_test_set(bundle):
             store.load_chunk(connection, chunk)
-        store.plan_batches(connection)
+        store.plan_jobs(connection)
     assert execute(owner, "SELECT * FROM ml.integrity").all() == []
-    execute(owner, "UPDATE ml.batch SET state = 'done', done_at = now()")
-    assert "batch done without" in execute(owner, "SELECT problem FROM ml.integrity").scalar_one()
+    execute(owner, "UPDATE ml.job SET state = 'done', done_at = now()")
+    assert "job done without" in execute(owner, "SELECT problem FROM ml.integrity").scalar_one()
 
 
 @pytest.mark.parametrize("shape", ["{}", "{0,4}", "{8,NULL}", "{{8,8},{1,1}}"])

@@ -9,8 +9,8 @@ from bundles import fake_predict, picture, publish_bundle, publish_images, publi
 from workers import daemon, listens, rows, scalar, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
-from pypredict.predictor import Models
-from pypredict.single import UnansweredError, predict_items
+from pypredict.models import Models
+from pypredict.predict_items import UnansweredError, predict_items
 from pypredict.worker import Worker
 
 
@@ -131,7 +131,7 @@ def test_the_same_single_input_again_is_answered_from_the_database(
     publish_texts(models)
     first = predict_items(worker_for(engine, models), "reviews", ["good"], 5)
     assert predict_items(worker_for(engine, models), "reviews", ["good"], 5) == first
-    assert rows(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == [(1,)]
+    assert rows(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == [(1,)]
 
 
 def test_a_single_input_after_a_new_training_is_answered_by_the_new_model(engine: sa.Engine, models: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_single_input_on_which_the_model_raises_says_so_at_once(
     def broken(_: np.ndarray) -> np.ndarray:
         raise RuntimeError("out of its mind")
 
-    monkeypatch.setattr("pypredict.single.time.sleep", lambda _: pytest.fail("it waited"))
+    monkeypatch.setattr("pypredict.predict_items.time.sleep", lambda _: pytest.fail("it waited"))
     worker = Worker(engine, models, Models(models, lambda _: broken), "tester")
     with pytest.raises(PypredictError, match=r"bad \(chunk \d+\) is not predicted: out of its mind; "):
         predict_items(worker, "reviews", ["bad"], 30)

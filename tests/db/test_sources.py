@@ -10,14 +10,15 @@ import sqlalchemy as sa
 from bundles import CLASSES, manifest_for, picture, publish_bundle, publish_images, publish_texts
 from workers import rows, worker_for
 
-from bundle.arrays import ArraysError
+from bundle import BundleError
+from bundle.inputs.arrays import ArraysError
 from bundle.verify import Bundle
 from pypredict import PypredictError
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import MAX_PAYLOAD_BYTES, CodecError, decode
-from pypredict.intake import bundle_at, load_chunks, preparation
-from pypredict.single import predict_items
-from pypredict.source import Preparation, SourceError, TextColumns, read_holdout, read_source
+from pypredict.load import bundle_at, load_chunks, preparation
+from pypredict.predict_items import predict_items
+from pypredict.source import Preparation, SourceError, TextColumns, cut_test_set, read_source
 
 
 def load(engine: sa.Engine, models: Path, dataset: str, path: Path, columns: TextColumns | None = None) -> None:
@@ -59,7 +60,7 @@ def test_33_labels_by_name_keep_their_own_numbers_and_are_compared_by_name(
     worker.run(until_empty=True)
     load(engine, models, "toys", tmp_path / "mine.npz")
     worker_for(engine, models).run(until_empty=True)
-    assert rows(engine, "SELECT n, n_correct FROM ml.accuracy WHERE NOT held_out") == [(3, 1)]
+    assert rows(engine, "SELECT n, n_correct FROM ml.accuracy WHERE NOT in_test_set") == [(3, 1)]
 
 
 def test_the_same_file_twice_is_a_no_op(engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path) -> None:
@@ -141,11 +142,11 @@ def test_a_broken_array_file_is_refused_by_name(
 
 
 @pytest.mark.parametrize("y", [None, [], [1.0], [[0]], [3], [-1]])
-def test_a_held_out_set_that_is_not_the_manifests_is_named(toys: Bundle, y: list | None) -> None:
+def test_a_test_set_that_is_not_the_manifests_is_named(toys: Bundle, y: list | None) -> None:
     arrays = {"x": np.zeros((30, 4, 4, 1), np.uint8)} | ({} if y is None else {"y": np.array(y * 30)})
-    np.savez(toys.path / "holdout.npz", **arrays)
-    with pytest.raises(SourceError, match=r"holdout\.npz .*publish the bundle again"):
-        list(read_holdout(toys))
+    np.savez(toys.path / "test_set.npz", **arrays)
+    with pytest.raises(BundleError, match=r"test_set\.npz .*publish the bundle again"):
+        list(cut_test_set(toys))
 
 
 def test_41_a_big_endian_fortran_file_is_normalised(engine: sa.Engine, models: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_status_counts_what_waits_and_what_was_done(engine: sa.Engine, tmp_path:
     worker_for(engine, tmp_path).run(until_empty=True)
     load(engine, bundle, np.zeros((7, 4, 4, 1), np.uint8))
     status = now(engine)
-    assert (status.open_batches, status.running_batches, status.open_inputs) == (1, 0, 7)
+    assert (status.open_jobs, status.running_jobs, status.open_inputs) == (1, 0, 7)
     assert status.inputs_per_second == pytest.approx(30 / 60)
     assert status.lag_seconds > 0
 
@@ -37,7 +37,7 @@ def test_status_counts_inputs_that_are_not_planned(engine: sa.Engine, tmp_path: 
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     load(engine, bundle, np.random.default_rng(0).integers(0, 256, (6000, 4, 4, 1), np.uint8))
-    assert (now(engine).open_batches, now(engine).open_inputs, now(engine).unserved_inputs) == (6, 6000, 0)
+    assert (now(engine).open_jobs, now(engine).open_inputs, now(engine).unserved_inputs) == (6, 6000, 0)
 
 
 def test_status_counts_inputs_that_no_model_takes(engine: sa.Engine, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_prometheus_reads_the_same_numbers(engine: sa.Engine, tmp_path: Path) ->
     port = serve_metrics(0, "127.0.0.1", engine, lambda: 30)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
-    assert "pypredict_open_batches 0.0" in text
+    assert "pypredict_open_jobs 0.0" in text
     assert "pypredict_predicted_inputs_total 30.0" in text
     assert "# HELP pypredict_lag_seconds Age of the oldest input that waits" in text
 

@@ -1,4 +1,4 @@
-"""Chunks, batches and outcomes on a real server."""
+"""Chunks, jobs and outcomes on a real server."""
 
 import io
 
@@ -10,8 +10,8 @@ from bundles import CLASSES, fake_predict, publish_bundle
 from pypredict import promotion, registry, store
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import encode
-from pypredict.source import read_holdout
-from pypredict.store import Batch, Inputs, LeaseLostError, StoreError
+from pypredict.source import cut_test_set
+from pypredict.store import Inputs, Job, LeaseLostError, StoreError
 
 LEASE = 60
 
@@ -28,31 +28,31 @@ def toy_chunk(x: np.ndarray, labels: np.ndarray | None = None, classes: tuple[st
 
 @pytest.fixture
 def planned(engine: sa.Engine, tmp_path) -> sa.Engine:
-    """One model and its held-out chunk of 30, planned, not claimed."""
+    """One model and its test set chunk of 30, planned, not claimed."""
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
         model = registry.register_model(connection, bundle)
-        chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-        registry.add_holdout(connection, model.model_id, chunk_ids)
+        chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in cut_test_set(bundle)]
+        registry.add_test_set(connection, model.model_id, chunk_ids)
     with engine.begin() as connection:
-        assert store.plan_batches(connection) == 1
+        assert store.plan_jobs(connection) == 1
     return engine
 
 
-def claimed(chunk_id: int, n_inputs: int, dtype: str, shape: tuple[int, ...]) -> Batch:
-    """A batch as a claim would give it."""
-    return Batch(1, chunk_id, 1, 0, n_inputs=n_inputs, dtype=dtype, shape=shape, labelled=False)
+def claimed(chunk_id: int, n_inputs: int, dtype: str, shape: tuple[int, ...]) -> Job:
+    """A job as a claim would give it."""
+    return Job(1, chunk_id, 1, 0, n_inputs=n_inputs, dtype=dtype, shape=shape, labelled=False)
 
 
-def claim(engine: sa.Engine, lease: float = LEASE, models: list[int] | None = None) -> Batch | None:
+def claim(engine: sa.Engine, lease: float = LEASE, models: list[int] | None = None) -> Job | None:
     with engine.begin() as connection:
-        return store.claim_batch(connection, models or [1], "tester", lease)
+        return store.claim_job(connection, models or [1], "tester", lease)
 
 
-def finish(engine: sa.Engine, batch: Batch) -> None:
+def finish(engine: sa.Engine, job: Job) -> None:
     with engine.begin() as connection:
-        inputs = store.read_inputs(connection, batch)
-        store.finish_batch(connection, batch, inputs, fake_predict(inputs.arrays))
+        inputs = store.read_inputs(connection, job)
+        store.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
@@ -164,7 +164,7 @@ def test_claim_takes_a_batch_once(planned: sa.Engine) -> None:
 
 def test_claim_skips_a_batch_that_another_worker_holds(planned: sa.Engine) -> None:
     with planned.begin() as holder:
-        assert store.claim_batch(holder, [1], "first", LEASE) is not None
+        assert store.claim_job(holder, [1], "first", LEASE) is not None
         assert claim(planned) is None  # would block without SKIP LOCKED
 
 
@@ -196,11 +196,11 @@ def test_6_a_worker_that_lost_its_lease_is_fenced_and_rolls_back(planned: sa.Eng
 
 
 def test_4_a_death_between_fence_and_copy_leaves_the_batch_to_be_redone(planned: sa.Engine) -> None:
-    batch = claim(planned, lease=0)
-    assert batch is not None
+    job = claim(planned, lease=0)
+    assert job is not None
     connection = planned.connect()
     connection.begin()
-    connection.execute(store.FINISH, {"model_id": 1, "chunk_id": batch.chunk_id, "attempt": batch.attempt})
+    connection.execute(store.FINISH, {"model_id": 1, "chunk_id": job.chunk_id, "attempt": job.attempt})
     connection.invalidate()
     connection.close()
     again = claim(planned)
@@ -210,36 +210,36 @@ def test_4_a_death_between_fence_and_copy_leaves_the_batch_to_be_redone(planned:
 
 
 def test_a_released_batch_rests_and_keeps_its_error(planned: sa.Engine) -> None:
-    batch = claim(planned)
-    assert batch is not None
+    job = claim(planned)
+    assert job is not None
     with planned.begin() as connection:
-        store.release_batch(connection, batch, failed=True, error="it broke", delay_seconds=3600)
+        store.release_job(connection, job, failed=True, error="it broke", delay_seconds=3600)
     assert claim(planned) is None
-    assert scalar(planned, "SELECT last_error FROM ml.batch") == "it broke"
-    assert scalar(planned, "SELECT failures FROM ml.batch") == 1
+    assert scalar(planned, "SELECT last_error FROM ml.job") == "it broke"
+    assert scalar(planned, "SELECT failures FROM ml.job") == 1
 
 
 def test_a_release_without_an_error_is_no_failure_and_free_at_once(planned: sa.Engine) -> None:
-    batch = claim(planned)
-    assert batch is not None
+    job = claim(planned)
+    assert job is not None
     with planned.begin() as connection:
-        store.release_batch(connection, batch, failed=False)
+        store.release_job(connection, job, failed=False)
     again = claim(planned)
     assert again is not None
     assert again.failures == 0
 
 
 def test_outcomes_that_are_not_one_per_input_are_refused(planned: sa.Engine) -> None:
-    batch = claim(planned)
-    assert batch is not None
+    job = claim(planned)
+    assert job is not None
     with planned.begin() as connection, pytest.raises(StoreError, match="29 predictions and 0 errors for 30 inputs"):
-        store.finish_batch(connection, batch, Inputs(np.arange(29), np.zeros(29), []), np.zeros((29, 3), np.float32))
+        store.finish_job(connection, job, Inputs(np.arange(29), np.zeros(29), []), np.zeros((29, 3), np.float32))
 
 
 def test_predictions_stand_beside_their_own_inputs(planned: sa.Engine) -> None:
-    batch = claim(planned)
-    assert batch is not None
-    finish(planned, batch)
+    job = claim(planned)
+    assert job is not None
+    finish(planned, job)
     with planned.connect() as connection:
         rows = connection.execute(
             sa.text("SELECT payload, class_no, score, probs FROM ml.input JOIN ml.prediction USING (input_id)")
@@ -252,12 +252,12 @@ def test_predictions_stand_beside_their_own_inputs(planned: sa.Engine) -> None:
 
 
 def test_error_rows_are_the_other_outcome(planned: sa.Engine) -> None:
-    batch = claim(planned)
-    assert batch is not None
+    job = claim(planned)
+    assert job is not None
     with planned.begin() as connection:
-        inputs = store.read_inputs(connection, batch)
+        inputs = store.read_inputs(connection, job)
         inputs = inputs.keep(np.arange(30) > 0, "not_finite", "a NaN")
-        store.finish_batch(connection, batch, inputs, fake_predict(inputs.arrays))
+        store.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
     assert scalar(planned, "SELECT count(*) FROM ml.integrity") == 0
     assert scalar(planned, "SELECT reason FROM ml.prediction_error") == "not_finite"
 
@@ -271,37 +271,37 @@ def test_a_model_is_registered_once_and_keeps_its_state(engine: sa.Engine, tmp_p
     assert (again.model_id, again.state) == (1, "retired")
 
 
-def test_a_new_model_scores_its_own_held_out_set_and_leaves_older_inputs(engine: sa.Engine, tmp_path) -> None:
+def test_a_new_model_scores_its_own_test_set_and_leaves_older_inputs(engine: sa.Engine, tmp_path) -> None:
     for name, seed in (("first", 1), ("second", 2)):
         bundle = publish_bundle(tmp_path, name, seed=seed)
         with engine.begin() as connection:
             model = registry.register_model(connection, bundle)
             promotion.promote(connection, model)
-            ids = [store.load_chunk(connection, chunk)[0] for chunk in read_holdout(bundle)]
-            registry.add_holdout(connection, model.model_id, ids)
+            ids = [store.load_chunk(connection, chunk)[0] for chunk in cut_test_set(bundle)]
+            registry.add_test_set(connection, model.model_id, ids)
         with engine.begin() as connection:
-            store.plan_batches(connection)
+            store.plan_jobs(connection)
     with engine.connect() as connection:
-        pairs = connection.execute(sa.text("SELECT model_id, chunk_id FROM ml.batch ORDER BY 1, 2")).all()
+        pairs = connection.execute(sa.text("SELECT model_id, chunk_id FROM ml.job ORDER BY 1, 2")).all()
     assert pairs == [(1, 1), (2, 2)]
 
 
 def test_inputs_loaded_before_any_model_are_predicted_by_the_first(engine: sa.Engine, tmp_path) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
-        for chunk in read_holdout(bundle):
+        for chunk in cut_test_set(bundle):
             store.load_chunk(connection, chunk)
     with engine.begin() as connection:
         promotion.promote(connection, registry.register_model(connection, bundle))
     with engine.begin() as connection:
-        assert store.plan_batches(connection) == 1
-        assert store.plan_batches(connection) == 0
+        assert store.plan_jobs(connection) == 1
+        assert store.plan_jobs(connection) == 0
 
 
 def test_33_accuracy_compares_class_names_not_numbers(planned: sa.Engine, owner: sa.Engine) -> None:
-    batch = claim(planned)
-    assert batch is not None
-    finish(planned, batch)
+    job = claim(planned)
+    assert job is not None
+    finish(planned, job)
     before = scalar(planned, "SELECT accuracy FROM ml.accuracy")
     with owner.begin() as connection:  # the same labels under other numbers
         connection.execute(

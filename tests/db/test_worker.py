@@ -16,8 +16,8 @@ from bundle.verify import Bundle
 from pypredict import PypredictError, promotion, registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop
-from pypredict.predictor import Models
-from pypredict.source import read_holdout
+from pypredict.models import Models
+from pypredict.source import cut_test_set
 from pypredict.worker import Worker
 
 BY_HAND = """
@@ -28,7 +28,7 @@ ITS_INPUT = """
     FROM ml.chunk c, (SELECT payload FROM ml.input LIMIT 1) i WHERE c.source = 'by hand'"""
 
 
-RUNNING = "SELECT count(*) FROM ml.batch WHERE state = 'running'"
+RUNNING = "SELECT count(*) FROM ml.job WHERE state = 'running'"
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def test_a_published_bundle_is_registered_loaded_and_predicted(engine: sa.Engine
     assert worker_for(engine, tmp_path).run(until_empty=True) == 2500
     assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 2500)]
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
-    assert scalar(engine, "SELECT count(*) FROM ml.batch") == 3
+    assert scalar(engine, "SELECT count(*) FROM ml.job") == 3
 
 
 def test_a_second_run_writes_no_row_and_loads_no_model(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     tables = (
-        "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.batch), (SELECT count(*) FROM ml.input)"
+        "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.job), (SELECT count(*) FROM ml.input)"
     )
     before = rows(engine, tables)
 
@@ -64,7 +64,7 @@ def test_what_was_loaded_from_sql_alone_is_predicted(engine: sa.Engine, tmp_path
     worker_for(engine, tmp_path).run(until_empty=True)
     load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
     assert worker_for(engine, tmp_path).run(until_empty=True) == 1
-    assert scalar(engine, "SELECT predicted FROM ml.outcome WHERE NOT held_out") == CLASSES[5 % 3]
+    assert scalar(engine, "SELECT predicted FROM ml.outcome WHERE NOT in_test_set") == CLASSES[5 % 3]
 
 
 def test_46_a_chunk_too_large_to_be_read_becomes_too_large_and_the_rest_is_predicted(
@@ -94,10 +94,10 @@ def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
         worker_for(engine, tmp_path).run(until_empty=True)
     with daemon(engine, tmp_path):
         load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1)
         with engine.begin() as connection:
             connection.execute(sa.text(ITS_INPUT))  # too late, but here at last
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2)
     assert "declares 1 inputs and holds 0" in caplog.text
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
@@ -110,7 +110,7 @@ def test_a_hundred_faulty_chunks_hold_nothing_up(engine: sa.Engine, tmp_path: Pa
             connection.execute(sa.text(BY_HAND), {"shape": "{4,4,1}"})
     load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
     with daemon(engine, tmp_path, poll_seconds=120):
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1)
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1)
 
 
 def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
@@ -122,17 +122,17 @@ def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
         load(engine, bundle, np.full((n, 4, 4, 1), n, np.uint8))
     read = store.read_inputs
 
-    def read_or_fail(connection: sa.Connection, batch: store.Batch) -> store.Inputs:
-        if batch.n_inputs == 1:
+    def read_or_fail(connection: sa.Connection, job: store.Job) -> store.Inputs:
+        if job.n_inputs == 1:
             raise MemoryError("no room for this one")
-        return read(connection, batch)
+        return read(connection, job)
 
     monkeypatch.setattr(store, "read_inputs", read_or_fail)
     with pytest.raises(PypredictError, match=r"^2 inputs .* not all: chunk \d+ cannot be read: no room for this one$"):
         worker_for(engine, tmp_path).run(until_empty=True)
     with daemon(engine, tmp_path):
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2)
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.batch WHERE last_error = 'no room for this one'") == 1)
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2)
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE last_error = 'no room for this one'") == 1)
 
 
 @pytest.mark.parametrize("shape", ["{16,1}", "{2000000000,2000000000,2000000000}"])
@@ -162,7 +162,7 @@ def test_46_a_payload_far_larger_than_its_chunk_promises_is_not_read(
     assert rows(engine, "SELECT reason, detail FROM ml.prediction_error") == [
         ("too_large", "the payload is over 576 bytes, 4 times what its chunk promises")
     ]
-    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 2
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2
 
 
 def test_a_daemon_is_seen_by_many_at_once_and_none_where_there_is_none(engine: sa.Engine, tmp_path: Path) -> None:
@@ -228,16 +228,16 @@ def test_an_input_that_raises_is_isolated_and_the_rest_is_predicted(
     arrays = np.arange(8, dtype=np.uint8).repeat(16).reshape(8, 4, 4, 1)
     load(engine, bundle, arrays)
 
-    def predict(batch: np.ndarray) -> np.ndarray:
-        if (batch[:, 0, 0, 0] == 5).any():
+    def predict(job: np.ndarray) -> np.ndarray:
+        if (job[:, 0, 0, 0] == 5).any():
             raise RuntimeError("I do not like a five")
-        return fake_predict(batch)
+        return fake_predict(job)
 
     worker_for(engine, tmp_path, predict).run(until_empty=True)
     assert rows(engine, "SELECT reason, detail FROM ml.prediction_error") == [
         ("model_error", "RuntimeError: I do not like a five")
     ]
-    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 7
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 7
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
@@ -246,14 +246,14 @@ def test_a_lease_is_renewed_while_the_model_computes(engine: sa.Engine, tmp_path
     renewed = threading.Event()
 
     def slow(arrays: np.ndarray) -> np.ndarray:
-        before = scalar(engine, "SELECT lease_until FROM ml.batch")
-        until(lambda: scalar(engine, "SELECT lease_until FROM ml.batch") != before)
+        before = scalar(engine, "SELECT lease_until FROM ml.job")
+        until(lambda: scalar(engine, "SELECT lease_until FROM ml.job") != before)
         renewed.set()
         return fake_predict(arrays)
 
     assert worker_for(engine, tmp_path, slow, lease_seconds=0.6).run(until_empty=True) == 30
     assert renewed.is_set()
-    assert scalar(engine, "SELECT attempt FROM ml.batch") == 1
+    assert scalar(engine, "SELECT attempt FROM ml.job") == 1
 
 
 def test_7_stop_finishes_the_batch_in_hand_and_releases_the_one_read_ahead(engine: sa.Engine, tmp_path: Path) -> None:
@@ -265,9 +265,9 @@ def test_7_stop_finishes_the_batch_in_hand_and_releases_the_one_read_ahead(engin
         return fake_predict(arrays)
 
     assert worker_for(engine, tmp_path, predict, stop=stop).run(until_empty=False) == 1000
-    states = dict(rows(engine, "SELECT state, count(*) FROM ml.batch GROUP BY state"))
+    states = dict(rows(engine, "SELECT state, count(*) FROM ml.job GROUP BY state"))
     assert states == {"done": 1, "pending": 4}
-    assert scalar(engine, "SELECT sum(failures) FROM ml.batch") == 0
+    assert scalar(engine, "SELECT sum(failures) FROM ml.job") == 0
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
@@ -326,16 +326,16 @@ def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Eng
     load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
     thread.join(30)
     assert not thread.is_alive()
-    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT held_out") == 1
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1
 
 
 def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp_path: Path, db) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
         promotion.promote(connection, registry.register_model(connection, bundle))
-        for chunk in read_holdout(bundle):
+        for chunk in cut_test_set(bundle):
             store.load_chunk(connection, chunk)
-        store.plan_batches(connection)
+        store.plan_jobs(connection)
     barrier, claimed = threading.Barrier(8), []
 
     def claim(number: int) -> None:
@@ -343,9 +343,9 @@ def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp
         own = sa.create_engine("postgresql+psycopg2://", creator=lambda: mine)
         with own.connect() as connection:
             barrier.wait()
-            batch = store.claim_batch(connection, [1], f"worker {number}", 60)
+            job = store.claim_job(connection, [1], f"worker {number}", 60)
             connection.commit()
-        if batch is not None:
+        if job is not None:
             claimed.append(number)
         own.dispose()
 
@@ -415,18 +415,18 @@ def test_a_chunk_that_waits_already_is_hurried_and_one_that_is_done_is_not_done_
     for number in range(3):
         load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
     with engine.begin() as connection:
-        store.plan_batches(connection)
+        store.plan_jobs(connection)
     rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
     with engine.begin() as connection:
-        batch = store.claim_batch(connection, [1], "tester", 60, rushed=True)
-        assert batch is not None
-        assert store.claim_batch(connection, [1], "tester", 60, rushed=True) is None
-    assert scalar(engine, f"SELECT min(payload) = max(payload) FROM ml.input WHERE chunk_id = {batch.chunk_id}") is True
+        job = store.claim_job(connection, [1], "tester", 60, rushed=True)
+        assert job is not None
+        assert store.claim_job(connection, [1], "tester", 60, rushed=True) is None
+    assert scalar(engine, f"SELECT min(payload) = max(payload) FROM ml.input WHERE chunk_id = {job.chunk_id}") is True
     with engine.begin() as connection:
-        store.release_batch(connection, batch, failed=False)
+        store.release_job(connection, job, failed=False)
     worker_for(engine, tmp_path).run(until_empty=True)
     rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
-    assert scalar(engine, "SELECT count(*) FROM ml.batch WHERE state <> 'done'") == 0
+    assert scalar(engine, "SELECT count(*) FROM ml.job WHERE state <> 'done'") == 0
 
 
 def test_accuracy_tells_inputs_that_trained_the_model_from_new_ones(engine: sa.Engine, tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_accuracy_tells_inputs_that_trained_the_model_from_new_ones(engine: sa.E
         store.load_chunk(connection, chunk)
     load(engine, bundle, learned[:1])  # without a label nobody looks
     worker_for(engine, tmp_path).run(until_empty=True)
-    found = rows(engine, "SELECT held_out, in_training, n, accuracy FROM ml.accuracy")
+    found = rows(engine, "SELECT in_test_set, in_training, n, accuracy FROM ml.accuracy")
     assert found[1:] == [(False, False, 4, 0.5), (False, True, 6, 1.0)]
     assert found[0][:3] == (True, False, 30)
     unlabelled = "SELECT DISTINCT in_training FROM ml.outcome WHERE label IS NULL"
@@ -474,7 +474,7 @@ def test_a_name_is_shown_beside_its_own_prediction(engine: sa.Engine, tmp_path: 
         store.load_chunk(connection, chunk)
     load(engine, bundle, arrays[:2])
     worker_for(engine, tmp_path).run(until_empty=True)
-    found = rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT held_out ORDER BY input_id")
+    found = rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT in_test_set ORDER BY input_id")
     want = [CLASSES[number % 3] for number in range(5)]
     assert found == [*zip(names, want, strict=True), ("row 0", want[0]), ("row 1", want[1])]
     assert [name for (name,) in rows(engine, "SELECT name FROM ml.inputs WHERE source = 'photographs'")] == [*names]

@@ -14,10 +14,10 @@ from faults.scene import Scene, wait_until
 
 import embedded
 from pypredict import database, migrate
-from pypredict.predictor import Models
+from pypredict.models import Models
 from pypredict.publications import Publications
 
-N = 200  # held-out inputs of the published model
+N = 200  # test inputs of the published model
 
 
 def make_scene(url: str, engine: sa.Engine, models: Path) -> Scene:

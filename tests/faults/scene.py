@@ -60,8 +60,8 @@ class Scene:
         assert self.rows("SELECT * FROM ml.integrity") == []
         counts = "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.prediction_error)"
         assert sum(self.rows(counts)[0]) == inputs
-        assert self.rows("SELECT DISTINCT state FROM ml.batch") == [("done",)]
-        assert self.rows("SELECT DISTINCT agrees FROM ml.accuracy WHERE held_out") == [(True,)]
+        assert self.rows("SELECT DISTINCT state FROM ml.job") == [("done",)]
+        assert self.rows("SELECT DISTINCT agrees FROM ml.accuracy WHERE in_test_set") == [(True,)]
 
     def load(self, arrays: np.ndarray) -> None:
         manifest = self.bundle.manifest

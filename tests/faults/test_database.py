@@ -31,10 +31,10 @@ def test_13_an_immediate_shutdown_under_load_is_exact_after_restart(own_server: 
     for seed in range(30):
         scene.load(arrays(100, seed))
     workers = [scene.start("--daemon", "--seconds", "0.02") for _ in range(2)]
-    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.batch WHERE state = 'done'")[0][0] >= 5)
+    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.job WHERE state = 'done'")[0][0] >= 5)
     own_server.crash()
     own_server.start()
-    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.batch WHERE state <> 'done'") == [(0,)])
+    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") == [(0,)])
     for worker in workers:
         worker.terminate()
         _, errors = worker.communicate(timeout=30)
@@ -44,7 +44,7 @@ def test_13_an_immediate_shutdown_under_load_is_exact_after_restart(own_server: 
     engine.dispose()
 
 
-def test_06_a_worker_frozen_while_it_commits_does_not_hold_its_batch(
+def test_06_a_worker_frozen_while_it_commits_does_not_hold_its_job(
     scene: Scene, db: Database, owner: sa.Engine
 ) -> None:
     with owner.begin() as connection:  # a minute in production
@@ -172,7 +172,7 @@ def test_21_dumped_and_restored_on_the_newest_major_all_counts_are_the_same(
         engine = database.connect(target, wait_seconds=10)
         restored = Scene(target, scene.models, engine, scene.bundle)
         count = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM ml.{} t"
-        for table in ("model", "chunk", "input", "holdout", "batch", "prediction", "prediction_error"):
+        for table in ("model", "chunk", "input", "test set", "job", "prediction", "prediction_error"):
             assert restored.rows(count.format(table)) == scene.rows(count.format(table)), table
         restored.assert_exact(N)
         engine.dispose()

@@ -15,7 +15,7 @@ from faults.scene import Scene, reach, wait_until
 
 
 def killed_at(scene: Scene, point: str, *options: str) -> None:
-    """Kill a worker at a point of a batch, then let another do what is left."""
+    """Kill a worker at a point of a job, then let another do what is left."""
     victim = scene.start("--point", point, *options)
     reach(victim, point)
     victim.kill()
@@ -30,16 +30,16 @@ POINTS = {"01": "claimed", "02": "read", "03": "predicting", "04": "fenced"}
 @pytest.mark.parametrize("point", POINTS.values(), ids=[f"case_{number}_{point}" for number, point in POINTS.items()])
 def test_01_to_04_a_batch_whose_worker_was_killed_is_done_again(scene: Scene, point: str) -> None:
     killed_at(scene, point)
-    assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(2, 1)]
+    assert scene.rows("SELECT attempt, failures FROM ml.job") == [(2, 1)]
 
 
 def test_05_a_batch_whose_worker_was_killed_just_after_commit_is_not_done_again(scene: Scene) -> None:
     killed_at(scene, "committed")
-    assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(1, 0)]
+    assert scene.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
 
 
 def frozen_past_its_lease(scene: Scene, *options: str) -> subprocess.Popen[str]:
-    """SIGSTOP a worker in the middle of a batch, let another do that batch, then let the first go on."""
+    """SIGSTOP a worker in the middle of a job, let another do that job, then let the first go on."""
     sleeper = scene.start("--point", "predicting", "--lease", "0.5", *options)
     reach(sleeper, "predicting")
     sleeper.send_signal(signal.SIGSTOP)
@@ -67,12 +67,12 @@ def test_07_sigterm_mid_batch_finishes_it_and_exits_0(scene: Scene) -> None:
     worker.communicate("\n", timeout=30)
     assert worker.returncode == 0
     scene.assert_exact(N)
-    assert scene.rows("SELECT attempt, failures FROM ml.batch") == [(1, 0)]
+    assert scene.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
 
 
 def test_08_a_second_sigterm_is_as_kill_9(scene: Scene) -> None:
     worker = scene.start("--seconds", "600", "--daemon")
-    wait_until(lambda: scene.rows("SELECT state FROM ml.batch") == [("running",)])
+    wait_until(lambda: scene.rows("SELECT state FROM ml.job") == [("running",)])
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGTERM)
     while worker.poll() is None:
@@ -87,14 +87,14 @@ def test_09_an_input_that_kills_its_worker_is_isolated_as_crash_and_the_rest_don
     arrays[3, 0, 0, 0] = KILLER
     scene.load(arrays)
     deaths = 0
-    while scene.rows("SELECT count(*) FROM ml.batch WHERE state <> 'done'") != [(0,)] or deaths == 0:
+    while scene.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") != [(0,)] or deaths == 0:
         worker = scene.start("--lease", "0.3")
         worker.communicate(timeout=60)
         deaths += worker.returncode == -signal.SIGKILL
         assert deaths <= 5
     scene.assert_exact(N + 6)
     assert scene.rows("SELECT reason FROM ml.prediction_error") == [("crash",)]
-    assert deaths == 5  # three as a whole batch, two alone in flight
+    assert deaths == 5  # three as a whole job, two alone in flight
     crashed = "SELECT i.sample_no FROM ml.prediction_error JOIN ml.input i USING (input_id)"
     assert scene.rows(crashed) == [(3,)]
 
@@ -114,19 +114,19 @@ def test_an_input_that_raises_is_isolated_by_one_process(scene: Scene) -> None:
 def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(scene: Scene, offset: int) -> None:
     honest = scene.start("--point", "predicting", "--lease", "30")
     reach(honest, "predicting")
-    before = scene.rows("SELECT attempt, worker FROM ml.batch")
+    before = scene.rows("SELECT attempt, worker FROM ml.job")
     liar = scene.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
     wait_until(lambda: scene.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
     scene.load(np.full((1, 4, 4, 1), 7, np.uint8))
     wait_until(lambda: scene.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # the liar does free work only
-    assert scene.rows("SELECT attempt, worker FROM ml.batch WHERE state = 'running'") == before
+    assert scene.rows("SELECT attempt, worker FROM ml.job WHERE state = 'running'") == before
     liar.send_signal(signal.SIGTERM)
     liar.communicate(timeout=30)
     honest.communicate("\n", timeout=30)
     scene.finish()
     scene.assert_exact(N + 1)
-    assert scene.rows("SELECT max(attempt) FROM ml.batch") == [(1,)]
-    assert scene.rows("SELECT predicted FROM ml.outcome WHERE NOT held_out") == [(CLASSES[7 % 3],)]
+    assert scene.rows("SELECT max(attempt) FROM ml.job") == [(1,)]
+    assert scene.rows("SELECT predicted FROM ml.outcome WHERE NOT in_test_set") == [(CLASSES[7 % 3],)]
 
 
 @pytest.mark.parametrize("offset", [86_400, -86_400])
@@ -139,12 +139,12 @@ def test_11_a_worker_killed_while_another_clock_is_a_day_off_is_retaken_at_the_e
     wait_until(lambda: scene.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
     killed.kill()
     killed.communicate()
-    ((attempt, state, lease_end),) = scene.rows("SELECT attempt, state, lease_until FROM ml.batch")
+    ((attempt, state, lease_end),) = scene.rows("SELECT attempt, state, lease_until FROM ml.job")
     assert (attempt, state) == (1, "running")
-    wait_until(lambda: scene.rows("SELECT 1 FROM ml.batch WHERE state = 'done'") != [])
+    wait_until(lambda: scene.rows("SELECT 1 FROM ml.job WHERE state = 'done'") != [])
     liar.send_signal(signal.SIGTERM)
     liar.communicate(timeout=30)
-    ((attempt, done_at),) = scene.rows("SELECT attempt, done_at FROM ml.batch")
+    ((attempt, done_at),) = scene.rows("SELECT attempt, done_at FROM ml.job")
     assert attempt == 2
     assert done_at > lease_end  # both by the server's clock
     scene.assert_exact(N)

@@ -21,9 +21,9 @@ from wandb_server import Run, WandbServer
 from bundle.publish import publish, staging
 from bundle.split import write_split
 from bundle.verify import Bundle, open_bundle
-from pyml.history import write_history
-from pyml.metrics import evaluate, write_predictions
-from pyml.plots import PLOT_FILES, draw_plots
+from pyml.evaluation.history import write_history
+from pyml.evaluation.metrics import evaluate, write_predictions
+from pyml.reports.plots import PLOT_FILES, draw_plots
 
 PYML = Path(sys.executable).with_name("pyml")
 LOST_SECONDS = 20  # what no fault may cost more of
@@ -35,7 +35,7 @@ TRAINER = """
 import json, logging, os, sys, time
 from pathlib import Path
 from bundle.manifest import read_manifest
-from pyml import tracking, upload
+from pyml.tracking import tracker, upload
 from pyml.config import Settings
 
 lines = []
@@ -217,7 +217,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     metrics = evaluate(probabilities, y)
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(os.urandom(300_000))
-        np.savez(staged / "holdout.npz", x=x, y=y)
+        np.savez(staged / "test_set.npz", x=x, y=y)
         write_predictions(staged / "predictions.csv", probabilities, y, CLASSES)
         write_history(staged, [{"epoch": 1, "seconds": 1.0, "loss": 0.5}])
         draw_plots(staged, probabilities, y, metrics, CLASSES)
@@ -288,7 +288,7 @@ def test_the_token_is_in_no_file_no_argument_and_no_line(
     trainer.start(server, record)
     trainer.do("epochs", 0, 1)
     arguments = trainer.do("arguments")
-    assert any("pyml.uploader" in each for each in arguments)
+    assert any("pyml.tracking.upload_process" in each for each in arguments)
     trainer.do("publish", str(bundle.path))
     trainer.do("finish")
     done = sync(server, record, *record.glob("wandb/offline-run-*"))

@@ -1,4 +1,4 @@
-"""The real data sets are those that Keras gives, prepared as Keras's examples prepare them."""
+"""The real datasets are those that Keras gives, prepared as Keras's examples prepare them."""
 
 import json
 from collections import Counter
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.preprocessing import TextPreprocessing, prepare_text, token_numbers
+from bundle.inputs.preprocessing import TextPreprocessing, prepare_text, token_numbers
 from pyml.config import Settings
-from pyml.data import ImageFolder, Imdb, Mnist
-from pyml.dataset import Dataset
-from pyml.source import load_dataset
+from pyml.datasets.dataset import Dataset
+from pyml.datasets.load import load_dataset
+from pyml.experiment.data_spec import ImageFolder, Imdb, Mnist
 
 
 @pytest.fixture(scope="module")

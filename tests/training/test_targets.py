@@ -1,4 +1,4 @@
-"""The shipped experiments reach what their data sets are known to give."""
+"""The shipped experiments reach what their datasets are known to give."""
 
 import os
 import subprocess

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.arrays import ArraysError, cast_samples, read_labels, read_npy, read_npz, stack_samples
+from bundle.inputs.arrays import ArraysError, cast_samples, read_labels, read_npy, read_npz, stack_samples
 from bundle.manifest import InputSpec
 
 PATH = Path("mine.npz")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.files import FilesError, list_images, read_texts
+from bundle.inputs.files import FilesError, list_images, read_texts
 
 
 def touch(*paths: Path) -> None:

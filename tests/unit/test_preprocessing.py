@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.preprocessing import (
+from bundle.document import sha256_of_json
+from bundle.inputs.preprocessing import (
     PAD,
     RESERVED_WORDS,
     START,
@@ -22,7 +23,6 @@ from bundle.preprocessing import (
     token_numbers,
     words_of,
 )
-from bundle.record import sha256_of_json
 
 RGB = ImagePreprocessing(height=4, width=6)
 GRAY = ImagePreprocessing(height=4, width=6, color="grayscale")

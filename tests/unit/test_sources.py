@@ -16,12 +16,12 @@ from bundles import CLASSES, manifest_for, picture, publish_bundle
 from conftest import REPO
 
 from bundle import BundleError
-from bundle.files import FilesError
-from bundle.preprocessing import RESERVED_WORDS, ImagePreprocessing, Preprocessing, TextPreprocessing
-from bundle.record import sha256_of_json
+from bundle.document import sha256_of_json
+from bundle.inputs.files import FilesError
+from bundle.inputs.preprocessing import RESERVED_WORDS, ImagePreprocessing, Preprocessing, TextPreprocessing
 from pypredict.chunk import Chunk
 from pypredict.labels import LabelError, Labelling
-from pypredict.source import Preparation, SourceError, TextColumns, read_holdout, read_source
+from pypredict.source import Preparation, SourceError, TextColumns, cut_test_set, read_source
 
 WORDS = [*RESERVED_WORDS, "good", "bad", "film", "'twas"]
 IMAGES = ImagePreprocessing(height=4, width=6)
@@ -121,7 +121,7 @@ SPLIT = (
 
 
 def test_a_test_set_is_named_as_the_bundles_split_csv_says(tmp_path: Path) -> None:
-    assert names(list(read_holdout(publish_bundle(tmp_path, n=3, split=SPLIT)))) == ["cat/1.png", "b.png", "c.png"]
+    assert names(list(cut_test_set(publish_bundle(tmp_path, n=3, split=SPLIT)))) == ["cat/1.png", "b.png", "c.png"]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_test_set_is_named_as_the_bundles_split_csv_says(tmp_path: Path) -> No
 )
 def test_a_split_csv_that_does_not_name_every_test_sample_is_refused(tmp_path: Path, split: str, said: str) -> None:
     with pytest.raises((SourceError, BundleError), match=rf"split\.csv.* {said}.*; publish"):
-        list(read_holdout(publish_bundle(tmp_path, n=3, split=split)))
+        list(cut_test_set(publish_bundle(tmp_path, n=3, split=split)))
 
 
 # Labels

@@ -2,8 +2,8 @@
 
 A bundle is a directory that appears whole on the shared volume:
 
-    models/bundles/<bundle_id>/   model.h5  manifest.json  holdout.npz  predictions.csv
-    models/current/<dataset>.json {"bundle_id": ..., "sha256": ...}   the trainer's proposal, one per data set
+    models/bundles/<bundle_id>/   model.h5  manifest.json  test_set.npz  predictions.csv
+    models/current/<dataset>.json {"bundle_id": ..., "sha256": ...}   the trainer's proposal, one per dataset
 
 Stations: `manifest` (what a bundle says of itself), `publish` (write it), `verify` (distrust it), `model` (load and
 call it), `layers` (what a model may be made of). For both services, `files`, `arrays` and `preprocessing` say what the

@@ -4,8 +4,6 @@ A name in here computes on tensors and nothing else. Lambda (arbitrary code), TF
 TextVectorization and the lookup layers (they do not survive `.h5`, docs/decisions/) are left out on purpose.
 """
 
-import difflib
-
 ALLOWED_LAYERS = frozenset(
     "InputLayer Rescaling Normalization Resizing CenterCrop RandomFlip RandomRotation RandomZoom RandomTranslation "
     "RandomContrast RandomBrightness Dense Flatten Reshape Permute RepeatVector Activation ReLU LeakyReLU PReLU ELU "
@@ -17,9 +15,3 @@ ALLOWED_LAYERS = frozenset(
     "GlobalAveragePooling3D ZeroPadding1D ZeroPadding2D Cropping1D Cropping2D UpSampling1D UpSampling2D "
     "Embedding Masking SimpleRNN LSTM GRU Bidirectional TimeDistributed".split()
 )
-
-
-def suggest(name: str) -> str:
-    """Say which allowed layer a misspelt name may have meant; empty when none is near."""
-    near = difflib.get_close_matches(name, ALLOWED_LAYERS, n=1, cutoff=0.6)
-    return f", did you mean {near[0]}?" if near else ""

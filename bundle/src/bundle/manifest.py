@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
 from bundle import BundleError
-from bundle.preprocessing import Preprocessing
-from bundle.record import Name, Record, Sha256, explain, sha256_of_json
+from bundle.document import Name, Record, Sha256, explain, sha256_of_json
+from bundle.inputs.preprocessing import Preprocessing
 
 MAX_MANIFEST_BYTES = 16 * 2**20
-MODEL_FILE, MANIFEST_FILE, HOLDOUT_FILE = "model.h5", "manifest.json", "holdout.npz"
+MODEL_FILE, MANIFEST_FILE, TEST_SET_FILE = "model.h5", "manifest.json", "test_set.npz"
 PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only where inputs are texts
 HISTORY_FILE = "history.json"  # the figures of each epoch
 CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE = "confusion.png", "roc.png", "precision_recall.png"
@@ -70,7 +70,7 @@ class ClassMetrics(Record):
 
 
 class Metrics(Record):
-    """Figures on the held-out test set. accuracy = n_correct / n, as IEEE double; loss is the trained loss's mean.
+    """Figures on the test set. accuracy = n_correct / n, as IEEE double; loss is the trained loss's mean.
 
     The others are means over the classes that the test set has, each counting the same; auroc and average_precision
     are of one class against all others, gini = 2 auroc - 1. None is what cannot be known: a class that the test set

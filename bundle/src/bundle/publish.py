@@ -1,7 +1,7 @@
 """Write a bundle so that a reader sees all of it or nothing.
 
 Everything is staged in a temporary directory on the same volume and fsynced; one rename makes the bundle appear, and
-only then the data set's pointer is replaced. A trainer killed before the rename leaves a directory `.tmp-*`, which no
+only then the dataset's pointer is replaced. A trainer killed before the rename leaves a directory `.tmp-*`, which no
 reader looks at and the next trainer removes: it holds a lock on its own, so a dead one's can be told.
 """
 
@@ -18,14 +18,15 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from bundle import BundleError
+from bundle.document import Name, Record, Sha256, explain
 from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
-from bundle.record import Name, Record, Sha256, explain
+from bundle.whole_file import fsync, write_whole
 
 STAGING_PREFIX = ".tmp-"
 
 
 class Pointer(Record):
-    """The trainer's proposal for a data set: a bundle, the sha256 of its model.h5, and when it was proposed.
+    """The trainer's proposal for a dataset: a bundle, the sha256 of its model.h5, and when it was proposed.
 
     promote: serve it also where its accuracy is below that of the model that serves.
     """
@@ -93,9 +94,9 @@ def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
     (staged / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
     for path in staged.iterdir():
         path.chmod(0o644)
-        _fsync(path)
+        fsync(path)
     staged.chmod(0o755)  # mkdtemp makes it private; readers run as another user
-    _fsync(staged)
+    fsync(staged)
     target = bundle_path(models, manifest.bundle_id)
     try:
         staged.rename(target)  # fails when target holds files: a bundle is never overwritten
@@ -105,12 +106,12 @@ def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
                 f"bundle {manifest.bundle_id} is published already; a bundle is never overwritten"
             ) from error
         raise
-    _fsync(target.parent)
+    fsync(target.parent)
     return complete
 
 
 def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
-    """Propose a published bundle as its data set's current one, by replacing the pointer in one step.
+    """Propose a published bundle as its dataset's current one, by replacing the pointer in one step.
 
     promote: see Pointer. Raises BundleError when the volume cannot be written; the pointer is then what it was.
     """
@@ -123,17 +124,8 @@ def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
     current = models / "current"
     try:
         current.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, dir=current)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(pointer.model_dump_json() + "\n")
-                file.flush()
-                os.fchmod(file.fileno(), 0o644)
-                os.fsync(file.fileno())
-            os.replace(name, current / f"{manifest.dataset}.json")
-        finally:
-            Path(name).unlink(missing_ok=True)  # already gone when it was replaced
-        _fsync(current)
+        with write_whole(current / f"{manifest.dataset}.json") as file:
+            file.write(f"{pointer.model_dump_json()}\n".encode())
     except OSError as error:
         raise BundleError(
             f"{current} cannot be written ({error.strerror}); {manifest.bundle_id} is published but not proposed"
@@ -179,11 +171,3 @@ def _remove_abandoned(bundles: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)  # it may have been published since
         finally:
             os.close(handle)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

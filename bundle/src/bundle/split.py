@@ -4,7 +4,7 @@
     train,0,cat,cat/001.jpg,9f86d081884c...
     ...
 
-part is train, validation or test; sample counts from 0 within the part (for test: the row of holdout.npz); source is a
+part is train, validation or test; sample counts from 0 within the part (for test: the row of test_set.npz); source is a
 file, a line or a row; sha256 is content_sha256 of the prepared array, as hexadecimal text.
 """
 

@@ -16,11 +16,11 @@ import h5py
 from bundle import BundleError
 from bundle.layers import ALLOWED_LAYERS
 from bundle.manifest import (
-    HOLDOUT_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
     SPLIT_FILE,
+    TEST_SET_FILE,
     Manifest,
     read_manifest,
 )
@@ -29,7 +29,7 @@ from bundle.publish import bundle_path, file_sha256, read_pointer
 MAX_FILE_BYTES = 4 * 2**30
 PLAIN_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")  # arithmetic on weights
 CONTAINERS = {"Sequential", "Functional", "__keras_tensor__"}
-REQUIRED_FILES = (MODEL_FILE, HOLDOUT_FILE, PREDICTIONS_FILE, SPLIT_FILE)
+REQUIRED_FILES = (MODEL_FILE, TEST_SET_FILE, PREDICTIONS_FILE, SPLIT_FILE)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column(
             "chunk_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the chunk"
         ),
-        sa.Column("dataset", sa.Text(), nullable=False, comment="data set that the inputs belong to"),
+        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset that the inputs belong to"),
         sa.Column(
             "prep_sha256",
             sa.LargeBinary(),
@@ -78,7 +78,7 @@ def upgrade() -> None:
             nullable=False,
             comment="identity of the model: the directory of its bundle on the models volume",
         ),
-        sa.Column("dataset", sa.Text(), nullable=False, comment="data set that the model was trained on"),
+        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset that the model was trained on"),
         sa.Column(
             "prep_sha256",
             sa.LargeBinary(),
@@ -88,7 +88,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False, comment="name of the experiment"),
         sa.Column("input_dtype", sa.Text(), nullable=False, comment="dtype of one input: uint8, int32 or float32"),
         sa.Column(
-            "input_shape", sa.ARRAY(sa.Integer()), nullable=False, comment="shape of one input, without the batch axis"
+            "input_shape", sa.ARRAY(sa.Integer()), nullable=False, comment="shape of one input, without the job axis"
         ),
         sa.Column(
             "classes",
@@ -100,7 +100,7 @@ def upgrade() -> None:
             "metrics",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=False,
-            comment="the manifest's figures on the held-out set",
+            comment="the manifest's figures on the test set",
         ),
         sa.Column(
             "manifest",
@@ -162,66 +162,6 @@ def upgrade() -> None:
         comment="Words of a text preprocessing, so that SQL can show a text.",
     )
     op.create_table(
-        "batch",
-        sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
-        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
-        sa.Column("state", sa.Text(), server_default="pending", nullable=False, comment="pending, running or done"),
-        sa.Column(
-            "attempt", sa.Integer(), server_default="0", nullable=False, comment="fencing token: counts the claims"
-        ),
-        sa.Column(
-            "failures",
-            sa.Integer(),
-            server_default="0",
-            nullable=False,
-            comment="claims that ended in a fault or a death",
-        ),
-        sa.Column("worker", sa.Text(), nullable=True, comment="who holds or held the lease"),
-        sa.Column(
-            "lease_until",
-            sa.DateTime(timezone=True),
-            nullable=True,
-            comment="a running batch may be retaken after this",
-        ),
-        sa.Column(
-            "run_after",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=False,
-            comment="not before this",
-        ),
-        sa.Column("last_error", sa.Text(), nullable=True, comment="why the last attempt failed"),
-        sa.Column(
-            "in_flight",
-            sa.BigInteger(),
-            nullable=True,
-            comment="the input tried alone, committed before it runs (row-by-row work)",
-        ),
-        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True, comment="when its predictions were committed"),
-        sa.CheckConstraint("(state = 'done') = (done_at is not null)", name=op.f("batch_done_check")),
-        sa.CheckConstraint("(state = 'running') = (lease_until is not null)", name=op.f("batch_lease_check")),
-        sa.CheckConstraint("state in ('pending', 'running', 'done')", name=op.f("batch_state_check")),
-        sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("batch_chunk_id_fkey")),
-        sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("batch_model_id_fkey")),
-        sa.PrimaryKeyConstraint("model_id", "chunk_id", name=op.f("batch_pkey")),
-        schema="ml",
-        comment="One model times one chunk: who works on it, and until when.",
-    )
-    op.create_index("batch_chunk_id_idx", "batch", ["chunk_id"], unique=False, schema="ml")
-    op.create_index(
-        "batch_open_idx", "batch", ["run_after"], unique=False, schema="ml", postgresql_where=sa.text("state <> 'done'")
-    )
-    op.create_table(
-        "holdout",
-        sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
-        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
-        sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("holdout_chunk_id_fkey")),
-        sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("holdout_model_id_fkey")),
-        sa.PrimaryKeyConstraint("model_id", "chunk_id", name=op.f("holdout_pkey")),
-        schema="ml",
-        comment="Which chunks are a model's own held-out test set: its accuracy in SQL is counted over these.",
-    )
-    op.create_table(
         "input",
         sa.Column(
             "input_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the input"
@@ -244,6 +184,53 @@ def upgrade() -> None:
         sa.UniqueConstraint("chunk_id", "sample_no", name=op.f("input_chunk_id_sample_no_key")),
         schema="ml",
         comment="One array and its label.",
+    )
+    op.create_table(
+        "job",
+        sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
+        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
+        sa.Column("state", sa.Text(), server_default="pending", nullable=False, comment="pending, running or done"),
+        sa.Column(
+            "attempt", sa.Integer(), server_default="0", nullable=False, comment="fencing token: counts the claims"
+        ),
+        sa.Column(
+            "failures",
+            sa.Integer(),
+            server_default="0",
+            nullable=False,
+            comment="claims that ended in a fault or a death",
+        ),
+        sa.Column("worker", sa.Text(), nullable=True, comment="who holds or held the lease"),
+        sa.Column(
+            "lease_until", sa.DateTime(timezone=True), nullable=True, comment="a running job may be retaken after this"
+        ),
+        sa.Column(
+            "run_after",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="not before this",
+        ),
+        sa.Column("last_error", sa.Text(), nullable=True, comment="why the last attempt failed"),
+        sa.Column(
+            "in_flight",
+            sa.BigInteger(),
+            nullable=True,
+            comment="the input tried alone, committed before it runs (row-by-row work)",
+        ),
+        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True, comment="when its predictions were committed"),
+        sa.CheckConstraint("(state = 'done') = (done_at is not null)", name=op.f("job_done_check")),
+        sa.CheckConstraint("(state = 'running') = (lease_until is not null)", name=op.f("job_lease_check")),
+        sa.CheckConstraint("state in ('pending', 'running', 'done')", name=op.f("job_state_check")),
+        sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("job_chunk_id_fkey")),
+        sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("job_model_id_fkey")),
+        sa.PrimaryKeyConstraint("model_id", "chunk_id", name=op.f("job_pkey")),
+        schema="ml",
+        comment="One model times one chunk: who works on it, and until when.",
+    )
+    op.create_index("job_chunk_id_idx", "job", ["chunk_id"], unique=False, schema="ml")
+    op.create_index(
+        "job_open_idx", "job", ["run_after"], unique=False, schema="ml", postgresql_where=sa.text("state <> 'done'")
     )
     op.create_table(
         "promotion",
@@ -284,6 +271,16 @@ def upgrade() -> None:
         comment="History of which model serves a dataset.",
     )
     op.create_index("promotion_dataset_idx", "promotion", ["dataset"], unique=False, schema="ml")
+    op.create_table(
+        "test_set",
+        sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
+        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
+        sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("test_set_chunk_id_fkey")),
+        sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("test_set_model_id_fkey")),
+        sa.PrimaryKeyConstraint("model_id", "chunk_id", name=op.f("test_set_pkey")),
+        schema="ml",
+        comment="Which chunks are a model's own test set: its accuracy in SQL is counted over these.",
+    )
     op.create_table(
         "input_name",
         sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
@@ -332,7 +329,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("prediction_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "input_id", name=op.f("prediction_pkey")),
         schema="ml",
-        comment="What a model said of an input; written once, together with the batch's 'done'.",
+        comment="What a model said of an input; written once, together with the job's 'done'.",
     )
     op.create_index("prediction_input_id_idx", "prediction", ["input_id"], unique=False, schema="ml")
     op.create_table(

@@ -1,15 +1,14 @@
-"""The command line: `pyml download`, `train`, `test`, `all`, `compare`, `sync`, `schema`.
+"""The command line of the trainer: reads the settings once and passes them down.
 
-Exit codes: 0 done; 1 something came that was not usable, or a bundle does not hold what it promises; 2 wrong usage;
-130 and 143 stopped by Ctrl-C and SIGTERM. An error is one sentence on stderr, never a traceback.
+Exit codes: 0 done; 1 an error, one sentence on stderr; 2 wrong usage; 130 and 143 stopped by Ctrl-C and SIGTERM.
 """
 
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,26 +16,22 @@ import typer
 
 from bundle import BundleError
 from pyml import PymlError
-from pyml.process import Terminated, raise_on_sigterm
+from pyml.process import Stopped, raise_on_signals
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bundle.verify import Bundle
     from pyml.config import Settings
 
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 log = logging.getLogger("pyml")
-
-main = typer.Typer(
-    help="Train a Keras model from an experiment file, track it, publish it as a bundle.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
 ExperimentPaths = Annotated[list[Path], typer.Argument(metavar="EXPERIMENT...", help="Experiments, JSON files.")]
 BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's id, or the directory it lies in.")]
 Models = Annotated[Path | None, typer.Option(metavar="DIR", help="The models volume.", show_default="PYML_MODELS")]
 DataDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where data sets lie.", show_default="PYML_DATA_DIR, else data")
+    Path | None, typer.Option(metavar="DIR", help="Where datasets lie.", show_default="PYML_DATA_DIR, else data")
 ]
 Group = Annotated[
     str | None,
@@ -48,10 +43,35 @@ Promote = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Train also what is published already, beside it.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")]
+Then = Callable[[Path, bool], None]
 
 
-@main.command()
-def train(
+def main() -> None:
+    """Run the command line; an error is one sentence on stderr and an exit code, never a traceback."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    raise_on_signals()
+    try:
+        app()
+    except (PymlError, BundleError) as error:
+        sys.exit(f"pyml: {error}")
+    except Stopped as stopped:
+        typer.echo(f"pyml: stopped by {stopped.signal}; no bundle was left half-written", err=True)
+        sys.exit(stopped.code)
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Train a Keras model from an experiment file, track it, publish it as a bundle."""
+    if version:
+        typer.echo(f"pyml {metadata.version('pyml')}")
+        raise typer.Exit
+
+
+@app.command("train", epilog="Example: pyml train experiments/digits_cnn.json")
+def train_command(
     experiments: ExperimentPaths,
     *,
     promote: Promote = False,
@@ -66,26 +86,13 @@ def train(
 
     Several files, and the grid that a file may hold, are checked first, then trained in sequence as one group. Of each
     dataset the best on the validation set is then proposed as the current model.
-
-    Example: pyml train experiments/digits_cnn.json
     """
-    with _station(quiet):
-        settings = _settings(models, data_dir, group)
-        _train(experiments, settings, promote=promote, force=force, clean=require_clean, quiet=quiet)
+    settings = _settings(models, data_dir, group)
+    _train(experiments, settings, promote=promote, force=force, require_clean=require_clean, quiet=quiet)
 
 
-@main.command(name="test")
-def verify_and_measure(bundle: BundleName, models: Models = None, quiet: Quiet = False) -> None:
-    """Verify a bundle, predict its held-out set and compare with its manifest; exit code 1 where they differ.
-
-    Example: pyml test digits_cnn-0123456789ab
-    """
-    with _station(quiet):
-        _test(_find(bundle, _settings(models)), quiet)
-
-
-@main.command(name="all")
-def train_and_test(
+@app.command("all", epilog="Example: pyml all experiments/digits_cnn.json")
+def all_command(
     experiments: ExperimentPaths,
     *,
     promote: Promote = False,
@@ -96,48 +103,46 @@ def train_and_test(
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train experiments, then test what was published.
-
-    Example: pyml all experiments/digits_cnn.json
-    """
-    with _station(quiet):
-        settings = _settings(models, data_dir, group)
-        _train(experiments, settings, promote=promote, force=force, clean=require_clean, quiet=quiet, then=_test)
+    """Train experiments, test what was published, then propose the best that passed."""
+    settings = _settings(models, data_dir, group)
+    _train(experiments, settings, promote=promote, force=force, require_clean=require_clean, quiet=quiet, then=_test)
 
 
-@main.command()
-def download(
+@app.command("test", epilog="Example: pyml test digits_cnn-0123456789ab")
+def recheck_command(bundle: BundleName, models: Models = None, quiet: Quiet = False) -> None:
+    """Verify a bundle, predict its test set and compare with its manifest; exit code 1 where they differ."""
+    _set_quiet(quiet)
+    _test(_find(bundle, _settings(models)), quiet)
+
+
+@app.command("download", epilog="Example: pyml download mnist")
+def download_command(
     datasets: Annotated[list[str], typer.Argument(metavar="NAME...", help="mnist, fashion_mnist, imdb.")],
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch known data sets into the data directory, each file with its sha256 checked.
+    """Fetch known datasets into the data directory, each file with its sha256 checked."""
+    from pyml.datasets.download import DataDirectory, check_names
 
-    Example: pyml download mnist
-    """
-    with _station(quiet):
-        from pyml.origin import check_names, download
-
-        check_names(datasets)
-        for name in datasets:
-            directory = download(name, _settings(data_dir=data_dir))
-            if not quiet:
-                typer.echo(f"{name} is in {directory}")
+    _set_quiet(quiet)
+    settings = _settings(data_dir=data_dir)
+    check_names(datasets)
+    for name in datasets:
+        directory = DataDirectory(settings.data_dir, settings.origin).download(name)
+        if not quiet:
+            typer.echo(f"{name} is in {directory}")
 
 
-@main.command()
-def schema() -> None:
-    """Print the JSON schema of experiment files, by which editors complete and check them.
-
-    Example: pyml schema > experiments/schema.json
-    """
-    from pyml.schema import experiment_schema
+@app.command("schema", epilog="Example: pyml schema > experiments/schema.json")
+def schema_command() -> None:
+    """Print the JSON schema of experiment files, by which editors complete and check them."""
+    from pyml.json_schema import experiment_schema
 
     typer.echo(json.dumps(experiment_schema(), indent=2))
 
 
-@main.command()
-def compare(
+@app.command("compare", epilog="Example: pyml compare --baseline digits_cnn --html comparison.html")
+def compare_command(
     baseline: Annotated[
         str | None, typer.Option(metavar="NAME", help="A bundle's id, or an experiment's name for its newest run.")
     ] = None,
@@ -145,29 +150,23 @@ def compare(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves into this PNG.")] = None,
     models: Models = None,
 ) -> None:
-    """Compare the published runs of each data set with a baseline, without one with its oldest run.
+    """Compare the published runs of each dataset with a baseline, without one with its oldest run."""
+    from pyml.reports.compare import compare_runs
+    from pyml.reports.compare_report import caption, draw_curves, make_tables, write_html
 
-    Example: pyml compare --baseline digits_cnn --html comparison.html
-    """
-    with _station(quiet=False):
-        from rich.console import Console
-
-        from pyml.compare import compare_runs
-        from pyml.compare_view import caption, draw_curves, make_tables, write_html
-
-        comparisons = compare_runs(_settings(models).models, baseline)
-        console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=240)
-        for comparison in comparisons:
-            console.print(*make_tables(comparison, console.width), sep="\n")
-        console.print(caption(comparisons), highlight=False)
-        for path, write in ((html, write_html), (png, draw_curves)):
-            if path is not None:
-                write(comparisons, path)
-                console.print(f"written: {path}", highlight=False, soft_wrap=True)
+    comparisons = compare_runs(_settings(models).models, baseline)
+    console = _console()
+    for comparison in comparisons:
+        console.print(*make_tables(comparison, console.width), sep="\n")
+    console.print(caption(comparisons), highlight=False)
+    for path, write in ((html, write_html), (png, draw_curves)):
+        if path is not None:
+            write(comparisons, path)
+            console.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
-@main.command()
-def sync(
+@app.command("sync", epilog="Example: WANDB_API_KEY=... pyml sync")
+def sync_command(
     records: Annotated[
         list[Path] | None, typer.Argument(metavar="[RECORD]...", help="Records to upload again; none: all that lack.")
     ] = None,
@@ -175,14 +174,18 @@ def sync(
 ) -> None:
     """Upload the recorded runs that have not arrived at Weights & Biases, and read back that they did.
 
-    Exit code 1 when one has not arrived. Example: WANDB_API_KEY=... pyml sync
+    Exit code 1 when one has not arrived.
     """
-    with _station(quiet):
-        from pyml.sync import sync_records
+    from pyml.tracking.sync import sync_records
 
-        arrived = sync_records(records or [], _settings())
-        if not quiet:
-            typer.echo(f"{arrived} run{'' if arrived == 1 else 's'} arrived")
+    _set_quiet(quiet)
+    arrived = sync_records(records or [], _settings())
+    if not quiet:
+        typer.echo(f"{arrived} run{'' if arrived == 1 else 's'} arrived")
+
+
+def _set_quiet(quiet: bool) -> None:
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def _settings(models: Path | None = None, data_dir: Path | None = None, group: str | None = None) -> "Settings":
@@ -192,28 +195,36 @@ def _settings(models: Path | None = None, data_dir: Path | None = None, group: s
     return read_settings().model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
+def _console() -> "Console":
+    """Print tables; a pipe has no width, so they are not cut there."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=240)
+
+
 def _train(
     paths: list[Path],
     settings: "Settings",
     *,
     promote: bool,
     force: bool,
-    clean: bool,
+    require_clean: bool,
     quiet: bool,
-    then: Callable[[Path, bool], None] | None = None,
+    then: Then | None = None,
 ) -> None:
     """Train all experiments, do `then` with each bundle, propose the best; one that fails does not stop the others."""
-    from pyml.experiment import read_experiments
-    from pyml.promotion import Candidate, propose_best
-    from pyml.provenance import require_clean
-    from pyml.source import Shelf
-    from pyml.train import check_experiments, train
+    from pyml.datasets.load import DatasetCache
+    from pyml.experiment.experiment import read_experiments
+    from pyml.promotion.proposal import Candidate, propose_best
+    from pyml.provenance import check_clean
+    from pyml.training.train import check_experiments, train
 
+    _set_quiet(quiet)
     experiments = [experiment for path in paths for experiment in read_experiments(path)]
-    if clean:
-        require_clean(settings)
-    shelf = Shelf(settings)
-    check_experiments(experiments, settings, shelf)
+    if require_clean:
+        check_clean(settings)
+    datasets = DatasetCache(settings)
+    check_experiments(experiments, settings, datasets)
     if len(experiments) > 1:
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})
@@ -221,8 +232,9 @@ def _train(
     trained: list[Candidate] = []
     for experiment in experiments:
         try:
-            bundle, _ = train(experiment, settings, force, shelf)
-            _say_how_good(bundle, quiet)
+            bundle, _ = train(experiment, settings, force=force, datasets=datasets)
+            if not quiet:
+                _show_metrics(bundle)
             if then is not None:
                 then(bundle.path, quiet)
             trained.append(Candidate(bundle, experiment.promote_if))
@@ -236,32 +248,23 @@ def _train(
         raise PymlError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}")
 
 
-def _say_how_good(bundle: "Bundle", quiet: bool) -> None:
-    from rich.console import Console
+def _show_metrics(bundle: "Bundle") -> None:
+    from pyml.reports.summary import class_table, headline
 
-    from pyml.scorecard import class_table, headline
-
-    if not quiet:
-        Console().print(headline(bundle.manifest), highlight=False, soft_wrap=True)
-        if bundle.manifest.metrics.per_class:
-            Console().print(class_table(bundle.manifest))
+    console = _console()
+    console.print(headline(bundle.manifest), highlight=False, soft_wrap=True)
+    if bundle.manifest.metrics.per_class:
+        console.print(class_table(bundle.manifest))
 
 
 def _test(path: Path, quiet: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from pyml.evaluation.recheck import recheck
+    from pyml.reports.summary import recheck_table
 
-    from pyml.retest import retest
-
-    comparisons = retest(path)
-    differing = [row.figure for row in comparisons if not row.agrees]
+    checks = recheck(path)
+    differing = [check.metric for check in checks if not check.agrees]
     if not quiet or differing:
-        table = Table("figure", "manifest", "measured", "", title=path.name)
-        for row in comparisons:
-            if row.of_class and row.agrees:
-                continue  # dozens of them
-            table.add_row(row.figure, repr(row.promised), repr(row.measured), "equal" if row.agrees else "DIFFERENT")
-        Console().print(table)
+        _console().print(recheck_table(path.name, checks))
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise PymlError(f"{path.name} does not give what its manifest promises: {', '.join(differing[:5])}{more}")
@@ -272,22 +275,3 @@ def _find(bundle: str, settings: "Settings") -> Path:
 
     published = bundle_path(settings.models, bundle)
     return published if published.is_dir() else Path(bundle)
-
-
-@contextmanager
-def _station(quiet: bool) -> Iterator[None]:
-    """Set the process up for one verb and end it with an exit code that means something."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    raise_on_sigterm()
-    try:
-        yield
-    except (PymlError, BundleError) as error:
-        typer.echo(f"pyml: {error}", err=True)
-        raise typer.Exit(1) from error
-    except Terminated as error:
-        typer.echo("pyml: stopped by SIGTERM; no bundle was left half-written", err=True)
-        raise typer.Exit(143) from error
-    except KeyboardInterrupt as error:
-        typer.echo("pyml: stopped by Ctrl-C; no bundle was left half-written", err=True)
-        raise typer.Exit(130) from error

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bundle.record import explain
+from bundle.document import explain
 from pyml import PymlError
 
 
 class Settings(BaseSettings):
     """Where the trainer reads and writes, who it is for Weights & Biases, and which commit it was built from.
 
-    Own settings are PYML_MODELS, PYML_RECORD, PYML_DATA_DIR, PYML_ORIGIN (where data sets are downloaded from, a
+    Own settings are PYML_MODELS, PYML_RECORD, PYML_DATA_DIR, PYML_ORIGIN (where datasets are downloaded from, a
     mirror for example) and PYML_MEMORY_MB (prepared images beyond it are streamed from a file); the others keep the
     names that their makers gave them. An empty variable counts as unset, since that is how Compose passes an absent
     one.

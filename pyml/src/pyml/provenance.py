@@ -1,10 +1,5 @@
-"""What a bundle came from: its id, the commit, the library versions.
+"""What a bundle came from: the commit and its changes, the library versions, the machine."""
 
-The id is a hash of everything that decides the weights, so "trained already" is a fact that can be looked up before
-TensorFlow is imported.
-"""
-
-import hashlib
 import os
 import platform
 import re
@@ -17,50 +12,10 @@ from pathlib import Path
 import bundle
 import pyml
 from bundle.manifest import GitState
-from bundle.publish import bundle_path
-from bundle.record import sha256_of_json
 from pyml import PymlError
 from pyml.config import Settings
-from pyml.experiment import Experiment
 
-PYML_CODE = (
-    *("bypath.py", "data.py", "dataset.py", "experiment.py", "feed.py", "metrics.py", "model.py", "named.py"),
-    *("process.py", "samples.py", "split.py", "train.py"),
-)
-BUNDLE_CODE = ("arrays.py", "files.py", "manifest.py", "model.py", "preprocessing.py")
 MAX_PATCH_BYTES = 5_000_000
-
-
-def bundle_id(experiment: Experiment, data_sha256: str) -> str:
-    """Name the bundle that this experiment on these arrays gives with the present code, Keras and TensorFlow."""
-    installed = versions()
-    identity = {
-        "experiment": experiment.model_dump(mode="json", exclude={"promote_if"}),  # it does not touch the weights
-        "data": data_sha256,
-        "code": _code_sha256(),
-        "keras": installed["keras"],
-        "tensorflow": installed["tensorflow"],
-    }
-    return f"{experiment.name}-{sha256_of_json(identity)[:12]}"
-
-
-def published_runs(models: Path, bundle_id: str) -> list[str]:
-    """List what is published of this id, oldest first: itself, then its forced re-runs `<id>-run2`, `<id>-run3`, ..."""
-    reruns = {
-        int(match[1]): path.name
-        for path in bundle_path(models, bundle_id).parent.glob(f"{bundle_id}-run*")
-        if (match := re.fullmatch(re.escape(bundle_id) + r"-run(\d+)", path.name))
-    }
-    first = [bundle_id] if bundle_path(models, bundle_id).exists() else []
-    return first + [reruns[number] for number in sorted(reruns)]
-
-
-def next_run(published: list[str], bundle_id: str) -> str:
-    """Name the next run of this id: a forced re-run never overwrites a bundle."""
-    if not published:
-        return bundle_id
-    last = published[-1].removeprefix(bundle_id).removeprefix("-run")
-    return f"{bundle_id}-run{int(last or 1) + 1}"
 
 
 def git_state(settings: Settings) -> GitState:
@@ -97,7 +52,7 @@ def git_changes(settings: Settings) -> bytes | None:
     return patch or None
 
 
-def require_clean(settings: Settings) -> None:
+def check_clean(settings: Settings) -> None:
     """Raise PymlError unless the tree is known to be exactly its commit."""
     state = git_state(settings)
     if state.dirty is None:
@@ -125,14 +80,6 @@ def machine() -> str:
         cpu = models[0].strip() if models else cpu
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return f"{cpu}, {os.cpu_count()} cores, {memory_bytes / 2**30:.0f} GiB, {platform.system()}"
-
-
-def _code_sha256() -> str:
-    digest = hashlib.sha256()
-    for package, names in ((pyml, PYML_CODE), (bundle, BUNDLE_CODE)):
-        for name in names:
-            digest.update(Path(str(package.__file__)).with_name(name).read_bytes())
-    return digest.hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -21,7 +21,7 @@ CHUNK_BYTES = 8 * 2**20  # small enough that hashing the next one and sending th
 
 @dataclass(frozen=True)
 class Chunk:
-    """Inputs that are loaded in one transaction and predicted as one batch.
+    """Inputs that are loaded in one transaction and predicted as one job.
 
     first_row: position of the first input in its source. arrays: (n, ...) raw; labels: (n,) int32 numbers into classes,
     or None when unlabelled (classes is None, too). names: where each input comes from; None: its row says it.

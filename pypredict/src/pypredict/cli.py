@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from bundle import BundleError
-from bundle.record import explain
+from bundle.document import explain
 from pypredict import PypredictError
 from pypredict.config import Settings
 
@@ -77,7 +77,7 @@ def load(
         list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv, .txt.")
     ],
     *,
-    dataset: Annotated[str | None, typer.Option(help="Data set the inputs belong to (not for a bundle).")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset the inputs belong to (not for a bundle).")] = None,
     text_column: Annotated[str, typer.Option(help="CSV: the column with the texts.")] = "text",
     label_column: Annotated[str | None, typer.Option(help="CSV: the column with the labels, if any.")] = None,
     label_map: Annotated[
@@ -90,9 +90,9 @@ def load(
 
     All sources that can be loaded are; exit code 1 when one could not be, with its reason.
     """
-    from pypredict.intake import bundle_at, load_chunks, preparation
     from pypredict.labels import Labelling, read_label_map
-    from pypredict.source import TextColumns, read_holdout, read_source
+    from pypredict.load import bundle_at, load_chunks, preparation
+    from pypredict.source import TextColumns, cut_test_set, read_source
 
     if label_map is not None and ignore_labels:
         raise PypredictError("--label-map and --ignore-labels exclude each other; give one of them")
@@ -108,7 +108,7 @@ def load(
                 f"{path} is a bundle, whose test set has its labels; leave out --label-map and --ignore-labels"
             )
         if bundle is not None:
-            load_chunks(engine, bundle.manifest.bundle_id, read_holdout(bundle), bundle.manifest.metrics.n)
+            load_chunks(engine, bundle.manifest.bundle_id, cut_test_set(bundle), bundle.manifest.metrics.n)
             return
         if dataset is None:
             raise PypredictError(f"{path} is no bundle, so its dataset must be named: --dataset NAME")
@@ -157,7 +157,7 @@ def predict(
         list[str],
         typer.Argument(metavar="FILE|TEXT...", help="Image, .npy or .txt files (a .txt is one text), or texts."),
     ],
-    dataset: Annotated[str, typer.Option(help="Data set whose model shall predict.")],
+    dataset: Annotated[str, typer.Option(help="Dataset whose model shall predict.")],
     text: Annotated[bool, typer.Option("--text", help="Take each argument as a text, never as a file.")] = False,
     models: ModelsOption = None,
     timeout_seconds: Annotated[float, typer.Option(help="How long a running daemon is waited for.")] = 30,
@@ -167,8 +167,8 @@ def predict(
     All that can be predicted is printed; exit code 1 when an input could not be, with its reason.
     """
     from pypredict.listen import Stop
+    from pypredict.predict_items import UnansweredError, predict_items
     from pypredict.report import answers_table
-    from pypredict.single import UnansweredError, predict_items
 
     settings = _settings()
     with _database(settings) as engine:
@@ -245,7 +245,7 @@ def promote(
         _serve(engine, directory, found, promotion.promote)
         with engine.begin() as connection:
             planned = store.rescore(connection, found.dataset) if rescore else 0
-    more = f"; {planned} older batches planned" if rescore else ""
+    more = f"; {planned} older jobs planned" if rescore else ""
     log.info("model %d (%s) serves %s%s", found.model_id, found.bundle_id, found.dataset, more)
 
 
@@ -344,7 +344,7 @@ def _check_models(directory: Path) -> None:
 
 def _register_new(engine: sa.Engine, directory: Path) -> None:
     """Register what is published here, so that it can be named; nothing where there is no models directory."""
-    from pypredict.predictor import Models
+    from pypredict.models import Models
     from pypredict.publications import Publications
 
     Publications(engine, directory, Models(directory)).register_new()
@@ -354,7 +354,7 @@ def _serve(engine: sa.Engine, directory: Path, model: "Model", serve: Callable[[
     """Verify and try a registered model, then let it serve. Raises BundleError."""
     from bundle.publish import bundle_path
     from bundle.verify import open_bundle
-    from pypredict.predictor import Models
+    from pypredict.models import Models
     from pypredict.publications import put_into_service
 
     bundle = open_bundle(bundle_path(directory, model.bundle_id))
@@ -375,7 +375,7 @@ def _check_health_file(path: Path | None) -> None:
 
 
 def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
-    from pypredict.predictor import Models
+    from pypredict.models import Models
     from pypredict.worker import Worker
 
     directory = models or settings.models
@@ -409,7 +409,7 @@ def _stop_once(stop: "Stop") -> Callable[[int, object], None]:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)  # the second one ends the process as if killed
             signal.raise_signal(number)
-        log.info("stopping after the batch in hand")
+        log.info("stopping after the job in hand")
         stop.set()
 
     return handle

@@ -1,20 +1,19 @@
 """Predictions with labels as a CSV or Parquet file, streamed: memory stays flat however many there are."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import sqlalchemy as sa
 from psycopg2 import sql
 
+from bundle.whole_file import write_whole
 from pypredict import PypredictError
 from pypredict.registry import check_dataset
 
 ROWS = """
-    SELECT o.input_id, o.name, o.dataset, o.model_id, o.held_out, o.in_training, o.label, o.predicted, o.score,
+    SELECT o.input_id, o.name, o.dataset, o.model_id, o.in_test_set, o.in_training, o.label, o.predicted, o.score,
            o.predicted_at, o.source, o.chunk_id, o.sample_no
     FROM ml.outcome o
     WHERE o.dataset = coalesce({dataset}, o.dataset)
@@ -42,7 +41,7 @@ def export_parquet(connection: sa.Connection, file: IO[bytes], dataset: str | No
     schema = pa.schema(
         [
             *(("input_id", number), ("name", text), ("dataset", text), ("model_id", number)),
-            *(("held_out", pa.bool_()), ("in_training", pa.bool_())),
+            *(("in_test_set", pa.bool_()), ("in_training", pa.bool_())),
             *(("label", text), ("predicted", text), ("score", pa.float32())),
             *(("predicted_at", pa.timestamp("us", tz="UTC")), ("source", text)),
             *(("chunk_id", number), ("sample_no", pa.int32())),
@@ -71,22 +70,8 @@ def export(connection: sa.Connection, path: Path, dataset: str | None) -> None:
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         raise PypredictError(f"{path} is a directory; the name of a file is needed")
     try:
-        with _whole(path) as file:
+        with write_whole(path) as file:
             FORMATS[path.suffix](connection, file, dataset)
     except OSError as error:
         reason = error.strerror or error
         raise PypredictError(f"{path} cannot be written ({reason}); choose another place, or make room") from error
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Write aside, fsync, rename."""
-    handle, name = tempfile.mkstemp(prefix=".export-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bundle.arrays import Array, read_labels
-from bundle.files import readable_name
+from bundle.inputs.arrays import Array, read_labels
+from bundle.inputs.files import readable_name
 from pypredict import PypredictError
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Renewing the leases of the batches in hand, from a thread of its own, at a third of their length."""
+"""Renewing the leases of the jobs in hand, from a thread of its own, at a third of their length."""
 
 import logging
 import threading
@@ -8,18 +8,18 @@ import sqlalchemy as sa
 
 from pypredict import store
 from pypredict.listen import OUTAGE
-from pypredict.store import Batch
+from pypredict.store import Job
 
 log = logging.getLogger(__name__)
 
 
 class Leases:
-    """The batches that this worker holds. A context manager: the thread lives inside."""
+    """The jobs that this worker holds. A context manager: the thread lives inside."""
 
     def __init__(self, engine: sa.Engine, lease_seconds: float) -> None:
         self._engine = engine
         self._seconds = lease_seconds
-        self._held: set[Batch] = set()
+        self._held: set[Job] = set()
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._renew_until_end, name="leases", daemon=True)
@@ -36,15 +36,15 @@ class Leases:
         self._end.set()
         self._thread.join()
 
-    def add(self, batch: Batch) -> None:
-        """Keep this batch's lease alive."""
+    def add(self, job: Job) -> None:
+        """Keep this job's lease alive."""
         with self._lock:
-            self._held.add(batch)
+            self._held.add(job)
 
-    def drop(self, batch: Batch) -> None:
+    def drop(self, job: Job) -> None:
         """Let it be: finished, released or lost."""
         with self._lock:
-            self._held.discard(batch)
+            self._held.discard(job)
 
     def _renew_until_end(self) -> None:
         while not self._end.wait(self._seconds / 3):
@@ -53,7 +53,7 @@ class Leases:
             try:
                 if held:
                     with self._engine.begin() as connection:
-                        for batch in held:
-                            store.renew_lease(connection, batch, self._seconds)
+                        for job in held:
+                            store.renew_lease(connection, job, self._seconds)
             except OUTAGE as error:
                 log.warning("leases could not be renewed: %s", " ".join(str(error.args[0]).split()))

@@ -25,11 +25,11 @@ class Planner:
         self._next_whole = -math.inf
 
     def plan(self, connection: sa.Connection) -> int:
-        """Add the missing batches; return how many there were."""
+        """Add the missing jobs; return how many there were."""
         began = time.monotonic()
         newest, serving = store.read_horizon(connection)
         whole = serving != self._serving or began >= self._next_whole
-        planned = store.plan_batches(connection, 0 if whole else self._newest - SLACK)
+        planned = store.plan_jobs(connection, 0 if whole else self._newest - SLACK)
         if whole:
             now = time.monotonic()
             self._next_whole = now + max(WHOLE_SECONDS, 100 * (now - began))

@@ -99,7 +99,7 @@ def roll_back(connection: sa.Connection, model: Model) -> None:
 
 
 def retire(connection: sa.Connection, model: Model) -> None:
-    """Let a model serve no longer; its open batches are still done. Raises PromotionError when it does not serve."""
+    """Let a model serve no longer; its open jobs are still done. Raises PromotionError when it does not serve."""
     _lock(connection, model.dataset)
     if connection.execute(SERVING, {"dataset": model.dataset}).scalar() != model.model_id:
         raise PromotionError(

@@ -15,8 +15,8 @@ from bundle import BundleError
 from bundle.publish import list_bundles, pointers, read_pointer
 from bundle.verify import Bundle, open_bundle, open_current
 from pypredict import PypredictError, promotion, registry, store
-from pypredict.predictor import Models
-from pypredict.source import read_holdout, read_words
+from pypredict.models import Models
+from pypredict.source import cut_test_set, read_words
 
 log = logging.getLogger(__name__)
 
@@ -118,9 +118,9 @@ def put_into_service(
 ) -> None:
     """Try a model; then store its test set and vocabulary and let it serve, in one transaction. Raises BundleError."""
     models.admit(model.model_id, bundle)
-    chunks, words = list(read_holdout(bundle)), read_words(bundle)
+    chunks, words = list(cut_test_set(bundle)), read_words(bundle)
     with engine.begin() as connection:
-        registry.add_holdout(connection, model.model_id, [store.load_chunk(connection, chunk)[0] for chunk in chunks])
+        registry.add_test_set(connection, model.model_id, [store.load_chunk(connection, chunk)[0] for chunk in chunks])
         if words:
             registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
         serve(connection, model)

@@ -25,14 +25,14 @@ ADD_VOCABULARY = sa.text(
 )
 SERVING_MANIFEST = sa.text("""
     SELECT manifest FROM ml.model WHERE dataset = :dataset AND state = 'serving'""")
-ADD_HOLDOUT = sa.text(
-    "INSERT INTO ml.holdout (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
+ADD_TEST_SET = sa.text(
+    "INSERT INTO ml.test_set (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
 )
 WANTED_MODELS = sa.text("""
     SELECT m.model_id, m.dataset, m.bundle_id, encode(m.sha256, 'hex') AS sha256, m.state = 'serving' AS serves
     FROM ml.model m
     WHERE m.state = 'serving'
-       OR EXISTS (SELECT FROM ml.batch b WHERE b.model_id = m.model_id AND b.state <> 'done')
+       OR EXISTS (SELECT FROM ml.job j WHERE j.model_id = m.model_id AND j.state <> 'done')
     ORDER BY m.model_id""")
 LIST = sa.text("""
     SELECT m.model_id, m.dataset, m.name, m.bundle_id, encode(m.sha256, 'hex') AS sha256, m.state, m.created_at,
@@ -62,7 +62,7 @@ class Model:
 
 @dataclass(frozen=True)
 class WantedModel:
-    """A model that serves or has open batches; sha256 of its model.h5, as hexadecimal text."""
+    """A model that serves or has open jobs; sha256 of its model.h5, as hexadecimal text."""
 
     model_id: int
     dataset: str
@@ -116,14 +116,14 @@ def serving_manifest(connection: sa.Connection, dataset: str) -> Manifest | None
     return None if found is None else Manifest.model_validate(found)
 
 
-def add_holdout(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:
-    """Say which chunks are a model's own held-out set."""
+def add_test_set(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:
+    """Say which chunks are a model's own test set."""
     for chunk_id in chunk_ids:
-        connection.execute(ADD_HOLDOUT, {"model_id": model_id, "chunk_id": chunk_id})
+        connection.execute(ADD_TEST_SET, {"model_id": model_id, "chunk_id": chunk_id})
 
 
 def wanted_models(connection: sa.Connection) -> list[WantedModel]:
-    """List the models that serve or have open batches."""
+    """List the models that serve or have open jobs."""
     return [WantedModel(**row) for row in connection.execute(WANTED_MODELS).mappings()]
 
 

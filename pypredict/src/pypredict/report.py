@@ -9,17 +9,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pypredict.predict_items import Answer
 from pypredict.registry import Model
-from pypredict.single import Answer
 
 PROGRESS = sa.text("SELECT * FROM ml.progress")
-ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE held_out ORDER BY model_id")
-OTHER_ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE NOT held_out ORDER BY model_id, in_training")
-CONFUSION = sa.text("SELECT label, predicted, n FROM ml.confusion WHERE model_id = :model_id AND held_out")
+ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE in_test_set ORDER BY model_id")
+OTHER_ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE NOT in_test_set ORDER BY model_id, in_training")
+CONFUSION = sa.text("SELECT label, predicted, n FROM ml.confusion WHERE model_id = :model_id AND in_test_set")
 UNSERVED = sa.text("""
     SELECT c.dataset, sum(c.n_inputs) AS n FROM ml.chunk c
     WHERE NOT EXISTS (SELECT FROM ml.model m WHERE m.state = 'serving' AND m.dataset = c.dataset)
-      AND NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)
+      AND NOT EXISTS (SELECT FROM ml.job j WHERE j.chunk_id = c.chunk_id)
     GROUP BY c.dataset ORDER BY c.dataset""")
 PROMOTIONS = sa.text("""
     SELECT * FROM ml.promotions WHERE dataset = coalesce(:dataset, dataset) ORDER BY promotion_id DESC""")
@@ -29,7 +29,7 @@ INTEGRITY = sa.text("SELECT problem, detail FROM ml.integrity LIMIT 20")
 UNSCORED = sa.text("""
     SELECT m.model_id, m.name FROM ml.model m
     WHERE m.state = 'serving'
-      AND NOT EXISTS (SELECT FROM ml.accuracy a WHERE a.model_id = m.model_id AND a.held_out)""")
+      AND NOT EXISTS (SELECT FROM ml.accuracy a WHERE a.model_id = m.model_id AND a.in_test_set)""")
 
 NUMBER = re.compile(r"[\d.,]+(e-?\d+)?|·")
 MIN_NAME_WIDTH, CELL_GAP = 8, 2  # letters, in a confusion matrix
@@ -52,7 +52,7 @@ def check(connection: sa.Connection) -> Verdict:
         if not row.agrees
     ]
     problems += [
-        f"model {row.model_id} ({row.name}) has no prediction on its held-out set yet"
+        f"model {row.model_id} ({row.name}) has no prediction on its test set yet"
         for row in connection.execute(UNSCORED)
     ]
     problems += [f"{row.problem}: {row.detail}" for row in connection.execute(INTEGRITY)]
@@ -61,7 +61,7 @@ def check(connection: sa.Connection) -> Verdict:
 
 def show(connection: sa.Connection, console: Console) -> None:
     """Print progress, accuracy, confusion matrix (of each serving model) and refused inputs."""
-    progress = [row for row in connection.execute(PROGRESS) if row.state == "serving" or row.batches]
+    progress = [row for row in connection.execute(PROGRESS) if row.state == "serving" or row.jobs]
     console.print(
         _table(
             "Progress",
@@ -74,7 +74,7 @@ def show(connection: sa.Connection, console: Console) -> None:
     accuracy = list(connection.execute(ACCURACY))
     console.print(
         _table(
-            "Accuracy on the held-out test set",
+            "Accuracy on the test set",
             [
                 (r.model_id, r.name, r.n, repr(r.accuracy), repr(r.manifest_accuracy), "=" if r.agrees else "DIFFERS")
                 for r in accuracy

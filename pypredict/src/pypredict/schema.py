@@ -61,13 +61,13 @@ model = Table(
         unique=True,
         comment="identity of the model: the directory of its bundle on the models volume",
     ),
-    Column("dataset", Text, nullable=False, comment="data set that the model was trained on"),
+    Column("dataset", Text, nullable=False, comment="dataset that the model was trained on"),
     Column("prep_sha256", LargeBinary, nullable=False, comment="hash of preprocessing, dtype and shape of one input"),
     Column("name", Text, nullable=False, comment="name of the experiment"),
     Column("input_dtype", Text, nullable=False, comment="dtype of one input: uint8, int32 or float32"),
-    Column("input_shape", ARRAY(Integer), nullable=False, comment="shape of one input, without the batch axis"),
+    Column("input_shape", ARRAY(Integer), nullable=False, comment="shape of one input, without the job axis"),
     Column("classes", ARRAY(Text), nullable=False, comment="class names; prediction.class_no counts from 0 into it"),
-    Column("metrics", JSONB, nullable=False, comment="the manifest's figures on the held-out set"),
+    Column("metrics", JSONB, nullable=False, comment="the manifest's figures on the test set"),
     Column("manifest", JSONB, nullable=False, comment="the whole manifest: experiment, git commit, versions, W&B run"),
     Column("state", Text, nullable=False, comment="available, serving (at most one per dataset) or retired"),
     _created_at(),
@@ -103,7 +103,7 @@ chunk = Table(
     "chunk",
     metadata,
     Column("chunk_id", BigInteger, Identity(), primary_key=True, comment="number of the chunk"),
-    Column("dataset", Text, nullable=False, comment="data set that the inputs belong to"),
+    Column("dataset", Text, nullable=False, comment="dataset that the inputs belong to"),
     Column("prep_sha256", LargeBinary, nullable=False, comment="hash of preprocessing, dtype and shape of one input"),
     Column("first_row", Integer, nullable=False, comment="position of the first input in its source, from 0"),
     Column("n_inputs", Integer, nullable=False, comment="number of inputs in the chunk"),
@@ -123,13 +123,13 @@ chunk = Table(
     comment="A closed set of inputs, loaded in one transaction; the unit of work.",
 )
 
-holdout = Table(
-    "holdout",
+test_set = Table(
+    "test_set",
     metadata,
     Column("model_id", BigInteger, ForeignKey(model.c.model_id), nullable=False, comment="the model"),
     Column("chunk_id", BigInteger, ForeignKey(chunk.c.chunk_id), nullable=False, comment="the chunk"),
     PrimaryKeyConstraint("model_id", "chunk_id"),
-    comment="Which chunks are a model's own held-out test set: its accuracy in SQL is counted over these.",
+    comment="Which chunks are a model's own test set: its accuracy in SQL is counted over these.",
 )
 
 input_ = Table(
@@ -158,8 +158,8 @@ input_name = Table(
     comment="Where an input came from within its source; rows of an array file have none, their number says it.",
 )
 
-batch = Table(
-    "batch",
+job = Table(
+    "job",
     metadata,
     Column("model_id", BigInteger, ForeignKey(model.c.model_id), nullable=False, comment="the model"),
     Column("chunk_id", BigInteger, ForeignKey(chunk.c.chunk_id), nullable=False, comment="the chunk"),
@@ -167,7 +167,7 @@ batch = Table(
     Column("attempt", Integer, nullable=False, server_default="0", comment="fencing token: counts the claims"),
     Column("failures", Integer, nullable=False, server_default="0", comment="claims that ended in a fault or a death"),
     Column("worker", Text, comment="who holds or held the lease"),
-    Column("lease_until", DateTime(timezone=True), comment="a running batch may be retaken after this"),
+    Column("lease_until", DateTime(timezone=True), comment="a running job may be retaken after this"),
     Column("run_after", DateTime(timezone=True), nullable=False, server_default=func.now(), comment="not before this"),
     Column("last_error", Text, comment="why the last attempt failed"),
     Column("in_flight", BigInteger, comment="the input tried alone, committed before it runs (row-by-row work)"),
@@ -176,8 +176,8 @@ batch = Table(
     CheckConstraint("state in ('pending', 'running', 'done')", name="state"),
     CheckConstraint("(state = 'running') = (lease_until is not null)", name="lease"),
     CheckConstraint("(state = 'done') = (done_at is not null)", name="done"),
-    Index("batch_open_idx", "run_after", postgresql_where=text("state <> 'done'")),
-    Index("batch_chunk_id_idx", "chunk_id"),
+    Index("job_open_idx", "run_after", postgresql_where=text("state <> 'done'")),
+    Index("job_chunk_id_idx", "chunk_id"),
     comment="One model times one chunk: who works on it, and until when.",
 )
 
@@ -198,7 +198,7 @@ prediction = Table(
     PrimaryKeyConstraint("model_id", "input_id"),
     CheckConstraint("score between 0 and 1.0001", name="score"),
     Index("prediction_input_id_idx", "input_id"),
-    comment="What a model said of an input; written once, together with the batch's 'done'.",
+    comment="What a model said of an input; written once, together with the job's 'done'.",
 )
 
 prediction_error = Table(

@@ -1,4 +1,4 @@
-"""Where inputs come from: a bundle's held-out set, array files, images, texts; prepared as the model's manifest says.
+"""Where inputs come from: a bundle's test set, array files, images, texts; prepared as the model's manifest says.
 
 Everything is read in chunks, so a source may be larger than memory (an .npz or .npy is read whole).
 """
@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.arrays import Array, read_npy, read_npz, stack_samples
-from bundle.files import IMAGE_SUFFIXES, csv_columns, list_images, read_texts, readable_name
-from bundle.manifest import HOLDOUT_FILE, SPLIT_FILE, VOCABULARY_FILE, Manifest
-from bundle.preprocessing import (
+from bundle.inputs.arrays import Array, read_npy, read_npz, stack_samples
+from bundle.inputs.files import IMAGE_SUFFIXES, csv_columns, list_images, read_texts, readable_name
+from bundle.inputs.preprocessing import (
     ImagePreprocessing,
     PreprocessingError,
     TextPreprocessing,
@@ -26,7 +25,9 @@ from bundle.preprocessing import (
     token_numbers,
     words_of,
 )
+from bundle.manifest import SPLIT_FILE, VOCABULARY_FILE, Manifest
 from bundle.split import read_split
+from bundle.test_set import read_test_set
 from bundle.verify import Bundle
 from pypredict import PypredictError
 from pypredict.chunk import Chunk, cut, inputs_per_chunk
@@ -47,7 +48,7 @@ class SourceError(PypredictError):
 
 @dataclass(frozen=True)
 class Preparation:
-    """How inputs of a data set are prepared: its model's manifest, and all words that it knows (texts only)."""
+    """How inputs of a dataset are prepared: its model's manifest, and all words that it knows (texts only)."""
 
     manifest: Manifest
     words: Sequence[str] = ()
@@ -66,31 +67,17 @@ class TextColumns:
     label: str | None = None
 
 
-def read_holdout(bundle: Bundle) -> Iterator[Chunk]:
-    """Cut a bundle's held-out test set into chunks. Raises SourceError when it is not what the manifest says."""
-    manifest, path = bundle.manifest, bundle.path / HOLDOUT_FILE
-    found = read_npz(path, ("x", "y"))
-    if "x" not in found or "y" not in found or found["y"].dtype.kind not in "iu":
-        raise SourceError(f"{path} holds no x, or no y with class numbers; publish the bundle again")
-    arrays, labels = found["x"], found["y"].astype(np.int64)
-    n, wanted = manifest.metrics.n, manifest.input
-    if arrays.dtype != wanted.dtype or arrays.shape != (n, *wanted.shape) or labels.shape != (n,):
-        raise SourceError(
-            f"{path} holds x {arrays.dtype} {arrays.shape} and y {labels.shape}, the manifest says {wanted.dtype} "
-            f"{(n, *wanted.shape)} and {(n,)}; publish the bundle again"
-        )
-    if labels.min() < 0 or labels.max() >= len(manifest.classes):
-        raise SourceError(
-            f"{path} holds labels from {labels.min()} to {labels.max()}, the manifest says "
-            f"{len(manifest.classes)} classes; publish the bundle again"
-        )
+def cut_test_set(bundle: Bundle) -> Iterator[Chunk]:
+    """Cut a bundle's test set into chunks. Raises SourceError or BundleError when it is not what the manifest says."""
+    manifest = bundle.manifest
+    x, y = read_test_set(bundle)
     yield from cut(
-        arrays,
-        labels.astype(np.int32),
+        x,
+        y.astype(np.int32),
         classes=manifest.classes,
         dataset=manifest.dataset,
         prep_sha256=manifest.prep_sha256,
-        source=f"held-out set of {manifest.bundle_id}",
+        source=f"test set of {manifest.bundle_id}",
         names=_read_test_names(bundle),
     )
 
@@ -114,7 +101,7 @@ def read_known_words(path: Path, manifest: Manifest) -> list[str]:
 def read_source(
     path: Path, how: Preparation, columns: TextColumns, labelling: Labelling | None = None
 ) -> Iterator[Chunk]:
-    """Read a file or folder as the chunks of how's data set; labels are classes of its model, or as labelling says.
+    """Read a file or folder as the chunks of how's dataset; labels are classes of its model, or as labelling says.
 
     Nothing is yielded before all labels are known to be classes. Raises SourceError, LabelError or a BundleError
     naming the place.
@@ -135,10 +122,10 @@ def read_source(
 
 
 def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
-    """Prepare texts as (n, length) int32. Raises SourceError when the data set's model takes something else."""
+    """Prepare texts as (n, length) int32. Raises SourceError when the dataset's model takes something else."""
     preprocessing = how.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
-        raise SourceError(f"data set {how.manifest.dataset} takes no texts: its model wants {how.manifest.input}")
+        raise SourceError(f"dataset {how.manifest.dataset} takes no texts: its model wants {how.manifest.input}")
     return np.stack([prepare_text(text, preprocessing, how.token_numbers) for text in texts])
 
 
@@ -276,7 +263,7 @@ def _read_text(path: Path, how: Preparation) -> Iterator[Chunk]:
 
 def _say_no_images(manifest: Manifest) -> str:
     """Say why an image file is refused, and how to make an array of it."""
-    refused = f"data set {manifest.dataset} takes no image files: its model wants {manifest.input}"
+    refused = f"dataset {manifest.dataset} takes no image files: its model wants {manifest.input}"
     if isinstance(manifest.preprocessing, TextPreprocessing):
         return f"{refused}, made of texts"
     shape = manifest.input.shape

@@ -11,20 +11,20 @@ from pypredict import PypredictError
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# The open batches by a partial index, what is not planned yet as the worker would plan it, those done in a minute.
+# The open jobs by a partial index, what is not planned yet as the worker would plan it, those done in a minute.
 STATUS = sa.text("""
     WITH unplanned AS (SELECT chunk_id FROM ml.unplanned(0)),
-         open AS (SELECT b.state, c.n_inputs, c.created_at FROM ml.batch b JOIN ml.chunk c USING (chunk_id)
-                  WHERE b.state <> 'done'
+         open AS (SELECT j.state, c.n_inputs, c.created_at FROM ml.job j JOIN ml.chunk c USING (chunk_id)
+                  WHERE j.state <> 'done'
                   UNION ALL
                   SELECT 'pending', c.n_inputs, c.created_at FROM unplanned JOIN ml.chunk c USING (chunk_id)),
          unserved AS (SELECT c.n_inputs FROM ml.chunk c
-                      WHERE NOT EXISTS (SELECT FROM ml.batch b WHERE b.chunk_id = c.chunk_id)
+                      WHERE NOT EXISTS (SELECT FROM ml.job j WHERE j.chunk_id = c.chunk_id)
                         AND NOT EXISTS (SELECT FROM unplanned u WHERE u.chunk_id = c.chunk_id)),
-         done AS (SELECT c.n_inputs FROM ml.batch b JOIN ml.chunk c USING (chunk_id)
-                  WHERE b.state = 'done' AND b.done_at > now() - interval '1 minute')
-    SELECT (SELECT count(*) FROM open) AS open_batches,
-           (SELECT count(*) FROM open WHERE state = 'running') AS running_batches,
+         done AS (SELECT c.n_inputs FROM ml.job j JOIN ml.chunk c USING (chunk_id)
+                  WHERE j.state = 'done' AND j.done_at > now() - interval '1 minute')
+    SELECT (SELECT count(*) FROM open) AS open_jobs,
+           (SELECT count(*) FROM open WHERE state = 'running') AS running_jobs,
            (SELECT coalesce(sum(n_inputs), 0)::bigint FROM open) AS open_inputs,
            (SELECT coalesce(sum(n_inputs), 0)::bigint FROM unserved) AS unserved_inputs,
            (SELECT coalesce(extract(epoch FROM now() - min(created_at)), 0)::double precision FROM open) AS lag_seconds,
@@ -36,8 +36,8 @@ STATUS = sa.text("""
 class Status:
     """The queue now; each field's metadata says what it is, and its unit."""
 
-    open_batches: int = field(metadata={"meaning": "Batches that are not done"})
-    running_batches: int = field(metadata={"meaning": "Batches that a worker holds"})
+    open_jobs: int = field(metadata={"meaning": "Jobs that are not done"})
+    running_jobs: int = field(metadata={"meaning": "Jobs that a worker holds"})
     open_inputs: int = field(metadata={"meaning": "Inputs that wait for their prediction"})
     unserved_inputs: int = field(metadata={"meaning": "Inputs that wait for a model that takes them"})
     lag_seconds: float = field(metadata={"meaning": "Age of the oldest input that waits", "unit": "s"})

@@ -1,4 +1,4 @@
-"""Everything that is said to Postgres about chunks and batches, as named SQL.
+"""Everything that is said to Postgres about chunks and jobs, as named SQL.
 
 The caller owns the transaction: functions take a connection and never commit. Times are the server's (now()). Rows
 travel as binary COPY (`copyfmt`).
@@ -14,9 +14,9 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from pypredict import PypredictError, schema
+from pypredict.binary_copy import input_stream, iterate_inputs, parse_inputs, prediction_stream
 from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode, payload_bytes
-from pypredict.copyfmt import input_stream, iterate_inputs, parse_inputs, prediction_stream
 
 MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks at once: one read, one predicted, one written
 READ_TIMES = 4  # a payload may be this much larger than promised, and its fault is still told exactly
@@ -33,7 +33,7 @@ ADD_NAMES = sa.text("""
     INSERT INTO ml.input_name (chunk_id, sample_no, name)
     SELECT :chunk_id, n - 1, name FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS given (name, n)""")
 PLAN = sa.text("""
-    INSERT INTO ml.batch (model_id, chunk_id)
+    INSERT INTO ml.job (model_id, chunk_id)
     SELECT model_id, chunk_id FROM ml.unplanned(:after)
     ORDER BY model_id, chunk_id  -- two workers that plan at once wait for each other, never in a circle
     ON CONFLICT DO NOTHING""")
@@ -43,33 +43,33 @@ HORIZON = sa.text("""
     FROM ml.chunk""")
 # The serving model gets what it was never given, however old.
 RESCORE = sa.text("""
-    INSERT INTO ml.batch (model_id, chunk_id)
+    INSERT INTO ml.job (model_id, chunk_id)
     SELECT m.model_id, c.chunk_id
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND m.dataset = :dataset AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
     ON CONFLICT DO NOTHING""")
 # A chunk that somebody waits for is the oldest of all: the next claim takes it.
 RUSH = sa.text("""
-    INSERT INTO ml.batch (model_id, chunk_id, run_after)
+    INSERT INTO ml.job (model_id, chunk_id, run_after)
     SELECT m.model_id, c.chunk_id, '-infinity'
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND c.chunk_id = :chunk_id AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-    ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.batch.state = 'pending'""")
-# The oldest open batch that nobody holds. A running batch carries its lease's end in run_after too, so that one
+    ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")
+# The oldest open job that nobody holds. A running job carries its lease's end in run_after too, so that one
 # condition and one index find both the pending and the abandoned; retaking an abandoned one counts as a failure.
 CLAIM = sa.text("""
-    UPDATE ml.batch b
-    SET state = 'running', attempt = b.attempt + 1, failures = b.failures + (b.state = 'running')::int,
+    UPDATE ml.job j
+    SET state = 'running', attempt = j.attempt + 1, failures = j.failures + (j.state = 'running')::int,
         worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
         run_after = now() + :lease * interval '1 second'
-    FROM (SELECT model_id, chunk_id, in_flight FROM ml.batch
+    FROM (SELECT model_id, chunk_id, in_flight FROM ml.job
           WHERE state <> 'done' AND run_after <= CASE WHEN :rushed THEN '-infinity' ELSE now() END
             AND model_id = ANY(:models) AND chunk_id = coalesce(:chunk_id, chunk_id)
             AND chunk_id <> ALL(CAST(:without AS bigint[]))
           ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED) open
     JOIN ml.chunk c ON c.chunk_id = open.chunk_id
-    WHERE b.model_id = open.model_id AND b.chunk_id = open.chunk_id
-    RETURNING b.model_id, b.chunk_id, b.attempt, b.failures, c.n_inputs, c.dtype, c.shape,
+    WHERE j.model_id = open.model_id AND j.chunk_id = open.chunk_id
+    RETURNING j.model_id, j.chunk_id, j.attempt, j.failures, c.n_inputs, c.dtype, c.shape,
               c.classes IS NOT NULL AS labelled, open.in_flight AS died_on""")
 LIST_INPUTS = sa.text("SELECT input_id FROM ml.input WHERE chunk_id = :chunk_id")
 COUNT_DEATH = sa.text("""
@@ -79,22 +79,22 @@ READ_DEATHS = sa.text("""
     SELECT s.input_id, s.deaths FROM ml.suspect s JOIN ml.input i USING (input_id)
     WHERE s.model_id = :model_id AND i.chunk_id = :chunk_id""")
 MARK_IN_FLIGHT = sa.text("""
-    UPDATE ml.batch SET in_flight = :input_id
+    UPDATE ml.job SET in_flight = :input_id
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 RENEW = sa.text("""
-    UPDATE ml.batch SET lease_until = now() + :lease * interval '1 second',
+    UPDATE ml.job SET lease_until = now() + :lease * interval '1 second',
                         run_after = now() + :lease * interval '1 second'
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 FINISH = sa.text("""
-    UPDATE ml.batch SET state = 'done', done_at = now(), lease_until = NULL, in_flight = NULL,
+    UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL, in_flight = NULL,
                         last_error = NULL
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 RELEASE = sa.text("""
-    UPDATE ml.batch SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
+    UPDATE ml.job SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
                         last_error = :error, run_after = now() + :delay * interval '1 second'
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 COUNT_OPEN = sa.text("""
-    SELECT count(*) FROM ml.batch
+    SELECT count(*) FROM ml.job
     WHERE state <> 'done' AND model_id = ANY(CAST(:models AS bigint[])) AND chunk_id <> ALL(CAST(:without AS bigint[]))
     """)
 
@@ -104,12 +104,12 @@ class StoreError(PypredictError):
 
 
 class LeaseLostError(StoreError):
-    """Another worker has taken the batch over: the caller has to roll back."""
+    """Another worker has taken the job over: the caller has to roll back."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A claimed batch: one model, one chunk, and the attempt that fences it."""
+class Job:
+    """A claimed job: one model, one chunk, and the attempt that fences it."""
 
     model_id: int
     chunk_id: int
@@ -174,7 +174,7 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
     return int(new), True
 
 
-def plan_batches(connection: sa.Connection, after: int = 0) -> int:
+def plan_jobs(connection: sa.Connection, after: int = 0) -> int:
     """Add the missing (model, chunk) pairs, only of chunks with a number above `after`; return how many there were."""
     return connection.execute(PLAN, {"after": after}).rowcount
 
@@ -186,7 +186,7 @@ def read_horizon(connection: sa.Connection) -> tuple[int, list[int]]:
 
 
 def rescore(connection: sa.Connection, dataset: str) -> int:
-    """Plan for the serving model what it was never given; return how many batches."""
+    """Plan for the serving model what it was never given; return how many jobs."""
     return connection.execute(RESCORE, {"dataset": dataset}).rowcount
 
 
@@ -195,7 +195,7 @@ def rush(connection: sa.Connection, chunk_id: int) -> None:
     connection.execute(RUSH, {"chunk_id": chunk_id})
 
 
-def claim_batch(
+def claim_job(
     connection: sa.Connection,
     models: Sequence[int],
     worker: str,
@@ -204,8 +204,8 @@ def claim_batch(
     chunk_id: int | None = None,
     without: Collection[int] = (),
     rushed: bool = False,
-) -> Batch | None:
-    """Take the oldest open batch of these models; None when there is none. Commit at once.
+) -> Job | None:
+    """Take the oldest open job of these models; None when there is none. Commit at once.
 
     chunk_id: only this chunk; without: none of these chunks; rushed: only what somebody waits for.
     """
@@ -222,7 +222,7 @@ def claim_batch(
         return None
     if row.died_on is not None:  # the last attempt ended with this input alone in flight
         connection.execute(COUNT_DEATH, {"model_id": row.model_id, "input_id": row.died_on})
-    return Batch(
+    return Job(
         model_id=row.model_id,
         chunk_id=row.chunk_id,
         attempt=row.attempt,
@@ -234,35 +234,35 @@ def claim_batch(
     )
 
 
-def read_inputs(connection: sa.Connection, batch: Batch) -> Inputs:
-    """Read a batch's chunk. A payload that is not what the chunk promises becomes an error, never an exception.
+def read_inputs(connection: sa.Connection, job: Job) -> Inputs:
+    """Read a job's chunk. A payload that is not what the chunk promises becomes an error, never an exception.
 
     A chunk over MAX_CHUNK_BYTES is not read, nor is a payload far larger than its chunk promises: these inputs become
     `too_large`. Raises StoreError when the chunk does not hold as many inputs as it declares.
     """
-    declared = batch.n_inputs * payload_bytes(batch.dtype, batch.shape)
-    inputs = _read(connection, batch) if declared <= MAX_CHUNK_BYTES else _refuse(connection, batch, declared)
+    declared = job.n_inputs * payload_bytes(job.dtype, job.shape)
+    inputs = _read(connection, job) if declared <= MAX_CHUNK_BYTES else _refuse(connection, job, declared)
     held = len(inputs.input_ids) + len(inputs.errors)
-    if held != batch.n_inputs:
-        found = "more" if held > batch.n_inputs else held
+    if held != job.n_inputs:
+        found = "more" if held > job.n_inputs else held
         raise StoreError(
-            f"chunk {batch.chunk_id} declares {batch.n_inputs} inputs and holds {found}; "
+            f"chunk {job.chunk_id} declares {job.n_inputs} inputs and holds {found}; "
             "a chunk and its inputs have to be inserted in one transaction"
         )
     return inputs
 
 
-def _read(connection: sa.Connection, batch: Batch) -> Inputs:
+def _read(connection: sa.Connection, job: Job) -> Inputs:
     stream = io.BytesIO()
-    limit = READ_TIMES * payload_bytes(batch.dtype, batch.shape)
+    limit = READ_TIMES * payload_bytes(job.dtype, job.shape)
     query = (
         f"SELECT input_id, CASE WHEN octet_length(payload) <= {limit:d} THEN payload END FROM ml.input"  # noqa: S608
-        f" WHERE chunk_id = {batch.chunk_id:d} ORDER BY sample_no"
-        f" LIMIT {batch.n_inputs + 1:d}"  # one too many is enough to know
+        f" WHERE chunk_id = {job.chunk_id:d} ORDER BY sample_no"
+        f" LIMIT {job.n_inputs + 1:d}"  # one too many is enough to know
     )
     _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
     content = stream.getbuffer()
-    parsed = parse_inputs(content, batch.dtype, batch.shape)
+    parsed = parse_inputs(content, job.dtype, job.shape)
     if parsed is not None:
         return Inputs(*parsed, errors=[])
     good: list[tuple[int, Array]] = []
@@ -277,86 +277,82 @@ def _read(connection: sa.Connection, batch: Batch) -> Inputs:
         except CodecError as error:
             errors.append(InputError(input_id, "corrupt", str(error)))
             continue
-        if array.dtype != batch.dtype or array.shape != batch.shape:
-            reason = "wrong_dtype" if array.dtype != batch.dtype else "wrong_shape"
-            detail = f"the payload is {array.dtype} {array.shape}, its chunk says {batch.dtype} {batch.shape}"
+        if array.dtype != job.dtype or array.shape != job.shape:
+            reason = "wrong_dtype" if array.dtype != job.dtype else "wrong_shape"
+            detail = f"the payload is {array.dtype} {array.shape}, its chunk says {job.dtype} {job.shape}"
             errors.append(InputError(input_id, reason, detail))
         else:
             good.append((input_id, array))
-    arrays = np.stack([array for _, array in good]) if good else np.empty((0, *batch.shape), batch.dtype)
+    arrays = np.stack([array for _, array in good]) if good else np.empty((0, *job.shape), job.dtype)
     return Inputs(np.array([input_id for input_id, _ in good], np.int64), arrays, errors)
 
 
-def _refuse(connection: sa.Connection, batch: Batch, declared: int) -> Inputs:
+def _refuse(connection: sa.Connection, job: Job, declared: int) -> Inputs:
     detail = f"its chunk holds {declared} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
-    ids = connection.execute(LIST_INPUTS, {"chunk_id": batch.chunk_id}).scalars()
+    ids = connection.execute(LIST_INPUTS, {"chunk_id": job.chunk_id}).scalars()
     refused = [InputError(input_id, "too_large", detail) for input_id in ids]
-    return Inputs(np.empty(0, np.int64), np.empty((0, *batch.shape), batch.dtype), refused)
+    return Inputs(np.empty(0, np.int64), np.empty((0, *job.shape), job.dtype), refused)
 
 
-def finish_batch(
+def finish_job(
     connection: sa.Connection,
-    batch: Batch,
+    job: Job,
     inputs: Inputs,
     probabilities: npt.NDArray[np.float32],
     in_training: npt.NDArray[np.bool_] | None = None,
 ) -> None:
-    """Set the batch done and add its outcomes, in the caller's one transaction.
+    """Set the job done and add its outcomes, in the caller's one transaction.
 
     inputs.input_ids (n,), probabilities (n, k) and in_training (n,) belong together row by row. Raises LeaseLostError
-    when the batch is no longer ours, StoreError when the outcomes are not one per input; in both cases roll back.
+    when the job is no longer ours, StoreError when the outcomes are not one per input; in both cases roll back.
     """
     found = f"{len(probabilities)} predictions and {len(inputs.errors)} errors"
-    if len(probabilities) + len(inputs.errors) != batch.n_inputs or len(probabilities) != len(inputs.input_ids):
-        raise StoreError(f"chunk {batch.chunk_id} got {found} for {batch.n_inputs} inputs; nothing was stored")
-    if connection.execute(FINISH, _fence(batch)).rowcount != 1:
-        raise LeaseLostError(
-            f"chunk {batch.chunk_id} was taken over after attempt {batch.attempt}; its work is dropped"
-        )
+    if len(probabilities) + len(inputs.errors) != job.n_inputs or len(probabilities) != len(inputs.input_ids):
+        raise StoreError(f"chunk {job.chunk_id} got {found} for {job.n_inputs} inputs; nothing was stored")
+    if connection.execute(FINISH, _fence(job)).rowcount != 1:
+        raise LeaseLostError(f"chunk {job.chunk_id} was taken over after attempt {job.attempt}; its work is dropped")
     if len(inputs.input_ids):
         columns = "model_id, input_id, in_training, class_no, score, probs"
         statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
-        stream = prediction_stream(batch.model_id, inputs.input_ids, probabilities, in_training)
+        stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)
         _cursor(connection).copy_expert(statement, io.BytesIO(stream))
     if inputs.errors:
         connection.execute(
-            sa.insert(schema.prediction_error), [{"model_id": batch.model_id, **vars(error)} for error in inputs.errors]
+            sa.insert(schema.prediction_error), [{"model_id": job.model_id, **vars(error)} for error in inputs.errors]
         )
 
 
-def release_batch(
-    connection: sa.Connection, batch: Batch, *, failed: bool, error: str | None = None, delay_seconds: float = 0
+def release_job(
+    connection: sa.Connection, job: Job, *, failed: bool, error: str | None = None, delay_seconds: float = 0
 ) -> None:
-    """Give a batch back, to rest for delay_seconds; `failed` when its model or inputs are at fault."""
+    """Give a job back, to rest for delay_seconds; `failed` when its model or inputs are at fault."""
     values = {"failed": int(failed), "error": error, "delay": delay_seconds}
-    connection.execute(RELEASE, _fence(batch) | values)
+    connection.execute(RELEASE, _fence(job) | values)
 
 
-def renew_lease(connection: sa.Connection, batch: Batch, lease_seconds: float) -> None:
-    """Push the lease's end to lease_seconds from now; nothing happens when the batch is no longer ours."""
-    connection.execute(RENEW, _fence(batch) | {"lease": lease_seconds})
+def renew_lease(connection: sa.Connection, job: Job, lease_seconds: float) -> None:
+    """Push the lease's end to lease_seconds from now; nothing happens when the job is no longer ours."""
+    connection.execute(RENEW, _fence(job) | {"lease": lease_seconds})
 
 
-def mark_in_flight(connection: sa.Connection, batch: Batch, input_id: int) -> None:
+def mark_in_flight(connection: sa.Connection, job: Job, input_id: int) -> None:
     """Say which input is about to run alone. Commit before it runs. Raises LeaseLostError."""
-    if connection.execute(MARK_IN_FLIGHT, _fence(batch) | {"input_id": input_id}).rowcount != 1:
-        raise LeaseLostError(
-            f"chunk {batch.chunk_id} was taken over after attempt {batch.attempt}; its work is dropped"
-        )
+    if connection.execute(MARK_IN_FLIGHT, _fence(job) | {"input_id": input_id}).rowcount != 1:
+        raise LeaseLostError(f"chunk {job.chunk_id} was taken over after attempt {job.attempt}; its work is dropped")
 
 
-def read_deaths(connection: sa.Connection, batch: Batch) -> dict[int, int]:
-    """Tell how often a worker died with each of the batch's inputs alone in flight."""
-    return {row.input_id: row.deaths for row in connection.execute(READ_DEATHS, _fence(batch))}
+def read_deaths(connection: sa.Connection, job: Job) -> dict[int, int]:
+    """Tell how often a worker died with each of the job's inputs alone in flight."""
+    return {row.input_id: row.deaths for row in connection.execute(READ_DEATHS, _fence(job))}
 
 
 def count_open(connection: sa.Connection, models: Sequence[int], without: Collection[int] = ()) -> int:
-    """Count the batches of these models that are not done, without those of some chunks."""
+    """Count the jobs of these models that are not done, without those of some chunks."""
     return int(connection.execute(COUNT_OPEN, {"models": list(models), "without": list(without)}).scalar_one())
 
 
-def _fence(batch: Batch) -> dict[str, int]:
-    return {"model_id": batch.model_id, "chunk_id": batch.chunk_id, "attempt": batch.attempt}
+def _fence(job: Job) -> dict[str, int]:
+    return {"model_id": job.model_id, "chunk_id": job.chunk_id, "attempt": job.attempt}
 
 
 class _Blocks:

@@ -1,7 +1,7 @@
-"""Claim a batch, predict it, commit predictions and "done" together; again until told to stop.
+"""Claim a job, predict it, commit predictions and "done" together; again until told to stop.
 
 Whatever dies, every (model, input) gets exactly one outcome: the claim is committed at once with a lease, and the
-outcomes are committed with the batch's `done` in one transaction that only the newest attempt can pass. While the model
+outcomes are committed with the job's `done` in one transaction that only the newest attempt can pass. While the model
 computes, one thread reads the next chunk and another writes the last one.
 """
 
@@ -18,25 +18,25 @@ import sqlalchemy as sa
 from bundle import BundleError
 from pypredict import PypredictError, registry, store
 from pypredict.database import is_refused_login
-from pypredict.isolate import predict_alone
 from pypredict.lease import Leases
 from pypredict.listen import OUTAGE, Listener, Stop
+from pypredict.models import Models, Probabilities
+from pypredict.one_by_one import predict_alone
 from pypredict.plan import Planner
-from pypredict.predictor import Models, Probabilities
 from pypredict.publications import Publications
-from pypredict.store import Batch, Inputs
+from pypredict.store import Inputs, Job
 
 log = logging.getLogger(__name__)
 
-MAX_FAILURES = 3  # a batch that failed this often is worked row by row
+MAX_FAILURES = 3  # a job that failed this often is worked row by row
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
 
 
 @dataclass(frozen=True)
 class Work:
-    """A claimed batch and its inputs."""
+    """A claimed job and its inputs."""
 
-    batch: Batch
+    job: Job
     inputs: Inputs
 
 
@@ -97,7 +97,7 @@ class Worker:
                         outcome = self._predict(work)
                         if written is not None:
                             written.result()  # at most one chunk waits to be written
-                        written = threads.submit(self._write, work.batch, outcome) if outcome else None
+                        written = threads.submit(self._write, work.job, outcome) if outcome else None
                         continue
                     if written is not None:
                         written.result()
@@ -129,17 +129,17 @@ class Worker:
         if problems:
             raise BundleError(problems[0])
         with self.engine.begin() as connection:
-            batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, chunk_id=chunk_id)
-        if batch is None:
+            job = store.claim_job(connection, self._servable, self.name, self.lease_seconds, chunk_id=chunk_id)
+        if job is None:
             return False
         with self.engine.begin() as connection:
-            inputs = store.read_inputs(connection, batch)
-        outcome = self._predict(Work(batch, inputs))
-        problem = self.models.problem(batch.model_id)
+            inputs = store.read_inputs(connection, job)
+        outcome = self._predict(Work(job, inputs))
+        problem = self.models.problem(job.model_id)
         if problem is not None:
             raise BundleError(problem)
         if outcome is not None:
-            self._write(batch, outcome)
+            self._write(job, outcome)
         return True
 
     def _fetch(self, until_empty: bool) -> Work | None:
@@ -160,117 +160,117 @@ class Worker:
         with self.engine.connect() as connection:
             while True:
                 with connection.begin():
-                    batch = self._claim(connection, planned=look)
-                if batch is None:
+                    job = self._claim(connection, planned=look)
+                if job is None:
                     return None
-                work = self._read(connection, batch, until_empty)
+                work = self._read(connection, job, until_empty)
                 if work is not None:
                     return work
 
     def _rushed(self) -> Work | None:
-        """Claim and read what somebody waits for, once chunks were announced: it goes before the batch read ahead."""
+        """Claim and read what somebody waits for, once chunks were announced: it goes before the job read ahead."""
         self._announced = self._listener.wait(0) or self._announced
         if not self._announced:
             return None
         try:
             with self.engine.connect() as connection:
                 with connection.begin():
-                    batch = store.claim_batch(connection, self._servable, self.name, self.lease_seconds, rushed=True)
-                self._announced = batch is not None  # then there may be more
-                return None if batch is None else self._read(connection, batch, until_empty=False)
+                    job = store.claim_job(connection, self._servable, self.name, self.lease_seconds, rushed=True)
+                self._announced = job is not None  # then there may be more
+                return None if job is None else self._read(connection, job, until_empty=False)
         except OUTAGE:
-            return None  # the batch that is read ahead comes next, and after it the outage is met again
+            return None  # the job that is read ahead comes next, and after it the outage is met again
 
-    def _read(self, connection: sa.Connection, batch: Batch, until_empty: bool) -> Work | None:
-        """Read a claimed batch; None when its chunk is at fault, whatever SQL has put there, and it was given back."""
-        self._leases.add(batch)
+    def _read(self, connection: sa.Connection, job: Job, until_empty: bool) -> Work | None:
+        """Read a claimed job; None when its chunk is at fault, whatever SQL has put there, and it was given back."""
+        self._leases.add(job)
         try:
             with connection.begin():
-                return Work(batch, store.read_inputs(connection, batch))
+                return Work(job, store.read_inputs(connection, job))
         except OUTAGE:
-            self._leases.drop(batch)  # it will be retaken when the lease ends
+            self._leases.drop(job)  # it will be retaken when the lease ends
             raise
         except Exception as error:
-            self._give_back(batch, error, failed=True)
+            self._give_back(job, error, failed=True)
             if until_empty:
-                self._unreadable[batch.chunk_id] = f"chunk {batch.chunk_id} cannot be read: {_sentence(error)}"
+                self._unreadable[job.chunk_id] = f"chunk {job.chunk_id} cannot be read: {_sentence(error)}"
             return None
 
-    def _claim(self, connection: sa.Connection, *, planned: bool) -> Batch | None:
-        """Claim a batch; plan first if nothing was open the last time, else only when nothing is open now."""
+    def _claim(self, connection: sa.Connection, *, planned: bool) -> Job | None:
+        """Claim a job; plan first if nothing was open the last time, else only when nothing is open now."""
         if self._idle and not planned:
             self._planner.plan(connection)
             planned = True
-        batch = self._claim_oldest(connection)
-        if batch is None and not planned and self._planner.plan(connection):
-            batch = self._claim_oldest(connection)
-        self._idle = batch is None
-        return batch
+        job = self._claim_oldest(connection)
+        if job is None and not planned and self._planner.plan(connection):
+            job = self._claim_oldest(connection)
+        self._idle = job is None
+        return job
 
-    def _claim_oldest(self, connection: sa.Connection) -> Batch | None:
-        return store.claim_batch(
+    def _claim_oldest(self, connection: sa.Connection) -> Job | None:
+        return store.claim_job(
             connection, self._servable, self.name, self.lease_seconds, without=self._unreadable.keys()
         )
 
     def _predict(self, work: Work) -> tuple[Inputs, Probabilities] | None:
-        """Predict a batch, row by row when it has failed too often; None when it was given back."""
-        batch, outcome = work.batch, None
+        """Predict a job, row by row when it has failed too often; None when it was given back."""
+        job, outcome = work.job, None
         try:
-            if batch.failures < MAX_FAILURES:
-                return self.models.predict(batch.model_id, work.inputs)
-            log.warning("chunk %d has failed %d times: row by row", batch.chunk_id, batch.failures)
-            outcome = predict_alone(self.engine, batch, work.inputs, self.models, self.stop.is_set)
+            if job.failures < MAX_FAILURES:
+                return self.models.predict(job.model_id, work.inputs)
+            log.warning("chunk %d has failed %d times: row by row", job.chunk_id, job.failures)
+            outcome = predict_alone(self.engine, job, work.inputs, self.models, self.stop.is_set)
             if outcome is None:
-                self._give_back(batch)
+                self._give_back(job)
         except store.LeaseLostError as error:
             log.warning("%s", error)
-            self._leases.drop(batch)
+            self._leases.drop(job)
         except BundleError as error:  # its model does not load: no fault of the inputs
-            self._give_back(batch)
-            self.models.refuse(batch.model_id, str(error))
-            self._servable = [model_id for model_id in self._servable if model_id != batch.model_id]
+            self._give_back(job)
+            self.models.refuse(job.model_id, str(error))
+            self._servable = [model_id for model_id in self._servable if model_id != job.model_id]
             self._next_look = -math.inf
         except OUTAGE as error:
-            self._give_back(batch, error, failed=False)
-        except Exception as error:  # whatever a model raises: the batch is at fault, the worker goes on
-            self._give_back(batch, error, failed=True)
+            self._give_back(job, error, failed=False)
+        except Exception as error:  # whatever a model raises: the job is at fault, the worker goes on
+            self._give_back(job, error, failed=True)
         return outcome
 
-    def _write(self, batch: Batch, outcome: tuple[Inputs, Probabilities]) -> None:
-        """Commit the outcomes, unless somebody else has taken the batch over."""
+    def _write(self, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
+        """Commit the outcomes, unless somebody else has taken the job over."""
         inputs, probabilities = outcome
         try:
-            learned = self.models.in_training(batch.model_id, inputs.arrays) if batch.labelled else None
+            learned = self.models.in_training(job.model_id, inputs.arrays) if job.labelled else None
             with self.engine.begin() as connection:
-                store.finish_batch(connection, batch, inputs, probabilities, learned)
+                store.finish_job(connection, job, inputs, probabilities, learned)
         except store.LeaseLostError as error:
             log.warning("%s", error)
         except OUTAGE as error:
-            self._give_back(batch, error, failed=False)
+            self._give_back(job, error, failed=False)
         except Exception as error:
-            self._give_back(batch, error, failed=True)
+            self._give_back(job, error, failed=True)
             raise
         else:
             self.predicted += len(probabilities)
             log.info(
                 "model %d, chunk %d: %d predicted, %d refused",
-                *(batch.model_id, batch.chunk_id, len(probabilities), len(inputs.errors)),
+                *(job.model_id, job.chunk_id, len(probabilities), len(inputs.errors)),
             )
         finally:
-            self._leases.drop(batch)
+            self._leases.drop(job)
 
-    def _give_back(self, batch: Batch, error: Exception | None = None, *, failed: bool = False) -> None:
-        """Release a batch; where even that fails, its lease runs out."""
-        self._leases.drop(batch)
+    def _give_back(self, job: Job, error: Exception | None = None, *, failed: bool = False) -> None:
+        """Release a job; where even that fails, its lease runs out."""
+        self._leases.drop(job)
         reason = None if error is None else _sentence(error)
         if error is not None:
-            log.error("model %d, chunk %d failed: %s", batch.model_id, batch.chunk_id, reason)
+            log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, reason)
         try:
             with self.engine.begin() as connection:
-                delay = _backoff_seconds(batch.failures + 1) if failed else 0
-                store.release_batch(connection, batch, failed=failed, error=reason, delay_seconds=delay)
+                delay = _backoff_seconds(job.failures + 1) if failed else 0
+                store.release_job(connection, job, failed=failed, error=reason, delay_seconds=delay)
         except OUTAGE:
-            log.warning("chunk %d could not be released; its lease runs out", batch.chunk_id)
+            log.warning("chunk %d could not be released; its lease runs out", job.chunk_id)
 
     def _put_back(self, ahead: "Future[Work | None] | None") -> None:
         """Release what was fetched ahead and never begun."""
@@ -279,9 +279,9 @@ class Worker:
             try:
                 work = ahead.result()
             except (BundleError, PypredictError, *OUTAGE) as error:
-                log.warning("the next batch was not read: %s", _sentence(error))
+                log.warning("the next job was not read: %s", _sentence(error))
         if work is not None:
-            self._give_back(work.batch)
+            self._give_back(work.job)
 
     def _wait_out(self, error: Exception, until_empty: bool) -> None:
         self._outages += 1
@@ -298,7 +298,7 @@ class Worker:
 
     def _nothing_open(self) -> bool:
         with self.engine.begin() as connection:
-            planned = store.plan_batches(connection)
+            planned = store.plan_jobs(connection)
             return store.count_open(connection, self._servable, self._unreadable.keys()) == 0 and planned == 0
 
     def _beat(self) -> None:

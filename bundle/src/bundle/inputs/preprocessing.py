@@ -1,0 +1,143 @@
+"""From what people have (an image file, a sentence) to what the model takes (a raw array): once, for both services.
+
+Arrays stay raw: uint8 pixels, int32 token numbers. Scaling is the model's first layer.
+
+An image is turned upright by its EXIF tag, its first frame taken, transparency laid on white, converted to the colour
+mode and resized (bilinear, the aspect ratio is not kept). A text is lower-cased, punctuation becomes a space, words
+become their numbers in the vocabulary; START goes in front, UNKNOWN stands for words without a number; PAD fills up
+at the front, and of a long text the end is kept. That is how Keras's IMDB example prepares its reviews. Its data were
+made of bytes, and of the words that the dataset knows: TextPreprocessing says whether a text is prepared so.
+"""
+
+import io
+import json
+import string
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from bundle import BundleError
+from bundle.document import Record, Sha256, sha256_of_json
+
+MAX_PIXELS = 100_000_000
+PAD, START, UNKNOWN = 0, 1, 2
+RESERVED_WORDS = ("<pad>", "<start>", "<unknown>", "<unused>")  # token numbers 0 to 3, as in Keras's IMDB data
+ASCII_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+SEPARATORS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r', " "))
+
+
+class PreprocessingError(BundleError):
+    """An image or a text cannot be prepared; str() names it and says why."""
+
+
+class ArrayPreprocessing(Record):
+    """Arrays are stored and given to the model as they are."""
+
+    kind: Literal["array"] = "array"
+
+
+class ImagePreprocessing(Record):
+    """Image files become (height, width, channels) uint8; sizes in pixels."""
+
+    kind: Literal["image"] = "image"
+    height: Annotated[int, Field(ge=1, le=4096)]
+    width: Annotated[int, Field(ge=1, le=4096)]
+    color: Literal["grayscale", "rgb"] = "rgb"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one prepared image."""
+        return (self.height, self.width, 1 if self.color == "grayscale" else 3)
+
+
+class TextPreprocessing(Record):
+    """Texts become (length,) int32 token numbers below n_words.
+
+    characters: "unicode", or "ascii" where only A to Z are lower-cased and only ASCII spaces part words.
+    known_words: None where every word without a number is UNKNOWN. Else the vocabulary holds so many words, the first
+    n_words of which have a number; the others are UNKNOWN, and a word that it does not hold is left out.
+    """
+
+    kind: Literal["text"] = "text"
+    length: Annotated[int, Field(ge=1, le=100_000)]
+    n_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)]
+    vocabulary_sha256: Sha256
+    characters: Literal["unicode", "ascii"] = "unicode"
+    known_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)] | None = None
+
+
+Preprocessing = Annotated[ArrayPreprocessing | ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
+
+
+def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[np.uint8]:
+    """Read an image file (or its bytes); return (height, width, channels) uint8. Raises PreprocessingError."""
+    from PIL import Image, ImageOps
+
+    name = source if isinstance(source, Path) else f"an image of {len(source)} bytes"
+    try:
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as file,
+        ):
+            if file.width * file.height > MAX_PIXELS:
+                raise PreprocessingError(
+                    f"{name} has {file.width} x {file.height} pixels; at most {MAX_PIXELS} are read"
+                )
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I;16"):  # 16 bits a pixel: keep the upper eight, where convert() would clip
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if how.color == "grayscale" else "RGB")
+            image = image.resize((how.width, how.height), Image.Resampling.BILINEAR)
+    except PreprocessingError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like on a broken file
+        raise PreprocessingError(f"{name} is not a readable image: {error}") from error
+    return np.asarray(image, np.uint8).reshape(how.shape)
+
+
+def words_of(text: str, characters: Literal["unicode", "ascii"] = "unicode") -> list[str]:
+    """Cut a text into lower-case words."""
+    if characters == "ascii":
+        return [word for word in text.translate(ASCII_LOWER_CASE).translate(SEPARATORS).split(" ") if word]
+    return text.lower().translate(SEPARATORS).split()
+
+
+def prepare_text(text: str, how: TextPreprocessing, numbers: Mapping[str, int]) -> npt.NDArray[np.int32]:
+    """Turn a text into (length,) int32 token numbers; numbers is `token_numbers` of the bundle's vocabulary."""
+    words = words_of(text, how.characters)
+    if how.known_words is not None:
+        words = [word for word in words if word in numbers]
+    return pad([START, *(numbers.get(word, UNKNOWN) for word in words)], how)
+
+
+def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:
+    """Bring token numbers to length: those from n_words on become UNKNOWN, PAD goes in front, the end is kept."""
+    row = np.full(how.length, PAD, np.int32)
+    kept = np.asarray(tokens[-how.length :], np.int32)
+    row[how.length - len(kept) :] = np.where(kept < how.n_words, kept, UNKNOWN)
+    return row
+
+
+def token_numbers(words: Sequence[str]) -> dict[str, int]:
+    """Invert a vocabulary (words by token number), reserved words left out."""
+    return {word: number for number, word in enumerate(words) if number >= len(RESERVED_WORDS)}
+
+
+def read_vocabulary(path: Path, how: TextPreprocessing) -> list[str]:
+    """Read vocabulary.json, all words by token number. Raises PreprocessingError when it is not the manifest's."""
+    try:
+        words = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PreprocessingError(f"{path} is not a readable vocabulary ({error}); publish the bundle again") from error
+    n_words = how.known_words or how.n_words
+    if not isinstance(words, list) or len(words) != n_words or sha256_of_json(words) != how.vocabulary_sha256:
+        raise PreprocessingError(f"{path} is not the vocabulary that the manifest names; publish the bundle again")
+    return words

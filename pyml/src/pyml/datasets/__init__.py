@@ -1,0 +1,1 @@
+"""The samples of an experiment: found, read, prepared, split."""

@@ -1,0 +1,157 @@
+"""The datasets that are known by name: digits, mnist, fashion_mnist, imdb; raw, with their official test sets."""
+
+import gzip
+import hashlib
+import io
+import json
+import logging
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.document import sha256_of_json
+from bundle.inputs.arrays import ArraysError, read_npz
+from bundle.inputs.preprocessing import (
+    RESERVED_WORDS,
+    START,
+    ArrayPreprocessing,
+    ImagePreprocessing,
+    TextPreprocessing,
+    pad,
+)
+from bundle.publish import file_sha256
+from pyml import PymlError
+from pyml.datasets.dataset import Dataset, Prepared, gather
+from pyml.datasets.download import FILES, DataDirectory, known_file
+from pyml.datasets.split import split_rows
+from pyml.experiment.data_spec import Digits, Imdb, Mnist
+
+log = logging.getLogger(__name__)
+
+DIGITS = tuple(map(str, range(10)))
+CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+N_TRAIN, N_TEST = 60_000, 10_000  # of mnist and fashion_mnist
+N_REVIEWS = 25_000  # of imdb, to train and again to test
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def load_digits(data: Digits) -> Dataset:
+    """Give scikit-learn's 1,797 real handwritten digits: (n, 8, 8, 1) uint8 with values 0..16."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    x = digits.images[..., np.newaxis].astype(np.uint8)
+    y = digits.target.astype(np.int64)
+    return gather(data.name, Prepared(DIGITS, ArrayPreprocessing(), x, y), split_rows(y, data, classes=DIGITS))
+
+
+def load_mnist(data: Mnist, directory: DataDirectory) -> Dataset:
+    """Give MNIST or Fashion-MNIST: (n, 28, 28, 1) uint8, of which the official test set tests. Raises PymlError."""
+    arrays = _read_mnist(directory) if data.name == "mnist" else _read_fashion(directory)
+    for part, n in (("train", N_TRAIN), ("test", N_TEST)):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.shape != (n, 28, 28) or x.dtype != np.uint8 or y.shape != (n,) or y.max() > 9:
+            raise PymlError(
+                f"{data.name} in {directory.path} holds {part} arrays {x.dtype} {x.shape} and {y.shape}, "
+                f"uint8 ({n}, 28, 28) and ({n},) are needed; delete it, then: pyml download {data.name}"
+            )
+    x = np.concatenate([arrays["x_train"], arrays["x_test"]])[..., np.newaxis]
+    y = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
+    classes = DIGITS if data.name == "mnist" else CLOTHES
+    preprocessing = ImagePreprocessing(height=28, width=28, color="grayscale")
+    return gather(data.name, Prepared(classes, preprocessing, x, y), split_rows(y, data, n_test=N_TEST))
+
+
+def load_imdb(data: Imdb, directory: DataDirectory) -> Dataset:
+    """Give IMDB's reviews as (n, length) int32 token numbers, prepared as Keras's example does. Raises PymlError."""
+    index = directory.find("imdb", "imdb_word_index.json")
+    arrays = _read_imdb(directory.find("imdb", "imdb.npz"))
+    words = _known_words(index)
+    how = TextPreprocessing(
+        length=data.length,
+        n_words=min(data.words, len(words)),
+        vocabulary_sha256=sha256_of_json(words),
+        characters="ascii",
+        known_words=len(words),
+    )
+    shift = len(RESERVED_WORDS) - 1  # the file counts words from 1, token numbers from the reserved ones on
+    reviews = [*arrays["x_train"], *arrays["x_test"]]
+    x = np.stack([pad([START, *(rank + shift for rank in review[-data.length :])], how) for review in reviews])
+    y = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
+    prepared = Prepared(("negative", "positive"), how, x, y, words)
+    return gather(data.name, prepared, split_rows(y, data, n_test=N_REVIEWS))
+
+
+def _read_mnist(directory: DataDirectory) -> Arrays:
+    path = directory.find("mnist", "mnist.npz")
+    _warn_of_unknown(path, known_file("mnist", path.name).sha256)
+    return _read_official(path, "delete it, then: pyml download mnist")
+
+
+def _read_fashion(directory: DataDirectory) -> Arrays:
+    """Read Zalando's four files, or, where they are not there, the one .npz in which others keep the same arrays."""
+    archive = directory.path / "fashion_mnist" / "fashion_mnist.npz"
+    if archive.is_file() and not all((archive.parent / file.name).is_file() for file in FILES["fashion_mnist"]):
+        _warn_of_unknown(archive, ())
+        return _read_official(archive, "delete it, then: pyml download fashion_mnist")
+    arrays: Arrays = {}
+    for part, file in (("train", "train"), ("test", "t10k")):
+        for key, name, header_bytes in (("x", "images-idx3", 16), ("y", "labels-idx1", 8)):
+            path = directory.find("fashion_mnist", f"{file}-{name}-ubyte.gz")
+            _warn_of_unknown(path, known_file("fashion_mnist", path.name).sha256)
+            try:
+                values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
+                arrays[f"{key}_{part}"] = values.reshape(-1, 28, 28) if key == "x" else values
+            except (OSError, ValueError, EOFError, zlib.error) as error:
+                raise PymlError(
+                    f"{path} is not readable ({error}); delete it, then: pyml download fashion_mnist"
+                ) from error
+    return arrays
+
+
+def _read_official(path: Path, advice: str) -> Arrays:
+    """Read the four arrays of an .npz, as Keras keeps MNIST. Raises PymlError ending in the advice."""
+    names = [f"{key}_{part}" for part in ("train", "test") for key in "xy"]
+    try:
+        arrays = read_npz(path, names)
+    except ArraysError as error:
+        raise PymlError(f"{error}; {advice}") from error
+    if absent := [name for name in names if name not in arrays]:
+        raise PymlError(f"{path} holds no {', '.join(absent)}; {advice}")
+    return arrays
+
+
+def _read_imdb(path: Path) -> Arrays:
+    """Open the pickled lists, only of bytes that are known; the very bytes that were hashed are the ones opened."""
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if digest not in known_file("imdb", path.name).sha256:
+        raise PymlError(
+            f"{path} has sha256 {digest[:12]}..., which is not a known one; it holds pickles, which can run any code, "
+            "and is not opened; delete it, then: pyml download imdb"
+        )
+    with np.load(io.BytesIO(content), allow_pickle=True) as file:
+        return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+
+
+def _known_words(path: Path) -> list[str]:
+    """Give all words of the index by token number, the reserved ones first, then the most frequent."""
+    try:
+        ranks = json.loads(path.read_bytes())
+        ranked = sorted(ranks, key=ranks.__getitem__)
+        if sorted(ranks.values()) != list(range(1, len(ranks) + 1)):
+            raise ValueError("its words are not numbered from 1 on")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise PymlError(f"{path} is not IMDB's word index ({error}); delete it, then: pyml download imdb") from error
+    return [*RESERVED_WORDS, *ranked]
+
+
+def _warn_of_unknown(path: Path, known: Collection[str]) -> None:
+    digest = file_sha256(path)
+    if digest not in known:
+        log.warning("%s has sha256 %s..., which is not a known one; it is taken as it is", path, digest[:12])

@@ -1,0 +1,105 @@
+"""Which samples train, which validate, which test: stratified, disjoint by content, always the same for one seed.
+
+A sample that also stands in the test set is dropped from validation and training, one that stands in validation is
+dropped from training. The test set stays whole.
+"""
+
+import math
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle.split import content_sha256
+from pyml import PymlError
+from pyml.datasets.samples import Samples, parts
+from pyml.experiment.data_spec import AnyData
+
+# Labels that are numbers, so many of them different, with fewer samples for each: quantities, and no classes.
+MANY_CLASSES, FEW_SAMPLES = 20, 10
+
+RowNumbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row numbers of the three parts, each ascending."""
+
+    train: RowNumbers
+    validation: RowNumbers
+    test: RowNumbers
+
+
+def split_rows(y: npt.NDArray[np.int64], data: AnyData, n_test: int = 0, classes: Sequence[str] = ()) -> Rows:
+    """Divide the rows of the labels y (n,), numbers into classes, each part with the classes in equal shares.
+
+    n_test: so many rows at the end are the official test set; 0 where data says which fraction tests. Raises PymlError.
+    """
+    from sklearn.model_selection import train_test_split
+
+    def take(rows: RowNumbers, n: int) -> tuple[RowNumbers, RowNumbers]:
+        rest, taken = train_test_split(rows, test_size=n, stratify=y[rows], random_state=data.split_seed)
+        return np.sort(rest), np.sort(taken)
+
+    rows = np.arange(len(y))
+    fraction: float = getattr(data, "test", None) or 0
+    try:
+        rest, test = (rows[:-n_test], rows[-n_test:]) if n_test else take(rows, math.ceil(fraction * len(rows)))
+        train, validation = take(rest, math.ceil(data.validation * (len(rest) if n_test else len(rows))))
+    except ValueError as error:
+        shares = f"validation {data.validation}" + ("" if n_test else f" and test {fraction}")
+        raise PymlError(_say_why(data.name, y, classes, shares)) from error
+    return Rows(train, validation, test)
+
+
+def _say_why(name: str, y: npt.NDArray[np.int64], classes: Sequence[str], shares: str) -> str:
+    """Say why the labels cannot be split; scikit-learn would list every class."""
+    numbers, counts = np.unique(y, return_counts=True)
+    names = [classes[number] if classes else str(number) for number in numbers]
+    holds = f"{name} has {len(y)} samples of {len(names)} classes"
+    if len(names) >= MANY_CLASSES and len(y) < FEW_SAMPLES * len(names) and all(map(_is_number, names)):
+        return (
+            f"{holds}, all of them numbers ({names[0]}, {names[1]}, ...): this looks like regression, which is not "
+            "supported; labels of a few classes are needed"
+        )
+    fewest = int(counts.argmin())
+    return (
+        f"{holds}, which cannot be split into {shares}: each part needs a sample of each class at least, and "
+        f"{names[fewest]} has {counts[fewest]} in all"
+    )
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
+def drop_copies(rows: Rows, hashes: Sequence[str]) -> Rows:
+    """Leave out of validation what stands in the test set, and out of training what stands in either, by content."""
+    validation = _without(rows.validation, hashes, {hashes[row] for row in rows.test})
+    judged = {hashes[row] for part in (rows.test, validation) for row in part}
+    return Rows(_without(rows.train, hashes, judged), validation, rows.test)
+
+
+def content_hashes(x: Samples) -> list[str]:
+    """Hash each sample, as hexadecimal text."""
+    return [content_sha256(sample).hex() for part in parts(x) for sample in part]
+
+
+def check_learnable(rows: Rows, y: npt.NDArray[np.int64], classes: Sequence[str], name: str) -> None:
+    """Raise PymlError when a class has nothing left to train on, or nothing is left to validate."""
+    if not len(rows.validation):
+        raise PymlError(f"{name}: every sample that was to validate is a copy of a test sample")
+    absent = [label for number, label in enumerate(classes) if number not in set(y[rows.train].tolist())]
+    if absent:
+        raise PymlError(
+            f"{name}: no sample of {', '.join(absent)} is left to train on; the others are copies of test samples"
+        )
+
+
+def _without(rows: RowNumbers, hashes: Sequence[str], unwanted: Set[str]) -> RowNumbers:
+    return rows[[hashes[row] not in unwanted for row in rows]]

@@ -1,0 +1,1 @@
+"""How good a model is: its metrics on the test set, its epochs, and the same measured again."""

@@ -1,0 +1,79 @@
+"""The figures of each epoch: taken down while the model trains, kept in the bundle as history.json.
+
+    [{"epoch": 1, "seconds": 0.81, "accuracy": 0.71, "loss": 0.92, "val_accuracy": 0.9, "val_loss": 0.31}, ...]
+
+Epochs count from 1; seconds are those of the epoch, its validation included. The first and the last epoch also have
+val_auroc, the validation set's AUROC: it is measured after the training, which it would slow down.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bundle.document import explain
+from bundle.manifest import HISTORY_FILE
+from pyml import PymlError
+from pyml.evaluation.metrics import Labels, Probabilities, evaluate
+
+Epoch = dict[str, float]
+EPOCHS = TypeAdapter(list[Epoch])
+
+
+def make_recorder() -> Any:
+    """Give a Keras callback that takes down `epochs`, and the weights after the `first` and after the `last` one."""
+    import keras
+
+    class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.epochs: list[Epoch] = []
+
+        def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            self.started = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+            seconds = round(time.perf_counter() - self.started, 4)
+            figures = {name: float(value) for name, value in (logs or {}).items()}
+            self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **figures})
+            if not epoch:
+                self.first = self.model.get_weights()
+
+        def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+            self.last = self.model.get_weights()
+
+    return Recorder()
+
+
+def add_auroc(recorder: Any, predict: Callable[[], Probabilities], y: Labels) -> None:
+    """Measure val_auroc of the first and the last epoch; predict gives the validation set's probabilities.
+
+    The model's weights are afterwards what they were.
+    """
+    kept = recorder.model.get_weights()
+    for epoch, weights in ((recorder.epochs[0], recorder.first), (recorder.epochs[-1], recorder.last)):
+        recorder.model.set_weights(weights)
+        auroc = evaluate(predict(), y).auroc
+        if auroc is not None:
+            epoch["val_auroc"] = auroc
+    recorder.model.set_weights(kept)
+
+
+def write_history(directory: Path, epochs: list[Epoch]) -> None:
+    """Write history.json, one line an epoch."""
+    lines = ",\n ".join(json.dumps(epoch) for epoch in epochs)
+    (directory / HISTORY_FILE).write_text(f"[{lines}]\n")
+
+
+def read_history(directory: Path) -> list[Epoch]:
+    """Read a bundle's history.json. Raises PymlError when there is none that can be read."""
+    path = directory / HISTORY_FILE
+    try:
+        return EPOCHS.validate_json(path.read_bytes())
+    except OSError as error:
+        raise PymlError(f"{path} cannot be read ({error.strerror}); train again") from error
+    except ValidationError as error:
+        raise PymlError(f"{path} is not a history: {explain(error)}") from error

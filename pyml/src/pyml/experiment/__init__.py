@@ -1,0 +1,1 @@
+"""An experiment: one JSON file that says everything about a training."""

@@ -1,0 +1,219 @@
+"""An experiment: one JSON file that says everything about a training, validated before anything starts.
+
+The data's part is in `data`, grids (a list where one value is expected) in `grid`. An example:
+
+    {"name": "digits_cnn",
+     "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+     "layers": [{"layer": "Rescaling", "scale": 0.0625}, ..., {"layer": "Dense", "units": 10, "activation": "softmax"}],
+     "optimizer": {"name": "Adam", "learning_rate": 0.001},
+     "loss": "sparse_categorical_crossentropy",
+     "epochs": 30, "batch_size": 32, "early_stopping": {"monitor": "val_loss", "patience": 5}, "seed": 0}
+
+A layer or an optimizer takes any argument that Keras's class of that name takes. The parsed experiment goes unchanged
+to the manifest and to the tracker: what is logged is what was trained.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from bundle.document import explain
+from bundle.layers import ALLOWED_LAYERS
+from bundle.manifest import Dtype
+from bundle.messages import did_you_mean, one_line
+from pyml import PymlError
+from pyml.experiment.data_spec import Data, Part, Positive, Seed
+from pyml.experiment.gate import Gate
+from pyml.experiment.grid import GridError, expand_grid
+
+# With "-", 12 hexadecimal digits and a re-run's number behind it, it is still a name for a bundle.
+ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
+Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
+
+OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor Nadam Ftrl Lion Lamb Muon".split())
+
+
+class KerasPart(Part):
+    """A part whose further keys are arguments of a Keras class; Keras itself judges them when the model is built."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    __pydantic_extra__: dict[str, JsonValue]
+
+    @property
+    def arguments(self) -> dict[str, JsonValue]:
+        """Keras's arguments as they stand in the file."""
+        return self.__pydantic_extra__
+
+
+class Layer(KerasPart):
+    """One layer of the model, by the name of its Keras class."""
+
+    layer: str
+
+    @field_validator("layer")
+    @classmethod
+    def _check_layer(cls, name: str) -> str:
+        if name not in ALLOWED_LAYERS:
+            hint = did_you_mean(name, ALLOWED_LAYERS, "see bundle/layers.py for the allowed ones")
+            raise PydanticCustomError("unknown_layer", "unknown layer {name}, {hint}", {"name": name, "hint": hint})
+        return name
+
+    @model_validator(mode="after")
+    def _check_normalization(self) -> Self:
+        if self.layer == "Normalization" and not {"mean", "variance"} <= self.arguments.keys():
+            raise PydanticCustomError(
+                "normalization", "without mean and variance Normalization does nothing; give both"
+            )
+        return self
+
+    def __str__(self) -> str:
+        """Show it as a person would write it in Python."""
+        return f"{self.layer}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+
+
+class Optimizer(KerasPart):
+    """A Keras optimizer by the name of its class."""
+
+    name: str
+    learning_rate: Annotated[FiniteFloat, Field(gt=0)]
+
+    @field_validator("name")
+    @classmethod
+    def _check_optimizer(cls, name: str) -> str:
+        if name not in OPTIMIZERS:
+            hint = did_you_mean(name, sorted(OPTIMIZERS))
+            raise PydanticCustomError(
+                "unknown_optimizer", "unknown optimizer {name}, {hint}", {"name": name, "hint": hint}
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _check_averages(self) -> Self:
+        if self.arguments.get("use_ema") and not self.arguments.get("ema_overwrite_frequency"):
+            raise PydanticCustomError(
+                "ema", "use_ema does nothing without ema_overwrite_frequency, the steps after which averages are used"
+            )
+        return self
+
+
+class EarlyStopping(Part):
+    """Stop when the validation figure has not improved for `patience` epochs. The best epoch is kept in any case."""
+
+    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    patience: Positive
+
+
+class Experiment(Part):
+    """Everything that decides what is trained."""
+
+    name: ExperimentName
+    data: Data
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1, strict=False)]  # JSON has arrays only
+    optimizer: Optimizer
+    loss: Loss
+    metrics: Annotated[tuple[Metric, ...], Field(strict=False)] = ("accuracy",)
+    epochs: Positive
+    batch_size: Positive
+    early_stopping: EarlyStopping | None = None
+    deterministic: bool = True
+    seed: Seed = 0
+    promote_if: Gate | None = None
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+        if "accuracy" not in metrics or len(set(metrics)) < len(metrics):
+            raise PydanticCustomError("metrics", "name each metric once, accuracy among them")
+        return metrics
+
+    @model_validator(mode="after")
+    def _check_metrics_fit_loss(self) -> Self:
+        if self.loss == "sparse_categorical_crossentropy" and self.metrics != ("accuracy",):
+            raise PydanticCustomError(
+                "metrics", "metrics AUC, Precision and Recall need one-hot labels: use loss categorical_crossentropy"
+            )
+        return self
+
+
+def read_experiments(path: Path) -> list[Experiment]:
+    """Read and validate an experiment file: one experiment, or those of its grid.
+
+    Raises PymlError: one sentence with the file, the place and the need.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise PymlError(f"{path} cannot be read ({error.strerror}); an experiment file is needed") from error
+    try:
+        document = json.loads(text, object_pairs_hook=_without_repetition)
+        if isinstance(document, dict):
+            document.pop("$schema", None)  # for editors
+        points = expand_grid(document)
+    except (ValueError, RecursionError) as error:
+        raise PymlError(f"{path} is not a valid experiment: {one_line(error)}") from error
+    return [_parse(path, point, len(points) > 1) for point in points]
+
+
+def _parse(path: Path, document: Any, in_grid: bool) -> Experiment:
+    try:
+        return Experiment.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        point = f", {document['name']} of its grid," if in_grid else ""
+        raise PymlError(f"{path}{point} is not a valid experiment: {explain(error)}") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise GridError(f"the key {next(key for key in keys if keys.count(key) > 1)} stands twice in one object")
+    return found
+
+
+def check_fits(experiment: Experiment, n_classes: int, dtype: Dtype, n_words: int | None = None) -> None:
+    """Refuse what Keras would train without complaint and without sense.
+
+    The last layer must give what the loss and n_classes ask for; uint8 images need a Rescaling first; token numbers
+    below n_words need an Embedding first that has a row for each.
+    """
+    units, activation = (1, "sigmoid") if experiment.loss == "binary_crossentropy" else (n_classes, "softmax")
+    if units == 1 and n_classes != 2:
+        raise PymlError(
+            f"loss {experiment.loss} needs 2 classes, {experiment.data.name} has "
+            f"{n_classes}; use sparse_categorical_crossentropy"
+        )
+    last = experiment.layers[-1]
+    found = (last.layer, last.arguments.get("units"), last.arguments.get("activation"))
+    if found != ("Dense", units, activation):
+        raise PymlError(
+            f"the last layer is {last}, loss {experiment.loss} on {n_classes} classes "
+            f"needs Dense(units={units}, activation={activation!r})"
+        )
+    first = experiment.layers[0]
+    if dtype == "uint8" and first.layer != "Rescaling":
+        raise PymlError(
+            f"the first layer is {first}, raw uint8 images need Rescaling first, "
+            "so that training and serving cannot disagree"
+        )
+    if n_words is not None and (first.layer != "Embedding" or not _at_least(first.arguments.get("input_dim"), n_words)):
+        raise PymlError(
+            f"the first layer is {first}, token numbers of {n_words} words need "
+            f"Embedding(input_dim={n_words}, ...) first"
+        )
+
+
+def _at_least(value: JsonValue, least: int) -> bool:
+    return isinstance(value, int) and value >= least

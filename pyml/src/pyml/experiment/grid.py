@@ -1,0 +1,117 @@
+"""Grids: a list where an experiment file expects one value stands for one experiment per element.
+
+    "optimizer": {"name": "Adam", "learning_rate": [0.01, 0.001]}     two experiments
+    "optimizer": [{"name": "Adam", ...}, {"name": "SGD", ...}]        also two
+    {"layer": "Dense", "units": [150, 250], ...}                      also two
+
+Several lists give every combination. Each experiment is named by what distinguishes it: `imdb_cnn-units_150`. Of a
+layer's arguments only those that never are lists in Keras make a grid: `"kernel_size": [3, 3]` is one kernel.
+"""
+
+import copy
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+GRID_KEYS = ("data", "optimizer", "loss", "epochs", "batch_size", "early_stopping", "deterministic", "seed")
+FIXED_DATA_KEYS = ("name", "kind", "path", "labels")  # one experiment, one dataset
+GRID_ARGUMENTS = frozenset(
+    "units filters rate activation output_dim use_bias kernel_initializer dropout recurrent_dropout negative_slope "
+    "alpha stddev momentum depth_multiplier".split()
+)
+MAX_POINTS = 1000
+
+Place = tuple[str | int, ...]
+Labels = tuple[tuple[Place, Any], ...]  # what tells a point from the others
+
+
+class GridError(ValueError):
+    """A grid makes no sense; str() names the place."""
+
+
+def expand_grid(document: Any) -> list[Any]:
+    """Give the experiments that a document stands for, named apart; itself when it holds no grid. Raises GridError."""
+    points = _expand(document)
+    if points == [(document, ())]:
+        return [document]
+    axes = {place for _, labels in points for place, _ in labels}
+    named = [
+        {**point, "name": "-".join([str(point.get("name")), *(_label(place, value, axes) for place, value in labels)])}
+        for point, labels in points
+    ]
+    names = [point["name"] for point in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise GridError(f"the grid gives {name} more than once")
+    return named
+
+
+def _expand(document: Any) -> list[tuple[Any, Labels]]:
+    """Give every combination, with the labels that name it; an option may hold a grid itself."""
+    axes = [_axis(document, place) for place in _grids(document)]
+    if not axes:
+        return [(document, ())]
+    points: list[tuple[Any, Labels]] = []
+    for options in itertools.product(*axes):
+        point = copy.deepcopy(document)
+        for place, _, value in options:
+            _at(point, place[:-1])[place[-1]] = copy.deepcopy(value)
+        labels = tuple((place, short) for place, short, _ in options)
+        points += [(whole, labels + more) for whole, more in _expand(point)]
+        if len(points) > MAX_POINTS:
+            raise GridError(f"the grid has more than {MAX_POINTS} points")
+    return points
+
+
+def _axis(document: Any, place: Place) -> list[tuple[Place, Any, Any]]:
+    """List the options at one place: the place, the option's short name, the option."""
+    options = _at(document, place)
+    if not options:
+        raise GridError(f"{'.'.join(map(str, place))}: the grid is empty")
+    return [(place, _short(value, options, number), value) for number, value in enumerate(options)]
+
+
+def _grids(document: Any) -> Iterator[Place]:
+    """Find the places that hold a list where one value is expected."""
+    if not isinstance(document, dict):
+        return
+    for key in GRID_KEYS:
+        value = document.get(key)
+        if isinstance(value, list):
+            yield (key,)
+        elif isinstance(value, dict):
+            fixed = FIXED_DATA_KEYS if key == "data" else ()
+            yield from (
+                (key, inner) for inner, found in value.items() if isinstance(found, list) and inner not in fixed
+            )
+    layers = document.get("layers")
+    for index, layer in enumerate(layers if isinstance(layers, list) else ()):
+        if isinstance(layer, dict):
+            for key, found in layer.items():
+                if key in GRID_ARGUMENTS and isinstance(found, list):
+                    yield ("layers", index, key)
+
+
+def _at(document: Any, place: Place) -> Any:
+    for step in place:
+        document = document[step]
+    return document
+
+
+def _short(value: Any, options: list[Any], number: int) -> Any:
+    """Name an option: itself, or of an object its `name` where that tells it from the others, else its number."""
+    if not isinstance(value, dict):
+        return value
+    names = [option.get("name") for option in options if isinstance(option, dict)]
+    return value["name"] if "name" in value and names.count(value["name"]) == 1 else number + 1
+
+
+def _label(place: Place, value: Any, axes: set[Place]) -> str:
+    """Say `key_value`; the key with the layer's position where several layers vary the same argument."""
+    key = place[-1] if place[-1] != "name" else place[-2]
+    if place[0] == "layers" and sum(axis[-1] == place[-1] for axis in axes) > 1:
+        key = f"layer{place[1]}_{key}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{key}_{text}")

@@ -1,0 +1,35 @@
+"""The JSON schema of experiment files, from the same classes that validate them: `experiments/schema.json`."""
+
+from typing import Any
+
+from bundle.layers import ALLOWED_LAYERS
+from pyml.experiment.data_spec import Digits, ImageFolder, Imdb, Mnist, Npy, Npz, TextCsv
+from pyml.experiment.experiment import OPTIMIZERS, EarlyStopping, Experiment, Optimizer
+from pyml.experiment.grid import FIXED_DATA_KEYS, GRID_KEYS
+
+DATA_PARTS = (Digits, Mnist, Imdb, ImageFolder, TextCsv, Npz, Npy)
+
+
+def experiment_schema() -> dict[str, Any]:
+    """Describe an experiment file: pydantic's schema, plus the names of layers and optimizers, plus grids."""
+    schema = Experiment.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"]["$schema"] = {"type": "string", "description": "Where this schema lies, for editors."}
+    parts = schema["$defs"]
+    parts["Layer"]["properties"]["layer"]["enum"] = sorted(ALLOWED_LAYERS)
+    parts["Optimizer"]["properties"]["name"]["enum"] = sorted(OPTIMIZERS)
+    _allow_lists(schema["properties"], [key for key in GRID_KEYS if key != "data"])
+    for part in (Optimizer, EarlyStopping, *DATA_PARTS):
+        properties = parts[part.__name__]["properties"]
+        fixed = FIXED_DATA_KEYS if part in DATA_PARTS else ()
+        _allow_lists(properties, [key for key in properties if key not in fixed])
+    return schema
+
+
+def _allow_lists(properties: dict[str, Any], keys: list[str]) -> None:
+    """Let these hold a grid: a list of what they may hold."""
+    for key in keys:
+        one = properties[key]
+        outside = {name: one[name] for name in ("default", "description", "title") if name in one}
+        value = {name: content for name, content in one.items() if name not in outside}
+        properties[key] = {**outside, "anyOf": [value, {"type": "array", "items": value, "minItems": 1}]}

@@ -1,0 +1,185 @@
+"""Show a comparison: as a table in the terminal, as curves in a PNG, as both in one HTML file that needs no other."""
+
+import html
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bundle.whole_file import write_whole
+from pyml import PymlError
+from pyml.reports.compare import COLUMNS, CURVES, Cell, Column, Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+STYLES = ("-", "--", ":", "-.")  # with ten colours each
+LEGEND_COLUMNS = 3
+LOG_FROM = 50  # a curve whose figures differ by more has a logarithmic axis
+COLUMN_WIDTH = 16  # letters in the terminal
+LEGEND = "Under each value its distance to the baseline's (Δ), and of an epoch's figures that to the first epoch's (↦)."
+OTHER_DATA = "* other arrays than the baseline's (another split, other preprocessing): test figures do not compare."
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Comparison of runs</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body {{ font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1560px; padding: 0 1rem; color: #1b1f24; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }}
+th, td {{ padding: .35rem .5rem; text-align: right; border-bottom: 1px solid #d8dee4; vertical-align: top; }}
+th:first-child, td:first-child {{ text-align: left; }}
+small {{ display: block; color: #59636e; }}
+.better {{ color: #1a7f37; }} .worse {{ color: #cf222e; }}
+svg {{ max-width: 100%; height: auto; }}
+</style></head><body>
+<h1>Comparison of runs</h1>
+<p>{legend}</p>
+{sections}
+</body></html>
+"""
+
+
+def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
+    """Make the terminal's table of one dataset's runs, cut into several where it is wider than width letters."""
+    from rich.table import Table
+
+    names = [run.name if comparison.same_data(run) else f"{run.name} *" for run in comparison.runs]
+    names_width = min(max(map(len, names)), 40) + 4
+    at_once = max((width - names_width) // COLUMN_WIDTH, 1)
+    for start in range(0, len(COLUMNS), at_once):
+        part = slice(start, start + at_once)
+        runs = "1 run" if len(comparison.runs) == 1 else f"{len(comparison.runs)} runs"
+        title = f"{comparison.dataset}: {runs}, baseline {comparison.baseline.name}"
+        table = Table("run", title=None if start else title, show_lines=True)
+        for column in COLUMNS[part]:
+            table.add_column(column.title, justify="right", no_wrap=True)
+        for run, name in zip(comparison.runs, names, strict=True):
+            remarks = [] if start else run.remarks
+            cells = zip(comparison.cells(run)[part], COLUMNS[part], strict=True)
+            table.add_row("\n".join([name, *remarks]), *(_rich_cell(*cell) for cell in cells))
+        yield table
+
+
+def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Draw the epochs' figures of all runs over each other, a row of pictures for each dataset, as PNG."""
+    _replace(path, _render(comparisons, "png"))
+
+
+def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write tables and curves as one HTML file that needs no other file, no script and no network."""
+    sections = "\n".join(_section(comparison) for comparison in comparisons)
+    _replace(path, PAGE.format(legend=html.escape(caption(comparisons)), sections=sections).encode())
+
+
+def _section(comparison: Comparison) -> str:
+    heads = "".join(f"<th>{html.escape(title)}</th>" for title in ("run", *(column.title for column in COLUMNS)))
+    rows = []
+    for run in comparison.runs:
+        mark = "" if comparison.same_data(run) else " *"
+        remarks = "".join(f"<small>{html.escape(remark)}</small>" for remark in run.remarks)
+        cells = "".join(_html_cell(*cell) for cell in zip(comparison.cells(run), COLUMNS, strict=True))
+        rows.append(f"<tr><td>{html.escape(run.name)}{mark}{remarks}</td>{cells}</tr>")
+    svg = _render([comparison], "svg").decode()
+    drawing = svg[svg.index("<svg") :]
+    return (
+        f"<h2>{html.escape(comparison.dataset)}</h2><p>baseline: {html.escape(comparison.baseline.name)}</p>"
+        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"{drawing}"
+    )
+
+
+def _render(comparisons: Sequence[Comparison], file_format: Literal["png", "svg"]) -> bytes:
+    import matplotlib as mpl
+
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type")) if file_format == "svg" else None
+    buffer = io.BytesIO()
+    with mpl.rc_context({"text.parse_math": False, "svg.hashsalt": "pyml"}):
+        _figure(comparisons).savefig(buffer, format=file_format, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _figure(comparisons: Sequence[Comparison]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    heights = [3.6 + 0.22 * (1 + (len(comparison.runs) - 1) // LEGEND_COLUMNS) for comparison in comparisons]  # inches
+    figure = Figure((15, sum(heights)), dpi=100, layout="constrained")
+    parts = figure.subfigures(len(comparisons), 1, squeeze=False, height_ratios=heights)
+    for comparison, part in zip(comparisons, parts[:, 0], strict=True):
+        part.suptitle(comparison.dataset)
+        axes = part.subplots(1, len(CURVES))
+        for curve, one in zip(CURVES, axes, strict=True):
+            _draw(comparison, curve, one)
+        handles, labels = axes[0].get_legend_handles_labels()
+        part.legend(handles, labels, loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=8, frameon=False)
+    return figure
+
+
+def _draw(comparison: Comparison, curve: str, axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    for number, run in enumerate(comparison.runs):
+        points = [(epoch["epoch"], epoch[curve]) for epoch in run.epochs if curve in epoch]
+        colour, width = ("black", 2.2) if run is comparison.baseline else (f"C{(number - 1) % 10}", 1.4)
+        marker = "o" if len(points) == 1 else ""  # a line needs two
+        axes.plot(
+            *([point[axis] for point in points] for axis in (0, 1)),
+            color=colour,
+            lw=width,
+            marker=marker,
+            linestyle=STYLES[max(number - 1, 0) // 10 % len(STYLES)],
+            label=run.name,
+        )
+    values = [epoch[curve] for run in comparison.runs for epoch in run.epochs if curve in epoch]
+    if values and 0 < min(values) < max(values) / LOG_FROM:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_title(curve, fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _rich_cell(cell: Cell, column: Column) -> str:
+    styles = {"better": "green", "worse": "red", "": "dim"}
+    below = (f"[{styles[how]}]{text}[/]" for text, how in _distances(cell, column))
+    return "\n".join([_number(cell.value, column), *below])
+
+
+def _html_cell(cell: Cell, column: Column) -> str:
+    below = "".join(f'<small class="{how}">{text}</small>' for text, how in _distances(cell, column))
+    return f"<td>{_number(cell.value, column)}{below}</td>"
+
+
+def _distances(cell: Cell, column: Column) -> list[tuple[str, str]]:
+    """Give the distances as text, each with what it is: better, worse, or nothing of the kind."""
+    found = []
+    for sign, distance in (("Δ", cell.to_baseline), ("↦", cell.to_first)):
+        if distance is not None:
+            neutral = column.higher is None or not round(distance, column.digits)
+            how = "" if neutral else "better" if (distance > 0) == column.higher else "worse"
+            found.append((f"{sign} {distance:+,.{column.digits}f}", how))
+    return found
+
+
+def _number(value: float | None, column: Column) -> str:
+    return "–" if value is None else f"{value:,.{column.digits}f}"
+
+
+def caption(comparisons: Sequence[Comparison]) -> str:
+    """Explain the tables' signs."""
+    same = all(comparison.same_data(run) for comparison in comparisons for run in comparison.runs)
+    return LEGEND if same else f"{LEGEND} {OTHER_DATA}"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write the file whole. Raises PymlError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise PymlError(f"{path} cannot be written ({error.strerror}); name a file that can be") from error

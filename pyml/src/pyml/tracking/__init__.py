@@ -1,0 +1,1 @@
+"""The record of a training for Weights & Biases: written locally, uploaded by a second process, verified."""

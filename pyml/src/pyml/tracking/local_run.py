@@ -1,0 +1,158 @@
+"""The local record of a run, as the W&B SDK writes it: where records lie, what one holds, whether it has arrived.
+
+    <root>/wandb/offline-run-<time>-<id>/   run-<id>.wandb  files/  logs/  arrived.json
+    <root>/data/artifacts/staging/          the bytes of artifacts, which run-<id>.wandb only names
+
+arrived.json is ours, written when a record was found whole on the server: the SDK's own `.synced` only says that a
+program ended. While a run is recorded or uploaded its directory is locked.
+"""
+
+import base64
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundle.messages import one_line
+from pyml import PymlError
+
+ARRIVED_FILE = "arrived.json"
+KINDS = ("DATA", "CACHE", "CONFIG", "ARTIFACT")  # directories that the SDK takes from the environment only
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A file of an artifact: md5 (base64, as W&B writes it), size in bytes, and where its bytes lie."""
+
+    md5: str
+    size: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class StagedArtifact:
+    """An artifact as the record names it; files by their paths in it."""
+
+    name: str
+    type: str
+    digest: str
+    aliases: tuple[str, ...]
+    files: dict[str, StagedFile]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a record promises: the last step of its history (-1: none), its files, its artifacts."""
+
+    directory: Path
+    run_id: str
+    project: str
+    entity: str | None
+    last_step: int
+    files: frozenset[str]
+    artifacts: tuple[StagedArtifact, ...]
+
+    @property
+    def path(self) -> str:
+        """Name the run for W&B's API; without an entity it is the key's own."""
+        return "/".join(part for part in (self.entity, self.project, self.run_id) if part)
+
+
+def sdk_environment(root: Path) -> dict[str, str]:
+    """Give the variables by which the SDK keeps to root, and to its work."""
+    return {
+        **{f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in KINDS},
+        "WANDB_ERROR_REPORTING": "false",  # its telemetry waits for a silent server, and complains on our terminal
+    }
+
+
+def list_records(root: Path) -> list[Path]:
+    """List the directories of all records, oldest first."""
+    found = (path.parent for path in (root / "wandb").glob("*run-*/run-*.wandb"))
+    return sorted(
+        (path for path in found if not path.is_symlink()), key=lambda path: path.name.removeprefix("offline-")
+    )
+
+
+def read_record(directory: Path) -> Record:
+    """Read a record by W&B's own tool; also one that a killed trainer left. Raises PymlError."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        run = next(line["run"] for line in lines if line["type"] == "run")
+    except (OSError, subprocess.SubprocessError, ValueError, StopIteration) as error:
+        raise PymlError(f"{directory} holds no W&B record that can be read ({one_line(error)})") from error
+    steps = [line["history"]["step"].get("num", 0) for line in lines if line["type"] == "history"]
+    files = [file["path"] for line in lines if line["type"] == "files" for file in line["files"]["files"]]
+    artifacts = [_staged(line["artifact"]) for line in lines if line["type"] == "artifact"]
+    return Record(
+        directory=directory,
+        run_id=run["run_id"],
+        project=run["project"],
+        entity=run.get("entity") or None,
+        last_step=max(map(int, steps), default=-1),
+        files=frozenset(files),
+        artifacts=tuple(artifacts),
+    )
+
+
+def lost_files(record: Record) -> list[str]:
+    """Name the artifacts' files whose bytes are gone: `wandb sync` leaves their artifact out and says nothing."""
+    return [
+        f"{artifact.name}/{name}"
+        for artifact in record.artifacts
+        for name, file in artifact.files.items()
+        if not file.path.is_file() or md5_of(file.path) != file.md5
+    ]
+
+
+def md5_of(path: Path) -> str:
+    """Give a file's md5 as W&B writes it; it serves to compare, not to protect."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()
+
+
+def has_arrived(directory: Path) -> bool:
+    """Tell whether the record was once found whole on the server."""
+    return (directory / ARRIVED_FILE).is_file()
+
+
+def lock_record(directory: Path) -> int | None:
+    """Take the record for oneself; None while somebody else has it. Close the handle to give it back."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[int | None]:
+    """Hold a record's lock in the block, or give None."""
+    handle = lock_record(directory)
+    try:
+        yield handle
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _staged(record: dict[str, Any]) -> StagedArtifact:
+    contents = record["manifest"].get("contents", [])
+    files = {
+        entry["path"]: StagedFile(entry["digest"], int(entry.get("size", 0)), Path(entry["local_path"]))
+        for entry in contents
+        if entry.get("local_path")  # others are references to what lies elsewhere
+    }
+    return StagedArtifact(record["name"], record["type"], record["digest"], tuple(record.get("aliases", ())), files)

@@ -1,0 +1,76 @@
+"""Ask the W&B server what of a record has arrived: history, files, and the bytes of its artifacts."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bundle.messages import one_line
+from pyml.tracking.local_run import Record, StagedArtifact, lost_files, md5_of
+
+LOOKS, SECONDS_BETWEEN = 3, 1.5  # the server sorts in what it receives a moment later
+REQUEST_SECONDS = 10
+
+
+def look_up(record: Record) -> tuple[str, list[str]]:
+    """Give the run's address, and what of the record is not on the server. Raises what the SDK raises."""
+    import wandb
+
+    url, missing = "", [f"the run {record.run_id}"]
+    for look in range(LOOKS):
+        if look:
+            time.sleep(SECONDS_BETWEEN)
+        api = wandb.Api(timeout=REQUEST_SECONDS)  # a fresh one: it remembers answers
+        try:
+            run = api.run(record.path)
+        except (wandb.errors.CommError, ValueError) as error:
+            missing = [f"the run {record.run_id} ({one_line(error)})"]
+            continue
+        url, missing = run.url, [*_missing_history(run, record), *_missing_files(run, record)]
+        for artifact in record.artifacts:
+            missing += _missing_bytes(api, run, artifact, record)
+        if not missing:
+            break
+    return url, missing
+
+
+def _missing_history(run: Any, record: Record) -> list[str]:
+    arrived = -1 if run.lastHistoryStep is None else int(run.lastHistoryStep)
+    return [f"its history after step {arrived} of {record.last_step}"] if arrived < record.last_step else []
+
+
+def _missing_files(run: Any, record: Record) -> list[str]:
+    arrived = {file.name: file.size for file in run.files()}
+    return [
+        f"its file {name}"
+        for name in sorted(record.files)
+        if not _whole(record.directory / "files" / name, arrived.get(name))
+    ]
+
+
+def _whole(local: Path, size: int | None) -> bool:
+    return size is not None and (not local.is_file() or local.stat().st_size == size)
+
+
+def _missing_bytes(api: Any, run: Any, staged: StagedArtifact, record: Record) -> list[str]:
+    """Download an artifact and compare every byte: its manifest on the server is there also where its bytes are not."""
+    alias = next((alias for alias in staged.aliases if alias != "latest"), "latest")
+    try:
+        artifact = api.artifact(f"{run.entity}/{run.project}/{staged.name}:{alias}")
+        if artifact.digest != staged.digest:
+            return [f"its artifact {staged.name} (another one has the alias {alias})"]
+        with tempfile.TemporaryDirectory(prefix="readback-", dir=record.directory) as directory:
+            artifact.download(directory, skip_cache=True)
+            found = {name: Path(directory, name) for name in staged.files}
+            differ = [
+                name for name, path in found.items() if not path.is_file() or md5_of(path) != staged.files[name].md5
+            ]
+    except Exception as error:  # the SDK raises whatever its HTTP client raises
+        lost = lost_files(record)
+        why = (
+            f"the bytes of {', '.join(lost)} are gone from this machine"
+            if lost
+            else one_line(error).partition(" for url")[0]
+        )
+        return [f"its artifact {staged.name} ({why})"]
+    return [f"{name} of its artifact {staged.name}" for name in differ]

@@ -1,0 +1,1 @@
+"""From an experiment and its dataset to a published bundle."""

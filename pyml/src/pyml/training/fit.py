@@ -1,0 +1,78 @@
+"""Fit a model on its training set, watch it on the validation set, keep the best epoch."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bundle.messages import one_line
+from pyml import PymlError
+from pyml.datasets.dataset import Dataset
+from pyml.evaluation.history import Epoch, add_auroc, make_recorder
+from pyml.experiment.experiment import EarlyStopping, Experiment
+from pyml.reports.progress import epoch_progress
+from pyml.training.input_pipeline import batches_of
+from pyml.training.model_file import predict_split
+
+if TYPE_CHECKING:
+    import keras
+
+log = logging.getLogger(__name__)
+
+VALIDATION_BATCH = 256  # samples; gradients are not needed, so more fit than in training
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a training went; epochs count from 1."""
+
+    best_epoch: int
+    epochs: int
+    seconds: float
+    history: list[Epoch]
+
+
+def fit_model(
+    model: "keras.Model", experiment: Experiment, dataset: Dataset, callbacks: Sequence["keras.callbacks.Callback"]
+) -> Fit:
+    """Fit the model and leave it with the weights of its best epoch on the validation set.
+
+    callbacks: further ones, of the tracker. Raises PymlError when the training fails or diverges.
+    """
+    import keras
+
+    # Without early stopping the patience never ends; Keras then still restores the best epoch.
+    stopping = experiment.early_stopping or EarlyStopping(patience=experiment.epochs)
+    best = keras.callbacks.EarlyStopping(stopping.monitor, patience=stopping.patience, restore_best_weights=True)
+    divergence = keras.callbacks.LambdaCallback(on_epoch_end=_check_finite)
+    recorder = make_recorder()
+    n_classes = len(dataset.classes)
+    train = batches_of(dataset.train, experiment.loss, n_classes, experiment.batch_size, experiment.seed)
+    validation = batches_of(dataset.validation, experiment.loss, n_classes, VALIDATION_BATCH, None)
+    started = time.perf_counter()
+    with epoch_progress(experiment.epochs) as progress:
+        try:
+            history = model.fit(
+                train,
+                validation_data=validation,
+                epochs=experiment.epochs,
+                shuffle=False,  # the input pipeline shuffles
+                callbacks=[recorder, divergence, best, *progress, *callbacks],
+                verbose=0,
+            )
+        except PymlError:
+            raise
+        except Exception as error:  # what only shows with data in it: TensorFlow's own errors, memory
+            raise PymlError(f"training failed: {one_line(error)}") from error
+    epochs, seconds = len(history.epoch), time.perf_counter() - started
+    log.info("best epoch %d of %d by %s, %.1f s", best.best_epoch + 1, epochs, stopping.monitor, seconds)
+    add_auroc(recorder, lambda: predict_split(model, dataset.validation, n_classes), dataset.validation.y)
+    return Fit(best.best_epoch + 1, epochs, seconds, recorder.epochs)
+
+
+def _check_finite(epoch: int, logs: dict[str, float]) -> None:
+    for metric, value in logs.items():
+        if not math.isfinite(value):
+            raise PymlError(f"training diverged in epoch {epoch + 1}: {metric} is {value}; lower the learning rate")

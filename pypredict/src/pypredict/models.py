@@ -1,0 +1,140 @@
+"""The models a worker can serve: verified, loaded, and their outputs checked."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import BundleError
+from bundle.manifest import SPLIT_FILE
+from bundle.publish import bundle_path
+from bundle.split import content_sha256, read_split
+from bundle.verify import Bundle, open_bundle
+from pypredict.codec import Array
+from pypredict.registry import WantedModel
+from pypredict.store import Inputs
+
+log = logging.getLogger(__name__)
+
+Probabilities = npt.NDArray[np.float32]
+Predict = Callable[[Array], Probabilities]
+Hashes = npt.NDArray[np.uint64]
+
+
+def load_predict(bundle: Bundle) -> Predict:
+    """Load a bundle's Keras model; arrays (n, ...) in, probabilities (n, k) float32 out. Raises BundleError."""
+    from bundle.inference.model import load_model, predict_probabilities
+
+    log.info("loading %s", bundle.manifest.bundle_id)
+    model, n_classes = load_model(bundle), len(bundle.manifest.classes)
+    return lambda arrays: predict_probabilities(model, arrays, n_classes)
+
+
+class Models:
+    """Loaded models by their number in ml.model. Not for several threads at once, but for `predict`."""
+
+    def __init__(self, directory: Path, load: Callable[[Bundle], Predict] = load_predict) -> None:
+        self._directory = directory
+        self._load = load
+        self._bundles: dict[int, Bundle] = {}
+        self._predicts: dict[int, Predict] = {}
+        self._training: dict[int, Hashes] = {}
+        self._refused: dict[int, str] = {}
+        self._lock = threading.Lock()  # one thread may refuse a model while another looks at what is wanted
+
+    def admit(self, model_id: int, bundle: Bundle) -> None:
+        """Load and try a model, so that it can be served. Raises BundleError."""
+        with self._lock:
+            self._predicts[model_id], self._training[model_id] = self._load(bundle), _read_training(bundle)
+            self._bundles[model_id] = bundle
+
+    def servable(self, wanted: Sequence[WantedModel], *, lazily: bool) -> tuple[list[int], list[str]]:
+        """Say which of the wanted models can be served, and what is wrong with the others, a sentence each.
+
+        Verifies and, unless lazily, loads those that are new; forgets the models that are wanted no longer. A refused
+        model is named in the log once; unless lazily it is tried again each time.
+        """
+        with self._lock:
+            for model in wanted:
+                if lazily and model.model_id in self._refused:
+                    continue
+                try:
+                    self._verify(model)
+                    if not lazily:
+                        self._loaded(model.model_id)
+                except BundleError as error:
+                    self._refuse(model.model_id, str(error))
+                else:
+                    self._refused.pop(model.model_id, None)
+            keep = {model.model_id for model in wanted}
+            for held in (self._bundles, self._predicts, self._training, self._refused):
+                for model_id in held.keys() - keep:
+                    del held[model_id]
+            return list(self._bundles), list(self._refused.values())
+
+    def problem(self, model_id: int) -> str | None:
+        """Say what is wrong with a refused model; None when it is not refused."""
+        return self._refused.get(model_id)
+
+    def refuse(self, model_id: int, problem: str) -> None:
+        """Serve a model no longer, for what is wrong with it."""
+        with self._lock:
+            self._refuse(model_id, problem)
+
+    def _refuse(self, model_id: int, problem: str) -> None:
+        self._bundles.pop(model_id, None)
+        if model_id not in self._refused:
+            log.error("model %d is not served: %s", model_id, problem)
+        self._refused[model_id] = problem
+
+    def in_training(self, model_id: int, arrays: Array) -> npt.NDArray[np.bool_]:
+        """Tell of each array (n, ...) whether its content trained the model or chose its epoch; (n,)."""
+        hashes, learned = _hashes(map(content_sha256, arrays)), self._training[model_id]
+        place = np.searchsorted(learned, hashes)
+        return np.asarray(np.append(learned, np.uint64(0))[place] == hashes)
+
+    def predict(self, model_id: int, inputs: Inputs) -> tuple[Inputs, Probabilities]:
+        """Predict the finite inputs; the others, and those without a proper output, become errors.
+
+        Returns the predicted inputs (with all errors) and their probabilities (n, k). Raises BundleError when the
+        model does not load, and whatever the model raises.
+        """
+        predict = self._loaded(model_id)
+        if inputs.arrays.dtype.kind == "f":
+            finite = np.isfinite(inputs.arrays).reshape(len(inputs.arrays), -1).all(axis=1)
+            inputs = inputs.keep(np.asarray(finite), "not_finite", "the array holds NaN or infinity")
+        if not len(inputs.input_ids):
+            return inputs, np.empty((0, 0), np.float32)
+        probabilities = predict(inputs.arrays)
+        if probabilities.shape != (len(inputs.arrays), len(self._bundles[model_id].manifest.classes)):
+            probabilities = np.full((len(inputs.arrays), 1), np.nan, np.float32)
+        good = np.asarray(((probabilities >= 0) & (probabilities <= 1.0001)).all(axis=1))  # False for NaN, too
+        return inputs.keep(good, "bad_output", "the model gave no probability for each class"), probabilities[good]
+
+    def _verify(self, model: WantedModel) -> None:
+        if model.model_id in self._bundles:
+            return
+        bundle = open_bundle(bundle_path(self._directory, model.bundle_id))
+        if bundle.model_sha256 != model.sha256:
+            raise BundleError(f"bundle {model.bundle_id} holds another model than the one registered; restore it")
+        self._bundles[model.model_id] = bundle
+
+    def _loaded(self, model_id: int) -> Predict:
+        if model_id not in self._predicts:
+            bundle = self._bundles[model_id]
+            self._predicts[model_id], self._training[model_id] = self._load(bundle), _read_training(bundle)
+        return self._predicts[model_id]
+
+
+def _read_training(bundle: Bundle) -> Hashes:
+    """Read the hashes of the samples that trained a model or chose its epoch, ascending. Raises BundleError."""
+    rows = read_split(bundle.path / SPLIT_FILE)
+    return np.sort(_hashes(bytes.fromhex(row.sha256) for row in rows if row.part != "test"))
+
+
+def _hashes(digests: Iterable[bytes]) -> Hashes:
+    """Keep 8 bytes of each digest: enough to tell samples apart, and numpy can look them up."""
+    return np.frombuffer(b"".join(digest[:8] for digest in digests), np.uint64)

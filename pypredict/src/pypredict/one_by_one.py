@@ -1,0 +1,60 @@
+"""Row-by-row work for a job that failed three times: find the input that fails or kills, predict the rest.
+
+The input about to run is committed first (`job.in_flight`). A worker that dies leaves it there, and the next claim
+counts the death; an input that died twice alone in flight is a `crash` and is not tried again. Suspects run last, so
+that a death of another cause rarely meets the same input twice.
+"""
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import sqlalchemy as sa
+
+from bundle import BundleError
+from pypredict import store
+from pypredict.models import Models, Probabilities
+from pypredict.store import InputError, Inputs, Job
+
+log = logging.getLogger(__name__)
+
+MAX_DEATHS = 2
+
+
+def predict_alone(
+    engine: sa.Engine, job: Job, inputs: Inputs, models: Models, stopped: Callable[[], bool]
+) -> tuple[Inputs, Probabilities] | None:
+    """Predict the inputs one at a time; return the predicted ones (with all errors) and their probabilities (n, k).
+
+    None when it was stopped in between. Raises LeaseLostError.
+    """
+    with engine.begin() as connection:
+        deaths = store.read_deaths(connection, job)
+    errors = list(inputs.errors)
+    done: dict[int, Probabilities] = {}
+    for row in sorted(range(len(inputs.input_ids)), key=lambda row: deaths.get(int(inputs.input_ids[row]), 0)):
+        if stopped():
+            return None
+        input_id = int(inputs.input_ids[row])
+        if deaths.get(input_id, 0) >= MAX_DEATHS:
+            errors.append(InputError(input_id, "crash", f"{deaths[input_id]} workers died on this input alone"))
+            continue
+        with engine.begin() as connection:
+            store.mark_in_flight(connection, job, input_id)
+        try:
+            alone, probabilities = models.predict(
+                job.model_id, Inputs(inputs.input_ids[[row]], inputs.arrays[[row]], [])
+            )
+        except BundleError:
+            raise  # the model does not load: no fault of this input
+        except Exception as error:
+            errors.append(InputError(input_id, "model_error", f"{type(error).__name__}: {error}"))
+        else:
+            errors += alone.errors
+            if len(probabilities):
+                done[row] = probabilities
+    rows = sorted(done)
+    for refused in errors[len(inputs.errors) :]:
+        log.error("input %d is set aside: %s, %s", refused.input_id, refused.reason, refused.detail)
+    probabilities = np.concatenate([done[row] for row in rows]) if rows else np.empty((0, 0), np.float32)
+    return Inputs(inputs.input_ids[rows], inputs.arrays[rows], errors), probabilities

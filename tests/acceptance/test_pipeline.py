@@ -1,0 +1,234 @@
+"""The whole walk through the real commands: train, publish, store, predict, compare; then what must be refused."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import REPO, Cluster, Database
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A walk that was done: its working directory, its database, and what the commands said."""
+
+    directory: Path
+    database: Database
+    said: dict[str, str]
+
+    def run(self, *command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_in(self.directory, self.database, *command, check=check, **environment)
+
+    @property
+    def bundle(self) -> Path:
+        pointer = json.loads((self.directory / "models/current/digits.json").read_text())
+        return self.directory / "models/bundles" / pointer["bundle_id"]
+
+    def query(self, statement: str) -> list[tuple]:
+        engine = self.database.engine()
+        with engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(sa.text(statement))]
+        engine.dispose()
+        return rows
+
+
+def run_in(
+    directory: Path, database: Database, *command: str, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=directory,
+        env={k: v for k, v in os.environ.items() if not k.startswith(("PG", "WANDB", "PYML", "PYPREDICT"))}
+        | {"DATABASE_URL": database.url("pypredict")}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def walk(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):
+    directory = tmp_path_factory.mktemp("walk")
+    name = "walk_" + os.urandom(6).hex()
+    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
+    database = Database(cluster, name)
+    said = {}
+    for title, *command in (
+        ("train", "pyml", "all", str(REPO / "experiments/digits_cnn.json")),
+        ("load", "pypredict", "load", "models/current/digits.json"),
+        ("run", "pypredict", "run", "--until-empty"),
+        ("report", "pypredict", "report"),
+    ):
+        done = run_in(directory, database, *command)
+        said[title] = done.stdout + done.stderr
+    yield Walk(directory, database, said)
+    cluster.drop(name)
+
+
+def test_test_accuracy_is_at_least_98_percent(walk: Walk) -> None:
+    ((accuracy,),) = walk.query("SELECT accuracy FROM ml.accuracy WHERE in_test_set")
+    assert accuracy >= 0.98
+
+
+def test_accuracy_in_sql_is_the_manifests_to_the_last_digit(walk: Walk) -> None:
+    manifest = json.loads((walk.bundle / "manifest.json").read_text())
+    ((accuracy, agrees),) = walk.query("SELECT accuracy, agrees FROM ml.accuracy WHERE in_test_set")
+    assert agrees
+    assert accuracy == manifest["metrics"]["accuracy"]
+    assert repr(accuracy) in walk.said["report"]
+
+
+def test_there_is_one_prediction_per_input_and_model_and_integrity_is_empty(walk: Walk) -> None:
+    ((predictions, inputs, models),) = walk.query(
+        "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.input), (SELECT count(*) FROM ml.model)"
+    )
+    assert predictions == inputs * models == 360
+    assert walk.query("SELECT * FROM ml.integrity") == []
+
+
+def test_np_load_of_every_payload_is_the_array_in_holdout_npz(walk: Walk) -> None:
+    test_set = np.load(walk.bundle / "test_set.npz")
+    rows = walk.query(
+        "SELECT payload, label_no FROM ml.input JOIN ml.chunk USING (chunk_id) ORDER BY first_row, sample_no"
+    )
+    assert len(rows) == len(test_set["x"])
+    for (payload, label), x, y in zip(rows, test_set["x"], test_set["y"], strict=True):
+        array = np.load(io.BytesIO(payload))
+        assert array.dtype == x.dtype
+        assert np.array_equal(array, x)
+        assert label == y
+
+
+def test_plain_keras_loads_the_model_and_agrees_with_what_is_stored(walk: Walk) -> None:
+    program = (
+        "import sys, numpy, keras; m = keras.models.load_model(sys.argv[1] + '/model.h5');"
+        "numpy.save(sys.argv[2], m.predict(numpy.load(sys.argv[1] + '/test_set.npz')['x'], verbose=0))"
+    )
+    out = walk.directory / "plain.npy"
+    walk.run("python", "-c", program, str(walk.bundle), str(out))
+    plain = np.load(out)
+    rows = walk.query(
+        "SELECT p.class_no, p.score, p.probs FROM ml.prediction p JOIN ml.input i USING (input_id)"
+        " JOIN ml.chunk c USING (chunk_id) ORDER BY c.first_row, i.sample_no"
+    )
+    assert [row[0] for row in rows] == plain.argmax(axis=1).tolist()
+    assert np.abs(np.array([row[1] for row in rows]) - plain.max(axis=1)).max() <= 1e-6
+    assert np.abs(np.array([row[2] for row in rows]) - plain).max() <= 1e-6
+
+
+def test_a_second_walk_trains_nothing_and_writes_no_row(walk: Walk) -> None:
+    everything = "SELECT md5(string_agg(t::text || t.xmin::text, '' ORDER BY t::text)) FROM ml.{} t"
+    tables = ("model", "chunk", "test_set", "input", "job", "prediction", "prediction_error")
+    before = [walk.query(everything.format(table)) for table in tables]
+    assert "nothing trained" in walk.run("pyml", "train", str(REPO / "experiments/digits_cnn.json")).stderr
+    assert (
+        "0 inputs loaded, 360 were there already" in walk.run("pypredict", "load", "models/current/digits.json").stderr
+    )
+    assert "nothing was pending" in walk.run("pypredict", "run", "--until-empty").stderr
+    assert [walk.query(everything.format(table)) for table in tables] == before
+
+
+def test_check_says_that_all_is_well(walk: Walk) -> None:
+    assert "integrity is empty" in walk.run("pypredict", "check").stderr
+
+
+def test_ping_tells_version_and_milliseconds(walk: Walk) -> None:
+    said = walk.run("pypredict", "ping").stdout
+    assert "PostgreSQL" in said
+    assert "round trip in" in said
+
+
+def sentence(done: subprocess.CompletedProcess[str], program: str = "pypredict") -> str:
+    """The one line that a refusal prints; anything else fails the test."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"{program}: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+@pytest.fixture
+def copied(walk: Walk, tmp_path: Path) -> Path:
+    """A copy of the models volume that a test may spoil."""
+    shutil.copytree(walk.directory / "models", tmp_path / "models")
+    return tmp_path / "models"
+
+
+def spoil_bundle(models: Path) -> Path:
+    return next(path for path in (models / "bundles").iterdir() if not path.name.startswith("."))
+
+
+def test_23_one_flipped_byte_in_the_model_is_refused(walk: Walk, copied: Path) -> None:
+    model = spoil_bundle(copied) / "model.h5"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    done = walk.run("pypredict", "run", "--until-empty", PYPREDICT_MODELS=str(copied), check=False)
+    assert "model.h5 has sha256" in sentence(done)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "manifest.json", "test_set.npz"])
+def test_24_a_missing_file_is_named(walk: Walk, copied: Path, name: str) -> None:
+    (spoil_bundle(copied) / name).unlink()
+    done = walk.run("pypredict", "run", "--until-empty", PYPREDICT_MODELS=str(copied), check=False)
+    assert name in sentence(done)
+
+
+def test_22_a_torn_model_is_refused(walk: Walk, copied: Path) -> None:
+    model = spoil_bundle(copied) / "model.h5"
+    model.write_bytes(model.read_bytes()[:1000])
+    done = walk.run("pypredict", "load", str(copied / "current/digits.json"), check=False)
+    assert "has 1000 bytes, the manifest says" in sentence(done)
+
+
+def test_17_an_absent_database_is_one_sentence(walk: Walk) -> None:
+    done = walk.run(
+        *("pypredict", "run", "--until-empty"),
+        **{"DATABASE_URL": "postgresql://x@127.0.0.1:1/ml", "PYPREDICT_WAIT_SECONDS": "1"},
+        check=False,
+    )
+    assert done.returncode == 1
+    waiting, line = done.stderr.splitlines()
+    assert "waiting up to 1 s for the database" in waiting
+    assert line.startswith("pypredict: no database answered within 1 s (")
+
+
+def test_18_a_wrong_password_is_one_sentence_without_the_password(walk: Walk) -> None:
+    url = walk.database.url("pypredict").replace("@", "not-the-secret@")
+    done = walk.run("pypredict", "check", DATABASE_URL=url, check=False)
+    assert "refuses the login" in sentence(done)
+    assert "not-the-secret" not in done.stdout + done.stderr
+
+
+def test_19_an_old_schema_is_refused_with_the_command(walk: Walk, db: Database) -> None:
+    engine = db.engine()
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE ml.alembic_version SET version_num = '0000'"))
+    engine.dispose()
+    done = walk.run("pypredict", "run", "--until-empty", DATABASE_URL=db.url("pypredict"), check=False)
+    assert "run `pypredict migrate`" in sentence(done)
+
+
+def test_a_setting_without_meaning_is_named(walk: Walk) -> None:
+    done = walk.run("pypredict", "check", PYPREDICT_LEASE_SECONDS="soon", check=False)
+    assert "lease_seconds" in sentence(done)
+
+
+def test_53_a_broken_experiment_is_one_sentence_and_publishes_nothing(walk: Walk, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text('{"name": ')
+    done = walk.run("pyml", "train", str(tmp_path / "broken.json"), PYML_MODELS=str(tmp_path / "models"), check=False)
+    assert "broken.json" in sentence(done, "pyml")
+    assert not (tmp_path / "models/current").exists()

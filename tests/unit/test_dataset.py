@@ -1,0 +1,141 @@
+"""Datasets: raw arrays, and splits that are stratified, disjoint by content and always the same."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pyml import PymlError
+from pyml.config import Settings
+from pyml.datasets.dataset import Dataset, Split
+from pyml.datasets.load import load_dataset
+from pyml.datasets.split import Rows, check_learnable, content_hashes, drop_copies, split_rows
+from pyml.experiment.data_spec import Digits
+
+SETTINGS = Settings()
+DIGITS = Digits(name="digits", validation=0.15, test=0.2)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset(DIGITS, SETTINGS)
+
+
+def contents(part: Split) -> set[bytes]:
+    return {sample.tobytes() for sample in part.x}
+
+
+def distinct(n: int, n_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(n, dtype=np.int32).reshape(n, 1), np.arange(n) % n_classes
+
+
+def test_digits_are_raw_images_of_the_declared_dtype_and_shape(digits: Dataset) -> None:
+    assert digits.train.x.dtype == np.uint8
+    assert digits.train.x.shape[1:] == (8, 8, 1)
+    assert (digits.input.dtype, digits.input.shape) == ("uint8", (8, 8, 1))
+    assert (digits.train.x.min(), digits.train.x.max()) == (0, 16)
+
+
+def test_the_test_set_has_the_asked_size(digits: Dataset) -> None:
+    assert (len(digits.test.y), len(digits.validation.y)) == (360, 270)
+    assert 1797 - 5 <= len(digits.test.y) + len(digits.validation.y) + len(digits.train.y) <= 1797
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_each_part_has_every_class_in_its_share(digits: Dataset, part: str) -> None:
+    labels = getattr(digits, part).y
+    whole = np.concatenate([digits.train.y, digits.validation.y, digits.test.y])
+    expected = np.bincount(whole, minlength=10) * len(labels) / len(whole)
+    assert np.abs(np.bincount(labels, minlength=10) - expected).max() <= 2
+
+
+def test_no_image_stands_in_two_parts(digits: Dataset) -> None:
+    train, validation, test = contents(digits.train), contents(digits.validation), contents(digits.test)
+    assert train.isdisjoint(validation)
+    assert train.isdisjoint(test)
+    assert validation.isdisjoint(test)
+
+
+def test_the_same_seed_splits_the_same(digits: Dataset) -> None:
+    assert load_dataset(DIGITS, SETTINGS).fingerprint == digits.fingerprint
+
+
+def test_another_split_seed_splits_otherwise(digits: Dataset) -> None:
+    other = load_dataset(DIGITS.model_copy(update={"split_seed": 1}), SETTINGS)
+    assert other.fingerprint != digits.fingerprint
+
+
+def test_images_keep_their_labels(digits: Dataset) -> None:
+    from sklearn.datasets import load_digits
+
+    known = load_digits()
+    label_of = {
+        image.astype(np.uint8).tobytes(): label for image, label in zip(known.images, known.target, strict=True)
+    }
+    for part in (digits.train, digits.validation, digits.test):
+        assert [label_of[sample.tobytes()] for sample in part.x] == part.y.tolist()
+
+
+def split(x: np.ndarray, y: np.ndarray) -> tuple[Split, Split, Split]:
+    rows = drop_copies(split_rows(y, DIGITS), content_hashes(x))
+    first, second, third = (Split(x[part], y[part]) for part in (rows.train, rows.validation, rows.test))
+    return first, second, third
+
+
+def test_copies_of_test_samples_are_dropped_from_training_and_validation() -> None:
+    x, y = distinct(100)
+    doubled_x, doubled_y = np.concatenate([x, x]), np.concatenate([y, y])
+    train, validation, test = split(doubled_x, doubled_y)
+    assert len(test.y) == 40
+    assert not contents(test) & (contents(train) | contents(validation))
+
+
+def test_copies_of_validation_samples_are_dropped_from_training() -> None:
+    x, y = distinct(100)
+    train, validation, _ = split(np.concatenate([x, x]), np.concatenate([y, y]))
+    assert not contents(train) & contents(validation)
+
+
+def test_a_validation_set_of_copies_alone_is_refused() -> None:
+    rows = Rows(np.arange(10), np.array([], np.int64), np.arange(20, 30))
+    with pytest.raises(PymlError, match="x: every sample that was to validate is a copy of a test sample"):
+        check_learnable(rows, np.arange(30) % 2, ("a", "b"), "x")
+
+
+def test_samples_without_copies_all_stay() -> None:
+    x, y = distinct(100)
+    assert [len(part.y) for part in split(x, y)] == [65, 15, 20]
+
+
+def test_fractions_too_small_for_the_classes_are_refused_in_one_sentence() -> None:
+    with pytest.raises(PymlError, match=r"1797 samples of 10 classes, which cannot be split into .* test 0\.001"):
+        load_dataset(DIGITS.model_copy(update={"test": 0.001}), SETTINGS)
+
+
+def test_the_fingerprint_sees_one_pixel(digits: Dataset) -> None:
+    x = digits.train.x.copy()
+    x[0, 0, 0, 0] += 1
+    changed = dataclasses.replace(digits, train=Split(x, digits.train.y))
+    assert changed.fingerprint != digits.fingerprint
+
+
+def test_the_fingerprint_sees_one_label(digits: Dataset) -> None:
+    y = digits.test.y.copy()
+    y[0] = (y[0] + 1) % 10
+    changed = dataclasses.replace(digits, test=Split(digits.test.x, y))
+    assert changed.fingerprint != digits.fingerprint
+
+
+def test_the_fingerprint_sees_a_class_name(digits: Dataset) -> None:
+    changed = dataclasses.replace(digits, classes=("zero", *digits.classes[1:]))
+    assert changed.fingerprint != digits.fingerprint
+
+
+def test_the_fingerprint_sees_the_vocabulary(digits: Dataset) -> None:
+    changed = dataclasses.replace(digits, words=("other",))
+    assert changed.fingerprint != digits.fingerprint
+
+
+def test_the_fingerprint_sees_which_part_a_sample_is_in(digits: Dataset) -> None:
+    changed = dataclasses.replace(digits, validation=digits.test, test=digits.validation)
+    assert changed.fingerprint != digits.fingerprint

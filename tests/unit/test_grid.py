@@ -1,0 +1,121 @@
+"""A list where one value is expected stands for one experiment per element."""
+
+from typing import Any
+
+import pytest
+
+from pyml.experiment.grid import GridError, expand_grid
+
+
+def document(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "tiny",
+        "data": {"name": "digits", "validation": 0.15, "test": 0.2},
+        "layers": [{"layer": "Dense", "units": 7}, {"layer": "Dense", "units": 10}],
+        "optimizer": {"name": "Adam", "learning_rate": 0.01},
+        "epochs": 3,
+        **changes,
+    }
+
+
+def names(**changes: Any) -> list[str]:
+    return [point["name"] for point in expand_grid(document(**changes))]
+
+
+def test_a_document_without_a_list_is_itself() -> None:
+    assert expand_grid(document()) == [document()]
+
+
+@pytest.mark.parametrize("other", [[], "text", None, 3, {"layers": 3}, {"layers": [3]}, {"data": 3}])
+def test_what_is_no_experiment_is_left_to_the_validation(other: Any) -> None:
+    assert expand_grid(other) == [other]
+
+
+def test_a_list_gives_one_experiment_per_element_named_by_it() -> None:
+    points = expand_grid(document(optimizer={"name": "Adam", "learning_rate": [0.01, 0.001]}))
+    assert points == [
+        document(name="tiny-learning_rate_0.01", optimizer={"name": "Adam", "learning_rate": 0.01}),
+        document(name="tiny-learning_rate_0.001", optimizer={"name": "Adam", "learning_rate": 0.001}),
+    ]
+
+
+def test_two_lists_give_every_combination() -> None:
+    assert names(epochs=[1, 2], seed=[7, 8]) == [
+        "tiny-epochs_1-seed_7",
+        "tiny-epochs_1-seed_8",
+        "tiny-epochs_2-seed_7",
+        "tiny-epochs_2-seed_8",
+    ]
+
+
+def test_optimizers_are_named_by_their_class() -> None:
+    optimizers = [{"name": "Adam", "learning_rate": 0.001}, {"name": "SGD", "learning_rate": [0.1, 0.01]}]
+    assert names(optimizer=optimizers) == [
+        "tiny-optimizer_Adam",
+        "tiny-optimizer_SGD-learning_rate_0.1",
+        "tiny-optimizer_SGD-learning_rate_0.01",
+    ]
+
+
+def test_the_optimizers_class_alone_may_vary() -> None:
+    optimizer = {"name": ["Adam", "SGD"], "learning_rate": 0.1}
+    assert names(optimizer=optimizer) == ["tiny-optimizer_Adam", "tiny-optimizer_SGD"]
+
+
+def test_optimizers_of_one_class_are_numbered() -> None:
+    optimizers = [{"name": "SGD", "learning_rate": 0.1}, {"name": "SGD", "learning_rate": 0.1, "momentum": 0.9}]
+    assert names(optimizer=optimizers) == ["tiny-optimizer_1", "tiny-optimizer_2"]
+
+
+def test_no_early_stopping_is_a_choice_like_another() -> None:
+    assert names(early_stopping=[None, {"patience": 3}]) == ["tiny-early_stopping_null", "tiny-early_stopping_2"]
+
+
+def test_an_argument_of_one_layer_is_named_by_itself() -> None:
+    layers = [{"layer": "Dense", "units": [150, 250]}, {"layer": "Dense", "units": 10}]
+    assert names(layers=layers) == ["tiny-units_150", "tiny-units_250"]
+
+
+def test_the_same_argument_of_two_layers_is_named_with_the_layer() -> None:
+    layers = [{"layer": "Dense", "units": [1, 2]}, {"layer": "Dense", "units": [3, 4]}]
+    assert names(layers=layers)[1] == "tiny-layer0_units_1-layer1_units_4"
+
+
+def test_an_argument_that_keras_takes_as_a_list_is_one_value() -> None:
+    layers = [{"layer": "Conv2D", "filters": 8, "kernel_size": [3, 3]}]
+    assert expand_grid(document(layers=layers)) == [document(layers=layers)]
+
+
+def test_one_experiment_has_one_dataset() -> None:
+    data = {"name": ["digits", "mnist"], "validation": 0.1}
+    assert expand_grid(document(data=data)) == [document(data=data)]
+
+
+def test_how_the_data_are_prepared_may_vary() -> None:
+    assert names(data={"name": "imdb", "words": [1000, 5000]}) == ["tiny-words_1000", "tiny-words_5000"]
+
+
+def test_values_that_do_not_belong_in_a_name_are_replaced() -> None:
+    assert names(loss=["a/b c", "d"], epochs=[1e-5, True]) == [
+        *("tiny-loss_a_b_c-epochs_1e-05", "tiny-loss_a_b_c-epochs_true"),
+        *("tiny-loss_d-epochs_1e-05", "tiny-loss_d-epochs_true"),
+    ]
+
+
+def test_the_points_share_nothing() -> None:
+    first, second = expand_grid(document(epochs=[1, 2]))
+    first["layers"][0]["units"] = 99
+    assert second["layers"][0]["units"] == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": []}, "epochs: the grid is empty"),
+        ({"epochs": [1, 1]}, "the grid gives tiny-epochs_1 more than once"),
+        ({"epochs": list(range(100)), "seed": list(range(100))}, "more than 1000 points"),
+    ],
+)
+def test_a_grid_without_sense_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(GridError, match=said):
+        expand_grid(document(**changes))

@@ -1,0 +1,137 @@
+"""Figures and predictions.csv."""
+
+import csv
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from bundle.manifest import ClassMetrics, Metrics
+from pyml.evaluation.metrics import evaluate, write_predictions
+
+RELAXED = settings(deadline=None, max_examples=25)  # scikit-learn takes milliseconds, more on a busy machine
+
+
+def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    scores = np.exp(rng.normal(size=(n, n_classes)) * 3)
+    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32), rng.integers(0, n_classes, n)
+
+
+@RELAXED
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 200), n_classes=st.integers(2, 12))
+def test_figures_are_scikit_learns(seed: int, n: int, n_classes: int) -> None:
+    probabilities, y = softmax(seed, n, n_classes)
+    metrics = evaluate(probabilities, y)
+    predicted, labels, present = probabilities.argmax(axis=1), np.arange(n_classes), np.unique(y)
+    macro = precision_recall_fscore_support(y, predicted, labels=present, average="macro", zero_division=0)[:3]
+    assert (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1) == macro
+    assert metrics.loss == pytest.approx(log_loss(y, probabilities, labels=labels))
+    assert metrics.accuracy == pytest.approx(accuracy_score(y, predicted))
+    assert np.array_equal(metrics.confusion, confusion_matrix(y, predicted, labels=labels))
+    for label in present:
+        figures, one = metrics.per_class[label], (y == label, predicted == label)
+        assert figures.n == (y == label).sum()
+        assert figures.precision == precision_score(*one, zero_division=0)
+        assert (figures.recall, figures.f1) == (recall_score(*one), f1_score(*one))
+        assert figures.average_precision == average_precision_score(y == label, probabilities[:, label])
+
+
+@RELAXED
+@given(seed=st.integers(0, 2**32 - 1), n_classes=st.integers(3, 12))
+def test_auroc_and_average_precision_are_scikit_learns_means_of_one_class_against_the_rest(
+    seed: int, n_classes: int
+) -> None:
+    probabilities, y = softmax(seed, 100, n_classes)
+    y[:n_classes] = np.arange(n_classes)
+    metrics = evaluate(probabilities, y)
+    one_hot = np.eye(n_classes)[y]
+    assert metrics.auroc == pytest.approx(roc_auc_score(one_hot, probabilities, average="macro"))
+    assert metrics.average_precision == pytest.approx(average_precision_score(one_hot, probabilities, average="macro"))
+    assert metrics.gini == 2 * metrics.auroc - 1
+
+
+def test_two_classes_have_one_auroc() -> None:
+    probabilities, y = softmax(0, 100, 2)
+    metrics = evaluate(probabilities, y)
+    assert metrics.auroc == pytest.approx(roc_auc_score(y, probabilities[:, 1]))
+
+
+def test_a_class_that_the_test_set_lacks_has_no_figures_and_lowers_no_mean() -> None:
+    probabilities = np.float32([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
+    metrics = evaluate(probabilities, np.array([0, 1, 1, 0]))
+    assert metrics.per_class[2] == ClassMetrics(
+        n=0, precision=None, recall=None, f1=None, auroc=None, average_precision=None
+    )
+    assert metrics.macro_recall == 0.75
+    assert metrics.confusion == ((2, 0, 0), (0, 1, 1), (0, 0, 0))
+
+
+def test_a_test_set_of_one_class_has_no_auroc() -> None:
+    metrics = evaluate(np.float32([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0]))
+    assert (metrics.auroc, metrics.gini) == (None, None)
+    assert metrics.average_precision == 1.0
+    assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
+
+
+@RELAXED
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 1000))
+def test_accuracy_is_the_quotient_of_two_integers_to_the_last_digit(seed: int, n: int) -> None:
+    probabilities, y = softmax(seed, n, 3)
+    metrics = evaluate(probabilities, y)
+    n_correct = sum(int(row.argmax() == label) for row, label in zip(probabilities, y, strict=True))
+    assert (metrics.n, metrics.n_correct, metrics.accuracy) == (n, n_correct, n_correct / n)
+
+
+def test_a_class_that_is_never_predicted_counts_as_zero_without_a_warning() -> None:
+    probabilities = np.tile(np.float32([0.9, 0.1, 0]), (4, 1))
+    with warnings.catch_warnings(action="error"):
+        metrics = evaluate(probabilities, np.array([0, 0, 1, 2]))
+    assert metrics.macro_recall == pytest.approx(1 / 3)
+
+
+def test_a_certain_mistake_has_a_finite_loss() -> None:
+    metrics = evaluate(np.float32([[1, 0]]), np.array([1]))
+    assert 15 < metrics.loss < 17
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predictions_csv_gives_back_every_float32_exactly(tmp_path: Path) -> None:
+    probabilities, y = softmax(0, 100, 3)
+    write_predictions(tmp_path / "p.csv", probabilities, y, ("a", "b", "c"))
+    rows = read_predictions(tmp_path / "p.csv")
+    written = np.array([[np.float32(row[f"p_{name}"]) for name in "abc"] for row in rows])
+    assert np.array_equal(written, probabilities)
+    assert np.array_equal([np.float32(row["confidence"]) for row in rows], probabilities.max(axis=1))
+
+
+def test_predictions_csv_names_sample_label_and_predicted_class(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "p.csv", np.float32([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1]), ("cat", "dog"))
+    assert (tmp_path / "p.csv").read_text() == (
+        "sample,label,predicted,confidence,p_cat,p_dog\n0,cat,dog,0.75,0.25,0.75\n1,dog,cat,0.5,0.5,0.5\n"
+    )
+
+
+def test_predictions_csv_quotes_what_class_names_may_hold(tmp_path: Path) -> None:
+    names = ('a,"b"', "c\nd", "ä")
+    write_predictions(tmp_path / "p.csv", np.float32([[0, 0, 1]]), np.array([0]), names)
+    (row,) = read_predictions(tmp_path / "p.csv")
+    assert (row["label"], row["predicted"]) == ('a,"b"', "ä")

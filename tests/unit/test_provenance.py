@@ -1,0 +1,105 @@
+"""Where a bundle comes from: the commit, its changes, the versions; told where they are known."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bundle
+import pyml
+from pyml import provenance
+from pyml.config import Settings
+
+
+def test_the_commit_of_the_images_build_comes_first() -> None:
+    state = provenance.git_state(Settings(git_commit="c0ffee", git_dirty=True))
+    assert (state.commit, state.dirty) == ("c0ffee", True)
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    state = provenance.git_state(Settings(git_commit=None))
+    assert (state.commit, state.dirty) == (None, None)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one commit, which provenance takes for ours; git finds no configuration of this machine."""
+    for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
+        monkeypatch.setenv(name, "/dev/null")
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Someone")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "someone@localhost")
+    root = tmp_path / "repository"
+    for package in (pyml, bundle):
+        module = root / package.__name__ / "__init__.py"
+        module.parent.mkdir(parents=True)
+        module.write_text("x = 1\n\n")
+        monkeypatch.setattr(package, "__file__", str(module))
+    monkeypatch.setattr(provenance, "__file__", str(root / "pyml/provenance.py"))
+    (root / "windows.txt").write_bytes(b"one\r\ntwo\r\n \r\n")
+    git(root, "init", "--quiet")
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "first")
+    return root
+
+
+def git(root: Path, *arguments: str, **options: Any) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, **options).stdout.decode()
+
+
+def test_a_clean_tree_has_no_changes(repository: Path) -> None:
+    assert provenance.git_changes(Settings(git_commit=None)) is None
+    assert provenance.git_state(Settings(git_commit=None)).dirty is False
+
+
+def test_the_patch_turns_the_commit_into_what_was_trained(repository: Path, tmp_path: Path) -> None:
+    changed = {"pyml/__init__.py": b"x = 2\n\n", "windows.txt": b"one\r\n2\r\n \r\n", "pyml/new.py": b"y = '\xff'\n"}
+    for name, content in changed.items():
+        (repository / name).write_bytes(content)
+    git(repository, "add", "windows.txt")  # staged or not: both were there
+    status = git(repository, "status", "--porcelain")
+    patch = provenance.git_changes(Settings(git_commit=None))
+    assert patch is not None
+    assert git(repository, "status", "--porcelain") == status
+    git(repository, "clone", "--quiet", str(repository), str(tmp_path / "clone"))
+    git(tmp_path / "clone", "apply", "-", input=patch)
+    for name, content in changed.items():
+        assert (tmp_path / "clone" / name).read_bytes() == content
+
+
+def test_files_that_git_does_not_know_stay_out_of_the_patch_unless_they_are_modules(repository: Path) -> None:
+    (repository / "credentials.json").write_text("secret")
+    (repository / "pyml" / "notes.txt").write_text("secret")
+    (repository / "pyml" / "new.py").write_text("y = 1\n")
+    patch = provenance.git_changes(Settings(git_commit=None))
+    assert patch is not None
+    assert b"pyml/new.py" in patch
+    assert b"secret" not in patch
+
+
+def test_the_token_is_blacked_out_of_the_patch(repository: Path) -> None:
+    (repository / "pyml/__init__.py").write_text("key = 'sesame'\n")
+    patch = provenance.git_changes(Settings(git_commit=None, wandb_api_key="sesame"))
+    assert patch is not None
+    assert b"+key = '********'" in patch
+
+
+def test_a_huge_patch_is_cut(repository: Path) -> None:
+    (repository / "windows.txt").write_text("x" * 6_000_000)
+    patch = provenance.git_changes(Settings(git_commit=None))
+    assert patch is not None
+    assert len(patch) < 5_000_100
+    assert patch.endswith(b"[cut here, too long]\n")
+
+
+def test_without_git_there_are_no_changes_to_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.git_changes(Settings(git_commit=None)) is None
+
+
+def test_versions_name_what_computes_and_records() -> None:
+    assert set(provenance.versions()) == {"python", "keras", "tensorflow", "numpy", "scikit-learn", "wandb"}
+    assert "unknown" not in provenance.versions().values()

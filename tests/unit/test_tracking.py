@@ -1,0 +1,195 @@
+"""A record never costs a training: whatever the SDK or the upload does, it leaves one line in the log."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import publish_bundle
+
+from bundle.manifest import Metrics, TrackedRun
+from pyml.config import Settings
+from pyml.process import end_family
+from pyml.tracking import tracker as tracker_module
+from pyml.tracking.local_run import list_records, lock_record, locked
+from pyml.tracking.tracker import Tracker, start_tracker
+
+METRICS = Metrics(n=1, n_correct=1, accuracy=1, loss=0, macro_precision=1, macro_recall=1, macro_f1=1)
+OFFLINE, ONLINE = TrackedRun(mode="offline", id="r1"), TrackedRun(mode="online", id="r1")
+PLACE = Path("records/offline-run-1-r1")
+
+
+class BrokenRun:
+    """A run whose service has died."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(f"{name}: the service process is gone")
+
+
+class QuietRun:
+    """A run that takes everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
+
+
+class FakeUpload:
+    """An upload that ends as the test says: early, at the end, or never."""
+
+    def __init__(self, outcome: str | None, early: str | None = None) -> None:
+        self.outcome, self.early, self.ended, self.url = outcome, early, 0, "https://wandb.example/r1"
+
+    def wait_for_url(self, seconds: float) -> str:
+        return self.url
+
+    def failed_early(self) -> str | None:
+        return self.early
+
+    def close(self) -> None:
+        pass
+
+    def wait(self, at_most_seconds: float) -> str | None:
+        return self.outcome
+
+    def end(self) -> None:
+        self.ended += 1
+
+
+@pytest.fixture(autouse=True)
+def _no_teardown(monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb, "teardown", lambda *_: None)
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("pyml")]
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "pyml")
+    return caplog
+
+
+def test_disabled_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "_open_record", lambda *_: pytest.fail("a record was opened"))
+    tracker = start_tracker("x", {}, None, Settings(wandb_mode="disabled", wandb_api_key="x"))
+    assert tracker.record == TrackedRun(mode="disabled")
+
+
+def test_a_record_that_cannot_be_opened_costs_one_line(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    tracker = start_tracker("x", {}, None, Settings(record=tmp_path / "file", wandb_mode="offline"))
+    assert tracker.record == TrackedRun(mode="disabled")
+    assert lines(log) == [
+        f"W&B: no record (FileExistsError: [Errno 17] File exists: '{tmp_path}/file'); training goes on"
+    ]
+
+
+def test_a_disabled_tracker_does_nothing(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    tracker = Tracker(None, TrackedRun(mode="disabled"))
+    tracker.log_metrics(METRICS, 1)
+    tracker.log_bundle(tmp_path, publish_bundle(tmp_path).manifest)
+    tracker.finish(0)
+    assert tracker.callbacks() == []
+    assert lines(log) == []
+
+
+def test_a_service_that_dies_costs_one_line_and_no_exception(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    bundle = publish_bundle(tmp_path)
+    tracker = Tracker(BrokenRun(), OFFLINE, place=PLACE)
+    tracker.log_metrics(METRICS, 1)
+    tracker.log_bundle(bundle.path, bundle.manifest)
+    tracker.finish(0)
+    [line] = lines(log)
+    assert line == (
+        "W&B: recording metrics failed (summary: the service process is gone); training goes on without it, "
+        f"what was recorded lies in {PLACE}"
+    )
+
+
+def test_an_offline_run_says_where_it_lies_and_how_it_is_uploaded(log: pytest.LogCaptureFixture) -> None:
+    Tracker(QuietRun(), OFFLINE, place=PLACE).finish(0)
+    assert lines(log) == [f"W&B: offline, the run lies in {PLACE}; upload it with: pyml sync"]
+
+
+def test_a_run_that_has_arrived_says_its_address(log: pytest.LogCaptureFixture) -> None:
+    upload = FakeUpload(None)
+    tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
+    assert tracker.record.url == upload.url
+    tracker.finish(0)
+    assert lines(log) == [f"W&B: {upload.url}"]
+    assert upload.ended == 1
+
+
+def test_a_run_that_has_not_arrived_says_why_and_where_it_lies(log: pytest.LogCaptureFixture) -> None:
+    upload = FakeUpload("the server cannot be reached")
+    Tracker(QuietRun(), ONLINE, upload, PLACE).finish(1)
+    assert lines(log) == [
+        f"W&B: not uploaded, the server cannot be reached; the run lies in {PLACE}, upload it with: pyml sync"
+    ]
+    assert upload.ended == 1
+
+
+def test_an_upload_that_fails_early_is_said_at_once_and_once(log: pytest.LogCaptureFixture) -> None:
+    upload = FakeUpload("unasked", early="the server does not know the token")
+    tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
+    for _epoch in range(3):
+        tracker._look_after_upload()  # the callback's last step; tests/contract has it whole
+    said = [
+        f"W&B: not uploaded, the server does not know the token; the run lies in {PLACE}, upload it with: pyml sync"
+    ]
+    assert lines(log) == said
+    tracker.finish(0)
+    assert lines(log) == said
+    assert upload.ended == 1
+
+
+def test_an_interrupt_while_the_upload_is_waited_for_ends_it() -> None:
+    upload = FakeUpload(None)
+    upload.wait = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[assignment]
+    tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
+    with pytest.raises(KeyboardInterrupt):
+        tracker.finish(0)
+    assert upload.ended == 1
+
+
+def test_a_record_is_locked_by_one_at_a_time(tmp_path: Path) -> None:
+    handle = lock_record(tmp_path)
+    assert handle is not None
+    with locked(tmp_path) as second:
+        assert second is None
+    os.close(handle)
+    with locked(tmp_path) as third:
+        assert third is not None
+
+
+def test_records_are_listed_oldest_first_and_once(tmp_path: Path) -> None:
+    names = ["offline-run-20260102_000000-b", "run-20260101_000000-a", "offline-run-20260103_000000-c"]
+    for name in names:
+        directory = tmp_path / "wandb" / name
+        directory.mkdir(parents=True)
+        (directory / f"run-{name[-1]}.wandb").write_bytes(b"")
+    (tmp_path / "wandb/latest-run").symlink_to(names[0])
+    (tmp_path / "wandb/offline-run-20260104_000000-d").mkdir()  # nothing in it
+    assert [path.name for path in list_records(tmp_path)] == [names[1], names[0], names[2]]
+
+
+def test_a_family_ends_with_its_children_in_other_sessions() -> None:
+    child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'print(0, flush=True); input()'], "
+    program = child + "stdin=0, start_new_session=True).wait()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"0\n"  # the grandchild is up
+    end_family(process.pid)
+    assert process.stdout.read() == b""  # the last holder of the pipe is gone
+    process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stdout.close()
