@@ -1,12 +1,12 @@
 """The clock: ways to do the same thing, run in turns, so that a busy moment of the machine meets all of them."""
 
 import gc
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
+
+from pyml import provenance
 
 Way = Callable[[], float | None]  # does the work; returns its own seconds, or None to be timed from outside
 
@@ -52,14 +52,8 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def machine() -> str:
-    """Describe the machine without naming it."""
-    cpu = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        cpu = models[0] if models else cpu
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}"
+    """Describe the machine without naming it, and Python."""
+    return f"{provenance.machine()}, Python {platform.python_version()}"
 
 
 def table(title: str, seconds: dict[str, list[float]], n: int) -> tuple[list[str], list[list[str]]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import publish_bundle
+from support.bundles import publish_bundle
 
 from bundle import BundleError
 from bundle.manifest import MAX_MANIFEST_BYTES

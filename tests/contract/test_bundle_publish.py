@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import arrays_and_labels, manifest_for, publish_bundle
+from support.bundles import arrays_and_labels, manifest_for, publish_bundle
 
 from bundle import BundleError
 from bundle.publish import STAGING_PREFIX, bundle_path, point, pointers, publish, read_pointer, staging
@@ -28,7 +28,7 @@ PREAMBLE = """
     from pathlib import Path
     models = Path(sys.argv[1])
     sys.path.append(sys.argv[2])
-    from bundles import publish_bundle
+    from support.bundles import publish_bundle
     from bundle.publish import staging
 """
 

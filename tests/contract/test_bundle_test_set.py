@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import publish_bundle
+from support.bundles import publish_bundle
 
 from bundle import BundleError
 from bundle.test_set import read_test_set

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trainings import LAST, PYML, SCALE, TINY, experiment, pyml
+from support.trainings import LAST, PYML, SCALE, TINY, experiment, pyml
 
 from bundle import BundleError
 from bundle.inference.model import BATCH_SIZE, load_model, predict_probabilities

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainings import DIGITS, LAST, PYML, only_bundle, pyml, unrecorded_in, write
+from support.trainings import DIGITS, LAST, PYML, only_bundle, pyml, unrecorded_in, write
 
 from bundle.verify import open_bundle, open_current
 from pyml.config import Settings

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from trainings import TINY, experiment
+from support.trainings import TINY, experiment
 
 from bundle.inference.model import predict_probabilities, start_keras
 from bundle.inputs.preprocessing import ArrayPreprocessing

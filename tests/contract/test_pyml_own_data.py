@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from trainings import only_bundle, pyml, unrecorded_in, write
+from support.trainings import only_bundle, pyml, unrecorded_in, write
 
 from bundle.inputs.preprocessing import (
     ImagePreprocessing,

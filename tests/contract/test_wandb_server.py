@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from wandb_server import Run, WandbServer
+from support.wandb_server import Run, WandbServer
 
 CLIENT = """
 import json, os, sys, time

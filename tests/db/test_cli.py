@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import fake_predict, publish_bundle
 from conftest import Database
+from support.bundles import fake_predict, publish_bundle
 
 from pypredict import cli
 from pypredict.load import load_chunks

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from bundles import publish_bundle
-from workers import worker_for
+from support.bundles import publish_bundle
+from support.workers import worker_for
 
 from pypredict import PypredictError
 from pypredict.export import export

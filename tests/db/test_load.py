@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import picture, publish_bundle, publish_images, publish_texts
 from conftest import Database
-from workers import rows, worker_for
+from support.bundles import picture, publish_bundle, publish_images, publish_texts
+from support.workers import rows, worker_for
 
 from pypredict.labels import Labelling
 from pypredict.load import preparation

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import publish_bundle
-from workers import rows, worker_for
+from support.bundles import publish_bundle
+from support.workers import rows, worker_for
 
 from pypredict import promotion, registry, store
 from pypredict.models import Models

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import fake_predict, publish_bundle
-from workers import rows, scalar, worker_for
+from support.bundles import fake_predict, publish_bundle
+from support.workers import rows, scalar, worker_for
 
 from bundle import BundleError
 from bundle.verify import Bundle

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import fake_predict, publish_bundle
-from workers import load_predict_of, rows, worker_for
+from support.bundles import fake_predict, publish_bundle
+from support.workers import load_predict_of, rows, worker_for
 
 from pypredict import PypredictError, registry
 from pypredict.models import Models

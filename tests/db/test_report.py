@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import publish_bundle
-from workers import console, worker_for
+from support.bundles import publish_bundle
+from support.workers import console, worker_for
 
 from pypredict import registry
 from pypredict.report import history_table, models_table, show

@@ -4,8 +4,8 @@ import alembic.command
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from bundles import publish_bundle
 from conftest import REPO, Database
+from support.bundles import publish_bundle
 
 from pypredict import PypredictError, database, migrate, promotion, registry, schema, store
 from pypredict.source import cut_test_set

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import fake_predict, picture, publish_bundle, publish_images, publish_texts
-from workers import daemon, listens, rows, scalar, until, worker_for
+from support.bundles import fake_predict, picture, publish_bundle, publish_images, publish_texts
+from support.workers import daemon, listens, rows, scalar, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
 from pypredict.models import Models

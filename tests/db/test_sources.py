@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import CLASSES, manifest_for, picture, publish_bundle, publish_images, publish_texts
-from workers import rows, worker_for
+from support.bundles import CLASSES, manifest_for, picture, publish_bundle, publish_images, publish_texts
+from support.workers import rows, worker_for
 
 from bundle import BundleError
 from bundle.inputs.arrays import ArraysError

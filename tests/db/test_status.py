@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import publish_bundle
 from conftest import Database
-from workers import console, daemon, load, until, worker_for
+from support.bundles import publish_bundle
+from support.workers import console, daemon, load, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
 from pypredict.health import check_health

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from bundles import CLASSES, fake_predict, publish_bundle
+from support.bundles import CLASSES, fake_predict, publish_bundle
 
 from pypredict import promotion, registry, store
 from pypredict.chunk import Chunk, cut

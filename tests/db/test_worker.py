@@ -9,8 +9,8 @@ import numpy as np
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from bundles import CLASSES, fake_predict, publish_bundle
-from workers import daemon, listens, load, rows, scalar, until, worker_for
+from support.bundles import CLASSES, fake_predict, publish_bundle
+from support.workers import daemon, listens, load, rows, scalar, until, worker_for
 
 from bundle.verify import Bundle
 from pypredict import PypredictError, promotion, registry, store

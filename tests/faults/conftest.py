@@ -1,4 +1,4 @@
-"""Fixtures for the fault tests: a scene on the shared server, and a server of one's own that may be crashed."""
+"""Fixtures for the fault tests: a setup on the shared server, and a server of one's own that may be crashed."""
 
 import os
 import signal
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from bundles import fake_predict, publish_bundle
 from conftest import REPO, Database
-from faults.scene import Scene, wait_until
+from support.bundles import fake_predict, publish_bundle
+from support.fault_setup import FaultSetup
+from support.workers import until
 
 import embedded
 from pypredict import database, migrate
@@ -20,15 +21,15 @@ from pypredict.publications import Publications
 N = 200  # test inputs of the published model
 
 
-def make_scene(url: str, engine: sa.Engine, models: Path) -> Scene:
+def make_setup(url: str, engine: sa.Engine, models: Path) -> FaultSetup:
     bundle = publish_bundle(models, n=N)
     assert Publications(engine, models, Models(models, lambda _: fake_predict)).take_in() == []
-    return Scene(url, models, engine, bundle)
+    return FaultSetup(url, models, engine, bundle)
 
 
 @pytest.fixture
-def scene(db: Database, engine: sa.Engine, tmp_path: Path) -> Iterator[Scene]:
-    made = make_scene(db.url("pypredict"), engine, tmp_path)
+def setup(db: Database, engine: sa.Engine, tmp_path: Path) -> Iterator[FaultSetup]:
+    made = make_setup(db.url("pypredict"), engine, tmp_path)
     yield made
     made.end()
 
@@ -45,7 +46,7 @@ class OwnServer:
         """End it as a power cut would: SIGQUIT is the immediate shutdown, nothing is flushed."""
         pid = int((self.server.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGQUIT)
-        wait_until(lambda: not (self.server.data / "postmaster.pid").exists())
+        until(lambda: not (self.server.data / "postmaster.pid").exists())
 
     def start(self) -> None:
         self.server = embedded.start(self.state, bin=_binaries(), settings=self.settings)

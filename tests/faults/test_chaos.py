@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import psycopg2
 import pytest
-from faults.conftest import N, OwnServer, make_scene
+from faults.conftest import N, OwnServer, make_setup
 
 from pypredict import database
-from pypredict.listen import OUTAGE
+from pypredict.database import OUTAGE
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
 WORKERS = 3
@@ -29,9 +29,9 @@ def test_after_chaos_every_outcome_exists_exactly_once(own_server: OwnServer, tm
     chance = random.Random(seed)
     url = own_server.server.url("pypredict")
     engine = database.connect(url, wait_seconds=10)
-    scene = make_scene(url, engine, tmp_path / "models")
+    setup = make_setup(url, engine, tmp_path / "models")
     options = ("--daemon", "--lease", "0.8", "--seconds", "0.01")
-    workers = [scene.start(*options) for _ in range(WORKERS)]
+    workers = [setup.start(*options) for _ in range(WORKERS)]
     counts = dict.fromkeys(("kill", "freeze", "stop", "terminate", "crash"), 0)
     loaded = 0
     end = time.monotonic() + SECONDS
@@ -39,7 +39,7 @@ def test_after_chaos_every_outcome_exists_exactly_once(own_server: OwnServer, tm
         for _ in range(chance.randrange(4)):
             arrays = np.random.default_rng(loaded + seed).integers(0, 250, (INPUTS_PER_CHUNK, 4, 4, 1), np.uint8)
             try:
-                scene.load(arrays)
+                setup.load(arrays)
             except OUTAGE:
                 continue  # the server was crashed or our backend terminated: nothing of the chunk is visible
             loaded += INPUTS_PER_CHUNK
@@ -62,20 +62,20 @@ def test_after_chaos_every_outcome_exists_exactly_once(own_server: OwnServer, tm
         time.sleep(chance.uniform(0, 0.3))
         for index, worker in enumerate(workers):
             if worker.poll() is not None:
-                workers[index] = scene.start(*options)
+                workers[index] = setup.start(*options)
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
     for worker in workers:
         worker.communicate(timeout=60)
-    scene.finish(seconds=120)
+    setup.finish(seconds=120)
     print(f"{loaded} inputs, {counts}")
-    stored = scene.rows("SELECT count(*) FROM ml.input")[0][0]
+    stored = setup.rows("SELECT count(*) FROM ml.input")[0][0]
     # A chunk whose COMMIT the crash cut off may be stored though the loader was told otherwise, never half of it.
     assert stored - N >= loaded
     assert (stored - N) % INPUTS_PER_CHUNK == 0
-    scene.assert_exact(stored)
-    assert scene.rows("SELECT count(*) FROM ml.prediction_error WHERE reason <> 'crash'") == [(0,)]
-    scene.end()
+    setup.assert_exact(stored)
+    assert setup.rows("SELECT count(*) FROM ml.prediction_error WHERE reason <> 'crash'") == [(0,)]
+    setup.end()
     engine.dispose()
 
 

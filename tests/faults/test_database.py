@@ -11,8 +11,9 @@ import psycopg2.errors
 import pytest
 import sqlalchemy as sa
 from conftest import REPO, Database
-from faults.conftest import N, OwnServer, make_scene, start_server
-from faults.scene import Scene, reach, wait_until
+from faults.conftest import N, OwnServer, make_setup, start_server
+from support.fault_setup import FaultSetup, reach
+from support.workers import until
 
 import embedded
 from pypredict import database, migrate
@@ -27,36 +28,36 @@ def arrays(n: int, seed: int = 3) -> np.ndarray:
 
 def test_13_an_immediate_shutdown_under_load_is_exact_after_restart(own_server: OwnServer, tmp_path: Path) -> None:
     engine = database.connect(own_server.server.url("pypredict"), wait_seconds=10)
-    scene = make_scene(own_server.server.url("pypredict"), engine, tmp_path / "models")
+    setup = make_setup(own_server.server.url("pypredict"), engine, tmp_path / "models")
     for seed in range(30):
-        scene.load(arrays(100, seed))
-    workers = [scene.start("--daemon", "--seconds", "0.02") for _ in range(2)]
-    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.job WHERE state = 'done'")[0][0] >= 5)
+        setup.load(arrays(100, seed))
+    workers = [setup.start("--daemon", "--seconds", "0.02") for _ in range(2)]
+    until(lambda: setup.rows("SELECT count(*) FROM ml.job WHERE state = 'done'")[0][0] >= 5)
     own_server.crash()
     own_server.start()
-    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") == [(0,)])
+    until(lambda: setup.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") == [(0,)])
     for worker in workers:
         worker.terminate()
         _, errors = worker.communicate(timeout=30)
         assert worker.returncode == 0, errors
-    scene.assert_exact(N + 3000)
-    scene.end()
+    setup.assert_exact(N + 3000)
+    setup.end()
     engine.dispose()
 
 
 def test_06_a_worker_frozen_while_it_commits_does_not_hold_its_job(
-    scene: Scene, db: Database, owner: sa.Engine
+    setup: FaultSetup, db: Database, owner: sa.Engine
 ) -> None:
     with owner.begin() as connection:  # a minute in production
         timeout = "SET idle_in_transaction_session_timeout = '1s'"
         connection.execute(sa.text(f'ALTER ROLE pypredict IN DATABASE "{db.name}" {timeout}'))
-    sleeper = scene.start("--point", "fenced", "--lease", "0.5")
+    sleeper = setup.start("--point", "fenced", "--lease", "0.5")
     reach(sleeper, "fenced")  # waits for stdin, holding the row it has updated
-    scene.finish()
-    scene.assert_exact(N)
+    setup.finish()
+    setup.assert_exact(N)
     _, errors = sleeper.communicate("\n", timeout=60)
     assert sleeper.returncode == 0, errors
-    scene.assert_exact(N)
+    setup.assert_exact(N)
 
 
 @pytest.fixture
@@ -94,35 +95,35 @@ def test_15_a_vanished_network_is_given_up_and_the_lease_retaken(
     name, own = far_network
     near = own.server.url("pypredict")
     engine = database.connect(near, wait_seconds=10)
-    scene = make_scene(near, engine, tmp_path / "models")
-    far = Scene(near.replace("127.0.0.1", "10.213.77.1"), scene.models, engine, scene.bundle)
+    setup = make_setup(near, engine, tmp_path / "models")
+    far = FaultSetup(near.replace("127.0.0.1", "10.213.77.1"), setup.models, engine, setup.bundle)
     far.prefix = ["ip", "netns", "exec", name]
     cut_off = far.start("--point", "predicting", "--lease", "2", "--daemon")
     reach(cut_off, "predicting")
     subprocess.run(["ip", "link", "set", f"{name}a", "down"], check=True)
-    scene.finish()
-    scene.assert_exact(N)
+    setup.finish()
+    setup.assert_exact(N)
     assert cut_off.stdin is not None
     cut_off.stdin.write("\n")
     cut_off.stdin.flush()
     log = iter(cut_off.stderr.readline, "")  # type: ignore[union-attr]
     assert any("the database is away" in line or "could not be released" in line for line in log)
     subprocess.run(["ip", "link", "set", f"{name}a", "up"], check=True)
-    scene.load(arrays(10))
-    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.prediction") == [(N + 10,)])  # it is back
+    setup.load(arrays(10))
+    until(lambda: setup.rows("SELECT count(*) FROM ml.prediction") == [(N + 10,)])  # it is back
     cut_off.terminate()
     cut_off.communicate(timeout=30)
-    scene.assert_exact(N + 10)
+    setup.assert_exact(N + 10)
     far.end()
-    scene.end()
+    setup.end()
     engine.dispose()
 
 
-def load_until_full(scene: Scene) -> int:
+def load_until_full(setup: FaultSetup) -> int:
     """Load chunks of 1,000 until the disk is full; return how many inputs were accepted."""
     for chunks in range(1_000):
         try:
-            scene.load(arrays(1000, seed=chunks))
+            setup.load(arrays(1000, seed=chunks))
         except (psycopg2.errors.DiskFull, sa.exc.OperationalError):
             return chunks * 1000
     raise AssertionError("the disk never filled")
@@ -142,14 +143,14 @@ def test_16_a_full_disk_is_an_error_and_earlier_rows_are_kept(own_server: OwnSer
             cursor.execute(f"CREATE TABLESPACE small LOCATION '{small}'")
             cursor.execute("ALTER TABLE ml.input SET TABLESPACE small")
         engine = database.connect(own_server.server.url("pypredict"), wait_seconds=10)
-        scene = make_scene(own_server.server.url("pypredict"), engine, own_server.state.parent / "models")
-        loaded = load_until_full(scene)
+        setup = make_setup(own_server.server.url("pypredict"), engine, own_server.state.parent / "models")
+        loaded = load_until_full(setup)
         assert loaded > 0
-        assert scene.rows("SELECT count(*) FROM ml.input") == [(N + loaded,)]
-        assert scene.rows("SELECT * FROM ml.integrity") == []
-        scene.finish()
-        scene.assert_exact(N + loaded)
-        scene.end()
+        assert setup.rows("SELECT count(*) FROM ml.input") == [(N + loaded,)]
+        assert setup.rows("SELECT * FROM ml.integrity") == []
+        setup.finish()
+        setup.assert_exact(N + loaded)
+        setup.end()
         engine.dispose()
         connection.close()
     finally:
@@ -158,9 +159,9 @@ def test_16_a_full_disk_is_an_error_and_earlier_rows_are_kept(own_server: OwnSer
 
 
 def test_21_dumped_and_restored_on_the_newest_major_all_counts_are_the_same(
-    scene: Scene, db: Database, tmp_path: Path
+    setup: FaultSetup, db: Database, tmp_path: Path
 ) -> None:
-    scene.finish()
+    setup.finish()
     programs = embedded._binaries(None)  # the newest major's pg_dump reads every older server
     dump = tmp_path / "dump"
     subprocess.run([programs / "pg_dump", "-Fc", "-f", dump, db.url()], check=True)
@@ -170,10 +171,10 @@ def test_21_dumped_and_restored_on_the_newest_major_all_counts_are_the_same(
         target = start_roles(newest)
         subprocess.run([programs / "pg_restore", "--no-owner", "-d", target, dump], check=True)
         engine = database.connect(target, wait_seconds=10)
-        restored = Scene(target, scene.models, engine, scene.bundle)
+        restored = FaultSetup(target, setup.models, engine, setup.bundle)
         count = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM ml.{} t"
         for table in ("model", "chunk", "input", "test set", "job", "prediction", "prediction_error"):
-            assert restored.rows(count.format(table)) == scene.rows(count.format(table)), table
+            assert restored.rows(count.format(table)) == setup.rows(count.format(table)), table
         restored.assert_exact(N)
         engine.dispose()
     finally:

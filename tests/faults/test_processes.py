@@ -8,153 +8,154 @@ import subprocess
 
 import numpy as np
 import pytest
-from bundles import CLASSES
 from fake_worker import KILLER, RAISER
 from faults.conftest import N
-from faults.scene import Scene, reach, wait_until
+from support.bundles import CLASSES
+from support.fault_setup import FaultSetup, reach
+from support.workers import until
 
 
-def killed_at(scene: Scene, point: str, *options: str) -> None:
+def killed_at(setup: FaultSetup, point: str, *options: str) -> None:
     """Kill a worker at a point of a job, then let another do what is left."""
-    victim = scene.start("--point", point, *options)
+    victim = setup.start("--point", point, *options)
     reach(victim, point)
     victim.kill()
     victim.wait()
-    scene.finish()
-    scene.assert_exact(N)
+    setup.finish()
+    setup.assert_exact(N)
 
 
 POINTS = {"01": "claimed", "02": "read", "03": "predicting", "04": "fenced"}
 
 
 @pytest.mark.parametrize("point", POINTS.values(), ids=[f"case_{number}_{point}" for number, point in POINTS.items()])
-def test_01_to_04_a_batch_whose_worker_was_killed_is_done_again(scene: Scene, point: str) -> None:
-    killed_at(scene, point)
-    assert scene.rows("SELECT attempt, failures FROM ml.job") == [(2, 1)]
+def test_01_to_04_a_batch_whose_worker_was_killed_is_done_again(setup: FaultSetup, point: str) -> None:
+    killed_at(setup, point)
+    assert setup.rows("SELECT attempt, failures FROM ml.job") == [(2, 1)]
 
 
-def test_05_a_batch_whose_worker_was_killed_just_after_commit_is_not_done_again(scene: Scene) -> None:
-    killed_at(scene, "committed")
-    assert scene.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
+def test_05_a_batch_whose_worker_was_killed_just_after_commit_is_not_done_again(setup: FaultSetup) -> None:
+    killed_at(setup, "committed")
+    assert setup.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
 
 
-def frozen_past_its_lease(scene: Scene, *options: str) -> subprocess.Popen[str]:
+def frozen_past_its_lease(setup: FaultSetup, *options: str) -> subprocess.Popen[str]:
     """SIGSTOP a worker in the middle of a job, let another do that job, then let the first go on."""
-    sleeper = scene.start("--point", "predicting", "--lease", "0.5", *options)
+    sleeper = setup.start("--point", "predicting", "--lease", "0.5", *options)
     reach(sleeper, "predicting")
     sleeper.send_signal(signal.SIGSTOP)
-    scene.finish(*options)
+    setup.finish(*options)
     sleeper.send_signal(signal.SIGCONT)
     return sleeper
 
 
-def case_06(scene: Scene, *options: str) -> None:
-    sleeper = frozen_past_its_lease(scene, *options)
+def case_06(setup: FaultSetup, *options: str) -> None:
+    sleeper = frozen_past_its_lease(setup, *options)
     _, errors = sleeper.communicate("\n", timeout=60)
     assert sleeper.returncode == 0, errors
     assert "was taken over after attempt 1" in errors
-    scene.assert_exact(N)
+    setup.assert_exact(N)
 
 
-def test_06_a_worker_frozen_past_its_lease_is_fenced(scene: Scene) -> None:
-    case_06(scene)
+def test_06_a_worker_frozen_past_its_lease_is_fenced(setup: FaultSetup) -> None:
+    case_06(setup)
 
 
-def test_07_sigterm_mid_batch_finishes_it_and_exits_0(scene: Scene) -> None:
-    worker = scene.start("--point", "predicting", "--daemon")
+def test_07_sigterm_mid_batch_finishes_it_and_exits_0(setup: FaultSetup) -> None:
+    worker = setup.start("--point", "predicting", "--daemon")
     reach(worker, "predicting")
     worker.send_signal(signal.SIGTERM)
     worker.communicate("\n", timeout=30)
     assert worker.returncode == 0
-    scene.assert_exact(N)
-    assert scene.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
+    setup.assert_exact(N)
+    assert setup.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
 
 
-def test_08_a_second_sigterm_is_as_kill_9(scene: Scene) -> None:
-    worker = scene.start("--seconds", "600", "--daemon")
-    wait_until(lambda: scene.rows("SELECT state FROM ml.job") == [("running",)])
+def test_08_a_second_sigterm_is_as_kill_9(setup: FaultSetup) -> None:
+    worker = setup.start("--seconds", "600", "--daemon")
+    until(lambda: setup.rows("SELECT state FROM ml.job") == [("running",)])
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGTERM)
     while worker.poll() is None:
         worker.send_signal(signal.SIGTERM)  # two that arrive together may be one to the process
     assert worker.returncode == -signal.SIGKILL
-    scene.finish()
-    scene.assert_exact(N)
+    setup.finish()
+    setup.assert_exact(N)
 
 
-def test_09_an_input_that_kills_its_worker_is_isolated_as_crash_and_the_rest_done(scene: Scene) -> None:
+def test_09_an_input_that_kills_its_worker_is_isolated_as_crash_and_the_rest_done(setup: FaultSetup) -> None:
     arrays = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1).copy()
     arrays[3, 0, 0, 0] = KILLER
-    scene.load(arrays)
+    setup.load(arrays)
     deaths = 0
-    while scene.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") != [(0,)] or deaths == 0:
-        worker = scene.start("--lease", "0.3")
+    while setup.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") != [(0,)] or deaths == 0:
+        worker = setup.start("--lease", "0.3")
         worker.communicate(timeout=60)
         deaths += worker.returncode == -signal.SIGKILL
         assert deaths <= 5
-    scene.assert_exact(N + 6)
-    assert scene.rows("SELECT reason FROM ml.prediction_error") == [("crash",)]
+    setup.assert_exact(N + 6)
+    assert setup.rows("SELECT reason FROM ml.prediction_error") == [("crash",)]
     assert deaths == 5  # three as a whole job, two alone in flight
     crashed = "SELECT i.sample_no FROM ml.prediction_error JOIN ml.input i USING (input_id)"
-    assert scene.rows(crashed) == [(3,)]
+    assert setup.rows(crashed) == [(3,)]
 
 
-def test_an_input_that_raises_is_isolated_by_one_process(scene: Scene) -> None:
+def test_an_input_that_raises_is_isolated_by_one_process(setup: FaultSetup) -> None:
     arrays = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1).copy()
     arrays[3, 0, 0, 0] = RAISER
-    scene.load(arrays)
-    scene.finish()
-    scene.assert_exact(N + 6)
-    assert scene.rows("SELECT reason, detail FROM ml.prediction_error") == [
+    setup.load(arrays)
+    setup.finish()
+    setup.assert_exact(N + 6)
+    assert setup.rows("SELECT reason, detail FROM ml.prediction_error") == [
         ("model_error", "RuntimeError: this input raises")
     ]
 
 
 @pytest.mark.parametrize("offset", [86_400, -86_400])
-def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(scene: Scene, offset: int) -> None:
-    honest = scene.start("--point", "predicting", "--lease", "30")
+def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(setup: FaultSetup, offset: int) -> None:
+    honest = setup.start("--point", "predicting", "--lease", "30")
     reach(honest, "predicting")
-    before = scene.rows("SELECT attempt, worker FROM ml.job")
-    liar = scene.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
-    wait_until(lambda: scene.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
-    scene.load(np.full((1, 4, 4, 1), 7, np.uint8))
-    wait_until(lambda: scene.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # the liar does free work only
-    assert scene.rows("SELECT attempt, worker FROM ml.job WHERE state = 'running'") == before
+    before = setup.rows("SELECT attempt, worker FROM ml.job")
+    liar = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
+    until(lambda: setup.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
+    setup.load(np.full((1, 4, 4, 1), 7, np.uint8))
+    until(lambda: setup.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # the liar does free work only
+    assert setup.rows("SELECT attempt, worker FROM ml.job WHERE state = 'running'") == before
     liar.send_signal(signal.SIGTERM)
     liar.communicate(timeout=30)
     honest.communicate("\n", timeout=30)
-    scene.finish()
-    scene.assert_exact(N + 1)
-    assert scene.rows("SELECT max(attempt) FROM ml.job") == [(1,)]
-    assert scene.rows("SELECT predicted FROM ml.outcome WHERE NOT in_test_set") == [(CLASSES[7 % 3],)]
+    setup.finish()
+    setup.assert_exact(N + 1)
+    assert setup.rows("SELECT max(attempt) FROM ml.job") == [(1,)]
+    assert setup.rows("SELECT predicted FROM ml.outcome WHERE NOT in_test_set") == [(CLASSES[7 % 3],)]
 
 
 @pytest.mark.parametrize("offset", [86_400, -86_400])
 def test_11_a_worker_killed_while_another_clock_is_a_day_off_is_retaken_at_the_end_of_its_lease(
-    scene: Scene, offset: int
+    setup: FaultSetup, offset: int
 ) -> None:
-    killed = scene.start("--point", "predicting", "--lease", "3")
+    killed = setup.start("--point", "predicting", "--lease", "3")
     reach(killed, "predicting")
-    liar = scene.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
-    wait_until(lambda: scene.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
+    liar = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
+    until(lambda: setup.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
     killed.kill()
     killed.communicate()
-    ((attempt, state, lease_end),) = scene.rows("SELECT attempt, state, lease_until FROM ml.job")
+    ((attempt, state, lease_end),) = setup.rows("SELECT attempt, state, lease_until FROM ml.job")
     assert (attempt, state) == (1, "running")
-    wait_until(lambda: scene.rows("SELECT 1 FROM ml.job WHERE state = 'done'") != [])
+    until(lambda: setup.rows("SELECT 1 FROM ml.job WHERE state = 'done'") != [])
     liar.send_signal(signal.SIGTERM)
     liar.communicate(timeout=30)
-    ((attempt, done_at),) = scene.rows("SELECT attempt, done_at FROM ml.job")
+    ((attempt, done_at),) = setup.rows("SELECT attempt, done_at FROM ml.job")
     assert attempt == 2
     assert done_at > lease_end  # both by the server's clock
-    scene.assert_exact(N)
+    setup.assert_exact(N)
 
 
-def test_12_the_mutant_without_a_fence_is_caught_by_case_06(scene: Scene) -> None:
+def test_12_the_mutant_without_a_fence_is_caught_by_case_06(setup: FaultSetup) -> None:
     with pytest.raises(AssertionError):
-        case_06(scene, "--mutant", "no-fence")
+        case_06(setup, "--mutant", "no-fence")
 
 
-def test_12_the_mutant_that_commits_predictions_apart_is_caught_by_case_04(scene: Scene) -> None:
+def test_12_the_mutant_that_commits_predictions_apart_is_caught_by_case_04(setup: FaultSetup) -> None:
     with pytest.raises(AssertionError):
-        killed_at(scene, "fenced", "--mutant", "apart")
+        killed_at(setup, "fenced", "--mutant", "apart")

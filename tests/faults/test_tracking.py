@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import CLASSES, TINY_EXPERIMENT, arrays_and_labels, fake_predict, manifest_for
-from wandb_server import Run, WandbServer
+from support.bundles import CLASSES, TINY_EXPERIMENT, arrays_and_labels, fake_predict, manifest_for
+from support.wandb_server import Run, WandbServer
 
 from bundle.publish import publish, staging
 from bundle.split import write_split

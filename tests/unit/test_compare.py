@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import manifest_for
 from PIL import Image
 from rich.console import Console
+from support.bundles import manifest_for
 from typer.testing import CliRunner
 
 from bundle.manifest import Manifest, read_manifest

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import manifest_for
 from pydantic import ValidationError
+from support.bundles import manifest_for
 
 from bundle.manifest import Manifest, Metrics
 from pyml.evaluation.metrics import evaluate

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import TINY_EXPERIMENT
+from support.bundles import TINY_EXPERIMENT
 
 from pyml import PymlError
 from pyml.experiment.experiment import Experiment, check_fits, read_experiments

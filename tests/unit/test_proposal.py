@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import publish_bundle
+from support.bundles import publish_bundle
 
 from bundle.manifest import ClassMetrics, read_manifest
 from bundle.publish import Pointer, pointers, read_pointer

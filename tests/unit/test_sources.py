@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import CLASSES, manifest_for, picture, publish_bundle
 from conftest import REPO
+from support.bundles import CLASSES, manifest_for, picture, publish_bundle
 
 from bundle import BundleError
 from bundle.document import sha256_of_json

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import publish_bundle
+from support.bundles import publish_bundle
 
 from bundle.manifest import Metrics, TrackedRun
 from pyml.config import Settings

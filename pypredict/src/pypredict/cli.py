@@ -134,6 +134,7 @@ def run(
     metrics_address: Annotated[str, typer.Option(help="The address that port is bound to.")] = "127.0.0.1",
 ) -> None:
     """Predict every pending input with the published model, as a daemon or until nothing is left."""
+    from pypredict.health import check_writable
     from pypredict.listen import Stop
     from pypredict.status import serve_metrics
 
@@ -143,7 +144,7 @@ def run(
     with _database(settings, wait=True) as engine:
         for number in (signal.SIGTERM, signal.SIGINT):  # before this nothing is in hand, and a signal ends it at once
             signal.signal(number, _stop_once(stop))
-        _check_health_file(settings.health_file)
+        check_writable(settings.health_file)
         worker = _worker(engine, settings, models, stop)
         if metrics_port is not None:
             serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
@@ -359,19 +360,6 @@ def _serve(engine: sa.Engine, directory: Path, model: "Model", serve: Callable[[
 
     bundle = open_bundle(bundle_path(directory, model.bundle_id))
     put_into_service(engine, Models(directory), bundle, model, serve)
-
-
-def _check_health_file(path: Path | None) -> None:
-    """Write the file that the worker will write each turn, so that one which cannot be written is refused at once."""
-    if path is None:
-        return
-    try:
-        path.write_text("")
-    except OSError as error:
-        raise PypredictError(
-            f"{path} cannot be written ({error.strerror}); let PYPREDICT_HEALTH_FILE name a file in a directory "
-            "that is there and can be written"
-        ) from error
 
 
 def _worker(engine: sa.Engine, settings: Settings, models: Path | None, stop: "Stop") -> "Worker":

@@ -13,6 +13,7 @@ import psycopg2
 import psycopg2.extensions
 import sqlalchemy as sa
 
+from bundle.messages import one_line
 from pypredict import PypredictError, schema
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ KEEPALIVE: dict[str, Any] = {
     **{"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
     "tcp_user_timeout": 60_000,  # ms
 }
+# What the server's absence or refusal raises.
+OUTAGE = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError)
 FINAL_ERRORS = (
     "password authentication failed",
     "no password supplied",
@@ -56,17 +59,17 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
             with engine.connect():
                 return engine
         except sa.exc.OperationalError as error:
-            reason = _reason(error)
+            why = reason(error)
             if is_refused_login(error):
-                raise DatabaseError(f"the database refuses the login: {reason}; check PGUSER and PGPASSFILE") from error
+                raise DatabaseError(f"the database refuses the login: {why}; check PGUSER and PGPASSFILE") from error
             if time.monotonic() >= deadline:
                 within = f" within {wait_seconds:g} s" if wait_seconds else ""
                 raise DatabaseError(
-                    f"no database answered{within} ({reason}); start it (`make db`, `docker compose up`), or check "
+                    f"no database answered{within} ({why}); start it (`make db`, `docker compose up`), or check "
                     "PGHOST and PGPORT"
                 ) from error
             if not announced:
-                log.info("waiting up to %g s for the database: %s", wait_seconds, reason)
+                log.info("waiting up to %g s for the database: %s", wait_seconds, why)
                 announced = True
             time.sleep(min(1.0, 0.2 + 0.2 * random.random()))  # noqa: S311 - jitter, no secret
 
@@ -101,5 +104,8 @@ def check_schema(connection: sa.Connection) -> None:
         )
 
 
-def _reason(error: sa.exc.DBAPIError) -> str:
-    return " ".join(str(error.orig).split()) or type(error.orig).__name__
+def reason(error: BaseException) -> str:
+    """Say on one line why a statement or a connection failed, without the statement itself."""
+    if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
+        return one_line(error.orig)
+    return one_line(error)

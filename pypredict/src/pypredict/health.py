@@ -21,3 +21,16 @@ def check_health(path: Path | None) -> None:
         raise PypredictError(f"the daemon last turned {age:.0f} s ago, {MAX_AGE_SECONDS} s are allowed; restart it")
     if trouble:
         raise PypredictError(f"the daemon cannot work: {trouble}; check PGUSER and PGPASSFILE, then restart it")
+
+
+def check_writable(path: Path | None) -> None:
+    """Write the file that the worker will write each turn. Raises PypredictError when it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.write_text("")
+    except OSError as error:
+        raise PypredictError(
+            f"{path} cannot be written ({error.strerror}); let PYPREDICT_HEALTH_FILE name a file in a directory "
+            "that is there and can be written"
+        ) from error

@@ -7,7 +7,7 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from pypredict import store
-from pypredict.listen import OUTAGE
+from pypredict.database import OUTAGE, reason
 from pypredict.store import Job
 
 log = logging.getLogger(__name__)
@@ -56,4 +56,4 @@ class Leases:
                         for job in held:
                             store.renew_lease(connection, job, self._seconds)
             except OUTAGE as error:
-                log.warning("leases could not be renewed: %s", " ".join(str(error.args[0]).split()))
+                log.warning("leases could not be renewed: %s", reason(error))

@@ -11,11 +11,12 @@ import select
 import psycopg2
 import sqlalchemy as sa
 
+from pypredict.database import OUTAGE
+
 log = logging.getLogger(__name__)
 
 CHANNEL = "ml_chunk"  # db/views.sql: the trigger on ml.chunk
 PRESENCE = 7_316_003  # advisory lock, shared by every daemon as long as it listens
-OUTAGE = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError)
 
 
 class Stop:

@@ -17,9 +17,9 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from pypredict import PypredictError, registry, store
-from pypredict.database import is_refused_login
+from pypredict.database import OUTAGE, is_refused_login, reason
 from pypredict.lease import Leases
-from pypredict.listen import OUTAGE, Listener, Stop
+from pypredict.listen import Listener, Stop
 from pypredict.models import Models, Probabilities
 from pypredict.one_by_one import predict_alone
 from pypredict.plan import Planner
@@ -193,7 +193,7 @@ class Worker:
         except Exception as error:
             self._give_back(job, error, failed=True)
             if until_empty:
-                self._unreadable[job.chunk_id] = f"chunk {job.chunk_id} cannot be read: {_sentence(error)}"
+                self._unreadable[job.chunk_id] = f"chunk {job.chunk_id} cannot be read: {reason(error)}"
             return None
 
     def _claim(self, connection: sa.Connection, *, planned: bool) -> Job | None:
@@ -262,13 +262,13 @@ class Worker:
     def _give_back(self, job: Job, error: Exception | None = None, *, failed: bool = False) -> None:
         """Release a job; where even that fails, its lease runs out."""
         self._leases.drop(job)
-        reason = None if error is None else _sentence(error)
+        why = None if error is None else reason(error)
         if error is not None:
-            log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, reason)
+            log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, why)
         try:
             with self.engine.begin() as connection:
                 delay = _backoff_seconds(job.failures + 1) if failed else 0
-                store.release_job(connection, job, failed=failed, error=reason, delay_seconds=delay)
+                store.release_job(connection, job, failed=failed, error=why, delay_seconds=delay)
         except OUTAGE:
             log.warning("chunk %d could not be released; its lease runs out", job.chunk_id)
 
@@ -279,19 +279,19 @@ class Worker:
             try:
                 work = ahead.result()
             except (BundleError, PypredictError, *OUTAGE) as error:
-                log.warning("the next job was not read: %s", _sentence(error))
+                log.warning("the next job was not read: %s", reason(error))
         if work is not None:
             self._give_back(work.job)
 
     def _wait_out(self, error: Exception, until_empty: bool) -> None:
         self._outages += 1
         if until_empty and self._outages >= len(BACKOFF_SECONDS):
-            raise PypredictError(f"the database stays away: {_sentence(error)}; start it and run again") from error
+            raise PypredictError(f"the database stays away: {reason(error)}; start it and run again") from error
         delay = _backoff_seconds(self._outages)
         if is_refused_login(error):
-            self._trouble = f"the database refuses the login: {_sentence(error)}"
+            self._trouble = f"the database refuses the login: {reason(error)}"
             self._beat()
-        log.warning("the database is away (%s); again in %.1f s", _sentence(error), delay)
+        log.warning("the database is away (%s); again in %.1f s", reason(error), delay)
         self._listener.close()
         self._planner = Planner()  # what it planned last may have been rolled back
         self._listener.wait(delay)
@@ -309,8 +309,3 @@ class Worker:
 
 def _backoff_seconds(failures: int) -> float:
     return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
-
-
-def _sentence(error: Exception) -> str:
-    cause = error.orig if isinstance(error, sa.exc.DBAPIError) and error.orig is not None else error
-    return " ".join(str(cause).split()) or type(cause).__name__

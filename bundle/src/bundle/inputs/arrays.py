@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bundle import BundleError
 from bundle.manifest import InputSpec
+from bundle.messages import one_line
 
 Array = npt.NDArray[np.generic]
 
@@ -116,9 +117,8 @@ def _read(path: Path, suffix: str, names: Sequence[str] | None = None) -> Any:
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("a member is no .npy file")
     except Exception as error:  # numpy, zipfile and zlib raise what they like over a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ArraysError(
-            f"{path} is not a {suffix} file of plain numbers or names ({reason}); save it again with numpy"
+            f"{path} is not a {suffix} file of plain numbers or names ({one_line(error)}); save it again with numpy"
         ) from error
     return arrays
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
-from bundles import fake_predict
 from rich.console import Console
 
 from bundle import BundleError
@@ -18,6 +17,7 @@ from pypredict.chunk import cut
 from pypredict.listen import Stop, somebody_listens
 from pypredict.models import Models
 from pypredict.worker import Worker
+from support.bundles import fake_predict
 
 
 def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, load=None, **options) -> Worker:

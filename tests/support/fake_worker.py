@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
-from bundles import fake_predict
 
 from pypredict import database, store, worker
 from pypredict.binary_copy import prediction_stream
 from pypredict.listen import Stop
 from pypredict.models import Models
+from support.bundles import fake_predict
 
 KILLER, RAISER = 250, 251
 

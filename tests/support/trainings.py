@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bundles import TINY_EXPERIMENT
-
 from bundle.verify import Bundle, open_bundle
 from pyml.config import Settings
 from pyml.experiment.experiment import Experiment
+from support.bundles import TINY_EXPERIMENT
 
 PYML = Path(sys.executable).with_name("pyml")
 SCALE, *_, LAST = TINY_EXPERIMENT["layers"]

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from pypredict import store
 from pypredict.chunk import cut
 
 
-class Scene:
+class FaultSetup:
     """url is what the workers connect with; engine is for looking."""
 
     def __init__(self, url: str, models: Path, engine: sa.Engine, bundle: Bundle) -> None:
@@ -27,7 +25,7 @@ class Scene:
         command = [
             *self.prefix,
             sys.executable,
-            str(REPO / "tests/fake_worker.py"),
+            str(REPO / "tests/support/fake_worker.py"),
             self.url,
             str(self.models),
             *options,
@@ -76,10 +74,3 @@ def reach(process: subprocess.Popen[str], point: str) -> None:
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     assert line == point, process.communicate()[1]
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """Return as soon as it is true; fail when it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
