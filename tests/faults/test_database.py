@@ -173,7 +173,7 @@ def test_21_dumped_and_restored_on_the_newest_major_all_counts_are_the_same(
         engine = database.connect(target, wait_seconds=10)
         restored = FaultSetup(target, setup.models, engine, setup.bundle)
         count = "SELECT count(*), md5(string_agg(t::text, ',' ORDER BY t::text)) FROM ml.{} t"
-        for table in ("model", "chunk", "input", "test set", "job", "prediction", "prediction_error"):
+        for table in ("model", "chunk", "input", "test_set", "job", "prediction", "prediction_error"):
             assert restored.rows(count.format(table)) == setup.rows(count.format(table)), table
         restored.assert_exact(N)
         engine.dispose()

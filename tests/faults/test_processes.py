@@ -8,9 +8,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from fake_worker import KILLER, RAISER
 from faults.conftest import N
 from support.bundles import CLASSES
+from support.fake_worker import KILLER, RAISER
 from support.fault_setup import FaultSetup, reach
 from support.workers import until
 

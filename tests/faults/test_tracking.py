@@ -35,7 +35,8 @@ TRAINER = """
 import json, logging, os, sys, time
 from pathlib import Path
 from bundle.manifest import read_manifest
-from pyml.tracking import tracker, upload
+from pyml.tracking import upload
+from pyml.tracking.tracker import start_tracker
 from pyml.config import Settings
 
 lines = []
@@ -51,7 +52,7 @@ def start(name, commit=None, config=None, quick=None, url="", **settings):
     upload.SILENT_SECONDS = quick or silent_seconds
     os.environ["WANDB_BASE_URL"] = url
     callback = None
-    tracker = tracking.start_tracker(name, config or {}, commit, Settings(**settings))
+    tracker = start_tracker(name, config or {}, commit, Settings(**settings))
     return str(tracker._place)
 
 

@@ -1,6 +1,7 @@
 """A worker process with a model that is a function, for tests that kill it: a real process, a real connection.
 
-    fake_worker.py URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME] [--clock-offset S] [--daemon]
+    python -m support.fake_worker URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME]
+        [--clock-offset S] [--daemon]
 
 At --point it prints the point's name and waits for a line on stdin: claimed, read, predicting, fenced, committed.
 --seconds makes each prediction take that long. An input that starts with 250 kills the process, one with 251 raises.

@@ -1,5 +1,6 @@
 """A database with one published model, the worker processes that a test starts, and the check that all is exact."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,14 @@ class FaultSetup:
         command = [
             *self.prefix,
             sys.executable,
-            str(REPO / "tests/support/fake_worker.py"),
+            "-m",
+            "support.fake_worker",
             self.url,
             str(self.models),
             *options,
         ]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, text=True, **pipes)
+        process = subprocess.Popen(command, text=True, env=os.environ | {"PYTHONPATH": str(REPO / "tests")}, **pipes)
         self.processes.append(process)
         return process
 
