@@ -126,13 +126,16 @@ COMPOSE_VENV := .local/compose-venv
 .PHONY: up
 up: export GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 up: export GIT_DIRTY ?= $(shell git rev-parse --git-dir >/dev/null 2>&1 && { test -z "$$(git status --porcelain)" && echo false || echo true; })
+# With an attestation, which has a time in it, an image gets a new id at each build, and the containers are made anew.
+up: export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
 up:  ## start the stack of containers, wait until it has trained and predicted, say where pgAdmin is
 	@test -f .env || test -n "$$PGADMIN_PASSWORD" || \
 	  { echo "There is no .env yet: cp .env.example .env, then choose PGADMIN_PASSWORD in it" >&2; exit 1; }
 	@since=$$(date +%s); docker compose up --detach --build || \
 	  { docker compose logs --no-log-prefix --since $$since secrets migrate >&2; exit 1; }; \
-	  docker compose logs --follow --no-log-prefix --since $$since pyml; \
-	  code=$$(docker wait $$(docker compose ps --all --quiet pyml)); \
+	  trainer=$$(docker compose ps --all --quiet pyml); \
+	  docker logs --follow --since $$since $$trainer; \
+	  code=$$(docker wait $$trainer); \
 	  [ "$$code" = 0 ] || { echo "the trainer ended with exit code $$code: docker compose logs pyml" >&2; exit 1; }
 	@docker compose up --detach --wait --no-deps --no-recreate db pypredict pgadmin
 	@docker compose exec --no-TTY pypredict pypredict run --until-empty

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,13 +40,19 @@ def test_make_up_without_env_says_what_to_do(bare: Stack) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def other(bare: Stack) -> Iterator[Stack]:
-    """Give a second project on the same clone, never started."""
-    project = Stack(bare.directory, f"{bare.project}x")
-    project.compose("build", "--quiet", timeout=1500)
-    yield project
-    project.remove()
+def test_one_service_builds_each_image_and_nothing_of_ours_is_pulled(config: dict[str, Any]) -> None:
+    ours = {
+        name: service for name, service in config["services"].items() if service["image"].startswith(config["name"])
+    }
+    assert {service["pull_policy"] for service in ours.values()} == {"never"}
+    built = [service["image"] for service in ours.values() if "build" in service]
+    assert sorted(built) == sorted({service["image"] for service in ours.values()})
+
+
+def test_a_build_without_images_gives_each_one_id(other: Stack) -> None:
+    other.remove_images()
+    other.compose("build", "--quiet", timeout=1500)
+    assert {name: len(ids) for name, ids in other.image_ids().items()} == {"pyml": 1, "pypredict": 1}
 
 
 def test_a_token_file_that_is_not_there_stops_up_and_is_named(other: Stack) -> None:

@@ -47,19 +47,46 @@ def test_a_second_up_trains_nothing_and_writes_nothing(stack: Stack, figures: li
     assert stack.contents() == before
 
 
+def test_a_second_up_makes_no_container_anew(stack: Stack) -> None:
+    before = stack.all_containers()
+    stack.up()
+    assert stack.all_containers() == before
+
+
 def test_make_up_names_the_commit_waits_and_says_where_pgadmin_is(stack: Stack) -> None:
     before = stack.contents()
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
         stack.call("git", "-c", "user.name=t", "-c", "user.email=t@example.com", *command)
     commit = stack.call("git", "rev-parse", "HEAD").stdout.strip()
-    done = stack.call("make", "up", timeout=600)
-    assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in done.stdout.splitlines()[-1]
+    assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in make_up(stack).splitlines()[-1]
     stack.wait_healthy(*DAEMONS, seconds=1)
     for service in ("pyml", "pypredict"):
         known = stack.inspect(stack.container(service))["Config"]
         assert {f"GIT_COMMIT={commit}", "GIT_DIRTY=false"} <= set(known["Env"])
         assert known["Labels"]["org.opencontainers.image.revision"] == commit
     assert stack.contents() == before
+
+
+def make_up(stack: Stack) -> str:
+    """Run `make up`; once the trainer that it starts has ended and all is healthy, a minute is enough for it to end."""
+    trainer = stack.inspect(stack.container("pyml"))["State"]["StartedAt"]
+
+    def trained() -> bool:
+        state = stack.inspect(stack.container("pyml"))["State"]
+        return state["StartedAt"] != trainer and state["Status"] == "exited"
+
+    with stack.background("make", "up") as (running, output):
+        stack.until(lambda: running.poll() is not None or trained(), "the trainer has ended", 900)
+        stack.wait_healthy(*DAEMONS)
+        code = running.wait(timeout=60)
+        assert code == 0, output()[-3000:]
+        return output()
+
+
+def test_a_second_make_up_makes_no_container_anew(stack: Stack) -> None:
+    before = stack.all_containers()
+    make_up(stack)
+    assert stack.all_containers() == before
 
 
 def test_a_new_experiment_needs_no_rebuild_and_is_picked_up_by_the_running_service(stack: Stack) -> None:
