@@ -132,7 +132,7 @@ up:  ## start the stack of containers, wait until it has trained and predicted, 
 	@test -f .env || test -n "$$PGADMIN_PASSWORD" || \
 	  { echo "There is no .env yet: cp .env.example .env, then choose PGADMIN_PASSWORD in it" >&2; exit 1; }
 	@since=$$(date +%s); docker compose up --detach --build || \
-	  { docker compose logs --no-log-prefix --since $$since secrets migrate >&2; exit 1; }; \
+	  { docker compose logs --no-log-prefix --since $$since secrets pgdata migrate >&2; exit 1; }; \
 	  trainer=$$(docker compose ps --all --quiet pyml); \
 	  docker logs --follow --since $$since $$trainer; \
 	  code=$$(docker wait $$trainer); \

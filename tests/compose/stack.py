@@ -16,7 +16,7 @@ from typing import Any
 Done = subprocess.CompletedProcess[str]
 
 DAEMONS = ("db", "pypredict", "pgadmin")
-JOBS = ("secrets", "migrate", "pyml")
+JOBS = ("secrets", "pgdata", "migrate", "pyml")
 SERVICES = (*JOBS, *DAEMONS)
 KEPT_VARIABLES = (
     "PATH",

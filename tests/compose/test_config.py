@@ -5,7 +5,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from compose.stack import DAEMONS, JOBS, Stack
+from compose.stack import DAEMONS, JOBS, SERVICES, Stack
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +84,14 @@ def test_each_service_is_on_its_own_networks(config: dict[str, Any]) -> None:
     networks = {name: set(service.get("networks") or ()) for name, service in config["services"].items()}
     assert networks == {
         "secrets": set(),
+        "pgdata": set(),
         "db": {"database"},
         "migrate": {"database"},
         "pypredict": {"database"},
         "pgadmin": {"database", "front"},
         "pyml": {"internet"},
     }
-    assert config["services"]["secrets"]["network_mode"] == "none"
+    assert {config["services"][name]["network_mode"] for name in ("secrets", "pgdata")} == {"none"}
     assert config["networks"]["database"]["internal"] is True
 
 
@@ -107,10 +108,10 @@ def test_password_volumes_are_mounted_by_the_services_of_that_role_only(config: 
     }
 
 
-@pytest.mark.parametrize("name", [*JOBS, *DAEMONS])
+@pytest.mark.parametrize("name", SERVICES)
 def test_every_service_has_limits_a_grace_period_and_a_restart_policy(config: dict[str, Any], name: str) -> None:
     service = config["services"][name]
-    assert service["restart"] == ("unless-stopped" if name in DAEMONS else "no")
+    assert service["restart"] == ("no" if name in JOBS else "unless-stopped")
     assert ("healthcheck" in service) == (name in DAEMONS)
     for limit in ("mem_limit", "pids_limit", "stop_grace_period", "init", "read_only"):
         assert service.get(limit), f"{name} has no {limit}"
