@@ -198,6 +198,15 @@ class Stack:
         )
         return [line.split("\t") for line in done.stdout.splitlines()]
 
+    def pgadmin_settings(self, query: str) -> list[list[str]]:
+        """Run SQL on pgAdmin's own store, which is SQLite; return rows of text."""
+        script = (
+            "import json, sqlite3, sys; store = sqlite3.connect('file:/var/lib/pgadmin/pgadmin4.db?mode=ro', uri=True);"
+            "print(json.dumps([[str(cell) for cell in row] for row in store.execute(sys.argv[1])]))"
+        )
+        rows: list[list[str]] = json.loads(self.run_in("pgadmin", "/venv/bin/python3", "-c", script, query).stdout)
+        return rows
+
     def number(self, query: str) -> int:
         """Run SQL that gives one number."""
         return int(self.sql(query)[0][0])
