@@ -75,7 +75,7 @@ SUITES := $(addprefix tests/,unit db contract attacks acceptance)
 test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on the embedded database
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy $(PACKAGES) db/embedded.py
+	$(BIN)/mypy $(PACKAGES) $(wildcard db/*.py)
 	$(BIN)/pytest $(SUITES) $(PYTEST)
 
 .PHONY: test-faults
@@ -153,4 +153,8 @@ $(COMPOSE_VENV)/.installed: tests/compose/requirements.txt
 
 .PHONY: test-compose
 test-compose: $(COMPOSE_VENV)/.installed  ## build the images and drive the whole stack with a real engine and a real browser
-	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose $(PYTEST)
+	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose --ignore tests/compose/test_cold.py $(PYTEST)
+
+.PHONY: test-compose-cold
+test-compose-cold: $(COMPOSE_VENV)/.installed  ## ten builds and five first starts of fresh clones, each without images (about 10 minutes)
+	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose/test_cold.py $(PYTEST)

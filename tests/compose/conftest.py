@@ -81,14 +81,10 @@ def bare(engine: None) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack(bare: Stack, figures: list[str]) -> Stack:
-    """Give the stack after its first `up`, trained and predicted."""
+    """Give the stack after its first `up`, which built its images, trained and predicted."""
     started = bare.seconds()
-    bare.compose("build", "--quiet", timeout=1500)
-    figures.append(f"docker compose build (cold only where nothing is cached): {bare.seconds() - started:.0f} s")
-    started = bare.seconds()
-    bare.up()
-    bare.wait_predicted()
-    figures.append(f"first `docker compose up`, until all is predicted and healthy: {bare.seconds() - started:.0f} s")
+    bare.first_up = bare.watch_up(seconds=1800)
+    figures.append(f"first `docker compose up` with its builds, until all is healthy: {bare.seconds() - started:.0f} s")
     return bare
 
 

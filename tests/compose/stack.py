@@ -17,7 +17,7 @@ Done = subprocess.CompletedProcess[str]
 
 DAEMONS = ("db", "pypredict", "pgadmin")
 JOBS = ("secrets", "pgdata", "migrate", "pyml")
-SERVICES = (*JOBS, *DAEMONS)
+SERVICES = (*JOBS, *DAEMONS, "ready")
 KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -51,6 +51,7 @@ class Stack:
         self.directory = directory
         self.project = project
         self.copies = 0  # chunks that copy_inputs made
+        self.first_up = ""  # what the first `docker compose up` printed
         self.seconds = time.monotonic
         self.environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         self.environment["COMPOSE_PROJECT_NAME"] = project

@@ -90,6 +90,7 @@ def test_each_service_is_on_its_own_networks(config: dict[str, Any]) -> None:
         "pypredict": {"database"},
         "pgadmin": {"database", "front"},
         "pyml": {"internet"},
+        "ready": {"database"},
     }
     assert {config["services"][name]["network_mode"] for name in ("secrets", "pgdata")} == {"none"}
     assert config["networks"]["database"]["internal"] is True
@@ -104,7 +105,7 @@ def test_password_volumes_are_mounted_by_the_services_of_that_role_only(config: 
     assert readers == {
         "owner_secret": {"db", "migrate"},
         "pypredict_secret": {"migrate", "pypredict"},
-        "reader_secret": {"migrate", "pgadmin"},
+        "reader_secret": {"migrate", "pgadmin", "ready"},
     }
 
 

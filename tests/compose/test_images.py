@@ -23,7 +23,7 @@ def test_every_container_is_unprivileged_and_cannot_write_to_its_root(stack: Sta
     assert known["Config"]["StopTimeout"] > 0
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", [*DAEMONS, "ready"])
 def test_every_running_process_is_unprivileged(stack: Stack, name: str) -> None:
     status = stack.run_in(name, "sh", "-c", "cat /proc/[0-9]*/status").stdout
     uids = {line.split()[1] for line in status.splitlines() if line.startswith("Uid:")}
