@@ -47,8 +47,10 @@ def test_an_image_holds_no_test_no_compiler_no_cache_and_no_secret(stack: Stack,
 
 @pytest.mark.parametrize("name", ["pyml", "pypredict"])
 def test_an_image_is_small(stack: Stack, name: str, figures: list[str]) -> None:
-    size = int(stack.call("docker", "image", "inspect", "--format", "{{.Size}}", f"{stack.project}-{name}").stdout)
-    figures.append(f"image {name}: {size / 1e6:.0f} MB with its base")
+    # Unpacked: what `docker image inspect` calls the size differs between the engines' stores.
+    as_root = ("docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint")
+    size = int(stack.call(*as_root, "du", f"{stack.project}-{name}", "-sxB1", "/").stdout.split()[0])
+    figures.append(f"image {name}: {size / 1e6:.0f} MB with its base, unpacked")
     assert size < MAX_MB[name] * 1e6
 
 
