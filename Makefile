@@ -75,7 +75,7 @@ SUITES := $(addprefix tests/,unit db contract attacks acceptance)
 test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on the embedded database
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
-	$(BIN)/mypy $(PACKAGES) db/embedded.py
+	$(BIN)/mypy $(PACKAGES) $(wildcard db/*.py)
 	$(BIN)/pytest $(SUITES) $(PYTEST)
 
 .PHONY: test-faults
@@ -126,13 +126,16 @@ COMPOSE_VENV := .local/compose-venv
 .PHONY: up
 up: export GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 up: export GIT_DIRTY ?= $(shell git rev-parse --git-dir >/dev/null 2>&1 && { test -z "$$(git status --porcelain)" && echo false || echo true; })
+# With an attestation, which has a time in it, an image gets a new id at each build, and the containers are made anew.
+up: export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
 up:  ## start the stack of containers, wait until it has trained and predicted, say where pgAdmin is
 	@test -f .env || test -n "$$PGADMIN_PASSWORD" || \
 	  { echo "There is no .env yet: cp .env.example .env, then choose PGADMIN_PASSWORD in it" >&2; exit 1; }
 	@since=$$(date +%s); docker compose up --detach --build || \
-	  { docker compose logs --no-log-prefix --since $$since secrets migrate >&2; exit 1; }; \
-	  docker compose logs --follow --no-log-prefix --since $$since pyml; \
-	  code=$$(docker wait $$(docker compose ps --all --quiet pyml)); \
+	  { docker compose logs --no-log-prefix --since $$since secrets pgdata migrate >&2; exit 1; }; \
+	  trainer=$$(docker compose ps --all --quiet pyml); \
+	  docker logs --follow --since $$since $$trainer; \
+	  code=$$(docker wait $$trainer); \
 	  [ "$$code" = 0 ] || { echo "the trainer ended with exit code $$code: docker compose logs pyml" >&2; exit 1; }
 	@docker compose up --detach --wait --no-deps --no-recreate db pypredict pgadmin
 	@docker compose exec --no-TTY pypredict pypredict run --until-empty
@@ -150,4 +153,8 @@ $(COMPOSE_VENV)/.installed: tests/compose/requirements.txt
 
 .PHONY: test-compose
 test-compose: $(COMPOSE_VENV)/.installed  ## build the images and drive the whole stack with a real engine and a real browser
-	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose $(PYTEST)
+	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose --ignore tests/compose/test_cold.py $(PYTEST)
+
+.PHONY: test-compose-cold
+test-compose-cold: $(COMPOSE_VENV)/.installed  ## ten builds and five first starts of fresh clones, each without images (about 10 minutes)
+	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose/test_cold.py $(PYTEST)

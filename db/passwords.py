@@ -4,14 +4,16 @@ Run by the one-shot `secrets` (docker-compose.yml) at every `up`, as an ordinary
 another user reads its file as a member of the group that the file is given to. What is there stays; a file
 /run/overrides/ROLE (secrets/ROLE on the host) goes before it. No password is ever printed.
 
-    /run/secrets/owner/password     the words alone, for POSTGRES_PASSWORD_FILE    group 999: db
-    /run/secrets/owner/pgpass       libpq's password file, mode 0600                migrate
-    /run/secrets/pypredict/pgpass   libpq's password file, mode 0600                pypredict, migrate
-    /run/secrets/reader/pgpass      copied by pgadmin, which sets the mode          group 5050: pgadmin, migrate
+    /run/secrets/owner/password          the words alone, for POSTGRES_PASSWORD_FILE    group 999: db
+    /run/secrets/owner/pgpass            libpq's password file, mode 0600               migrate
+    /run/secrets/pypredict/pgpass        libpq's password file, mode 0600               pypredict, migrate
+    /run/secrets/reader/pgpass           libpq's password file, mode 0600               migrate
+    /run/secrets/reader/pg_service.conf  libpq's service file, which a group may read   group 5050: pgadmin
 """
 
 import os
 import secrets
+import stat
 import sys
 from pathlib import Path
 
@@ -42,11 +44,10 @@ def provide(volume: str, login: str) -> None:
     brought = read_override(login)
     password = brought or kept or secrets.token_urlsafe(24)
     if volume == "owner":
-        write(VOLUMES / volume / "password", password, 0o440, DB_GID)
+        write(VOLUMES / volume / "password", f"{password}\n", 0o440, DB_GID)
     if volume == "reader":
-        write(pgpass, f"{ADDRESS}:{login}:{password}", 0o440, PGADMIN_GID)
-    else:
-        write(pgpass, f"{ADDRESS}:{login}:{password}", 0o600)
+        write(VOLUMES / volume / "pg_service.conf", f"[ml]\npassword={password}\n", 0o440, PGADMIN_GID)
+    write(pgpass, f"{ADDRESS}:{login}:{password}\n", 0o600)
     origin = f"from secrets/{login}" if brought else "kept" if kept else "generated"
     print(f"secrets: password of {login}: {origin}")  # noqa: T201 - the job's report
     if volume == "owner" and brought and kept not in (None, brought):
@@ -75,10 +76,9 @@ def read_override(login: str) -> str | None:
     return password
 
 
-def write(path: Path, line: str, mode: int, gid: int = -1) -> None:
-    """Put a one-line file in place, whole, for its reader alone: group `gid` or nobody else."""
-    text = line + "\n"
-    if path.exists() and path.read_text() == text:
+def write(path: Path, text: str, mode: int, gid: int = -1) -> None:
+    """Put a file in place, whole, for its reader alone: group `gid` or nobody else."""
+    if path.exists() and path.read_text() == text and stat.S_IMODE(path.stat().st_mode) == mode:
         return
     aside = path.with_name(f".{path.name}.new")
     aside.unlink(missing_ok=True)

@@ -24,4 +24,7 @@ unset WANDB_TOKEN WANDB_TOKEN_FILE from_file
 if [ -n "$token" ]; then
     export WANDB_API_KEY="$token"
 fi
+# Held until the trainer ends, however it ends: db/ready.py waits for that.
+exec 9<"$PYML_MODELS"
+flock --shared 9
 exec pyml "$@"

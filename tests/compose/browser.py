@@ -39,6 +39,7 @@ class PgAdmin:
         self.page = page
         self.shots = shots
         self.statements = 0
+        self.total_rows = 0  # that the last grid said it has
 
     def log_in(self, url: str, email: str, password: str) -> None:
         self.page.goto(url)
@@ -90,6 +91,7 @@ class PgAdmin:
             self.shoot(f"view-{view}")
             trouble = self.problems(frame) or self._errors(frame)
             assert not trouble, f"{view}: {trouble}"
+            self.total_rows = int(frame.get_by_text("Total rows:").inner_text().removeprefix("Total rows:"))
             columns = [text.split("\n")[0] for text in frame.locator("[role=columnheader]").all_inner_texts()]
             cells = frame.locator("[role=row][aria-rowindex='2'] [role=gridcell]").all_inner_texts()
         return columns[1:], cells[1:]  # the first column numbers the rows

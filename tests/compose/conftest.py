@@ -18,7 +18,10 @@ from compose.stack import Stack, clone
 
 REPO = Path(__file__).resolve().parents[2]
 ARTEFACTS = REPO / ".local/compose"
-ORDER = ("config", "start", "modes", "images", "networks", "secrets", "pgadmin", "faults", "stop", "keep")
+ORDER = (
+    *("config", "pgdata", "start", "modes", "exchange", "images", "networks", "secrets", "pgadmin"),
+    *("faults", "stop", "keep", "cold"),
+)
 FIGURES = pytest.StashKey[list[str]]()
 
 
@@ -78,15 +81,20 @@ def bare(engine: None) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack(bare: Stack, figures: list[str]) -> Stack:
-    """Give the stack after its first `up`, trained and predicted."""
+    """Give the stack after its first `up`, which built its images, trained and predicted."""
     started = bare.seconds()
-    bare.compose("build", "--quiet", timeout=1500)
-    figures.append(f"docker compose build (cold only where nothing is cached): {bare.seconds() - started:.0f} s")
-    started = bare.seconds()
-    bare.up()
-    bare.wait_predicted()
-    figures.append(f"first `docker compose up`, until all is predicted and healthy: {bare.seconds() - started:.0f} s")
+    bare.first_up = bare.watch_up(seconds=1800)
+    figures.append(f"first `docker compose up` with its builds, until all is healthy: {bare.seconds() - started:.0f} s")
     return bare
+
+
+@pytest.fixture(scope="session")
+def other(bare: Stack) -> Iterator[Stack]:
+    """Give a second project on the same clone, with images, of which nothing runs."""
+    project = Stack(bare.directory, f"{bare.project}x")
+    project.compose("build", "--quiet", timeout=1500)
+    yield project
+    project.remove()
 
 
 @pytest.fixture(scope="session")

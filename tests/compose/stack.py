@@ -3,17 +3,21 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 Done = subprocess.CompletedProcess[str]
 
 DAEMONS = ("db", "pypredict", "pgadmin")
-JOBS = ("secrets", "migrate", "pyml")
+JOBS = ("secrets", "pgdata", "migrate", "pyml")
+SERVICES = (*JOBS, *DAEMONS, "ready")
 KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -48,6 +52,7 @@ class Stack:
         self.directory = directory
         self.project = project
         self.copies = 0  # chunks that copy_inputs made
+        self.first_up = ""  # what the first `docker compose up` printed
         self.seconds = time.monotonic
         self.environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         self.environment["COMPOSE_PROJECT_NAME"] = project
@@ -98,12 +103,73 @@ class Stack:
             assert code == "0", f"{job} ended with {code}: {self.compose('logs', job).stdout[-2000:]}"
         self.wait_healthy(*DAEMONS)
 
+    @contextmanager
+    def background(
+        self, *command: str, **environment: str
+    ) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
+        """Start a program in the clone; give it and what tells its output so far. It is killed at the end."""
+        with tempfile.TemporaryFile("w+") as log:
+            running = subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+            def output() -> str:
+                return os.pread(log.fileno(), 1 << 30, 0).decode(errors="replace")
+
+            try:
+                yield running, output
+            finally:
+                if running.poll() is None:
+                    os.killpg(running.pid, signal.SIGKILL)
+                running.wait()
+
+    def watch_up(self, seconds: float = 900, **environment: str) -> str:
+        """Run `docker compose up` in the foreground until `ready` has spoken and all is healthy; return its output.
+
+        Then the command is killed, which leaves the containers as they are.
+        """
+        with self.background("docker", "compose", "up", **environment) as (running, output):
+
+            def over() -> bool:
+                _, trained, after = output().rpartition("pyml-1 exited with code")
+                return running.poll() is not None or (trained != "" and "\nready-1 " in after)
+
+            self.until(over, "the start is over", seconds)
+            assert running.poll() is None, f"`up` ended by itself:\n{output()[-3000:]}"
+            self.wait_healthy(*DAEMONS)
+            return output()
+
     def remove(self) -> None:
         """Remove everything that carries the project's name."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
+        self.remove_images()
+
+    def remove_images(self) -> None:
+        """Remove the project's images, those that lost their name, too."""
         self.call("docker", "image", "rm", *(f"{self.project}-{name}" for name in ("pyml", "pypredict")), check=False)
         replaced = f"label=com.docker.compose.project={self.project}"
         self.call("docker", "image", "prune", "--force", "--filter", replaced)
+
+    def image_ids(self) -> dict[str, set[str]]:
+        """Give the ids of the project's images by name; one that lost its name to a newer one has the name `<none>`."""
+        label = f"label=com.docker.compose.project={self.project}"
+        shown = ("--no-trunc", "--filter", label, "--format", "{{.Repository}} {{.ID}}")
+        found: dict[str, set[str]] = {}
+        for line in self.call("docker", "image", "ls", *shown).stdout.splitlines():
+            name, number = line.split()
+            found.setdefault(name.removeprefix(f"{self.project}-"), set()).add(number)
+        return found
+
+    def all_containers(self) -> dict[str, str]:
+        """Give the id of every service's only container."""
+        return {service: self.container(service) for service in SERVICES}
 
     def container(self, service: str) -> str:
         """Give the id of the only container of a service."""
@@ -133,6 +199,15 @@ class Stack:
             stdin=query,
         )
         return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def pgadmin_settings(self, query: str) -> list[list[str]]:
+        """Run SQL on pgAdmin's own store, which is SQLite; return rows of text."""
+        script = (
+            "import json, sqlite3, sys; store = sqlite3.connect('file:/var/lib/pgadmin/pgadmin4.db?mode=ro', uri=True);"
+            "print(json.dumps([[str(cell) for cell in row] for row in store.execute(sys.argv[1])]))"
+        )
+        rows: list[list[str]] = json.loads(self.run_in("pgadmin", "/venv/bin/python3", "-c", script, query).stdout)
+        return rows
 
     def number(self, query: str) -> int:
         """Run SQL that gives one number."""

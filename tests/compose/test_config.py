@@ -2,11 +2,10 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from compose.stack import DAEMONS, JOBS, Stack
+from compose.stack import DAEMONS, JOBS, SERVICES, Stack
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +40,19 @@ def test_make_up_without_env_says_what_to_do(bare: Stack) -> None:
     )
 
 
-@pytest.fixture(scope="module")
-def other(bare: Stack) -> Iterator[Stack]:
-    """Give a second project on the same clone, never started."""
-    project = Stack(bare.directory, f"{bare.project}x")
-    project.compose("build", "--quiet", timeout=1500)
-    yield project
-    project.remove()
+def test_one_service_builds_each_image_and_nothing_of_ours_is_pulled(config: dict[str, Any]) -> None:
+    ours = {
+        name: service for name, service in config["services"].items() if service["image"].startswith(config["name"])
+    }
+    assert {service["pull_policy"] for service in ours.values()} == {"never"}
+    built = [service["image"] for service in ours.values() if "build" in service]
+    assert sorted(built) == sorted({service["image"] for service in ours.values()})
+
+
+def test_a_build_without_images_gives_each_one_id(other: Stack) -> None:
+    other.remove_images()
+    other.compose("build", "--quiet", timeout=1500)
+    assert {name: len(ids) for name, ids in other.image_ids().items()} == {"pyml": 1, "pypredict": 1}
 
 
 def test_a_token_file_that_is_not_there_stops_up_and_is_named(other: Stack) -> None:
@@ -79,13 +84,15 @@ def test_each_service_is_on_its_own_networks(config: dict[str, Any]) -> None:
     networks = {name: set(service.get("networks") or ()) for name, service in config["services"].items()}
     assert networks == {
         "secrets": set(),
+        "pgdata": set(),
         "db": {"database"},
         "migrate": {"database"},
         "pypredict": {"database"},
         "pgadmin": {"database", "front"},
         "pyml": {"internet"},
+        "ready": {"database"},
     }
-    assert config["services"]["secrets"]["network_mode"] == "none"
+    assert {config["services"][name]["network_mode"] for name in ("secrets", "pgdata")} == {"none"}
     assert config["networks"]["database"]["internal"] is True
 
 
@@ -98,14 +105,14 @@ def test_password_volumes_are_mounted_by_the_services_of_that_role_only(config: 
     assert readers == {
         "owner_secret": {"db", "migrate"},
         "pypredict_secret": {"migrate", "pypredict"},
-        "reader_secret": {"migrate", "pgadmin"},
+        "reader_secret": {"migrate", "pgadmin", "ready"},
     }
 
 
-@pytest.mark.parametrize("name", [*JOBS, *DAEMONS])
+@pytest.mark.parametrize("name", SERVICES)
 def test_every_service_has_limits_a_grace_period_and_a_restart_policy(config: dict[str, Any], name: str) -> None:
     service = config["services"][name]
-    assert service["restart"] == ("unless-stopped" if name in DAEMONS else "no")
+    assert service["restart"] == ("no" if name in JOBS else "unless-stopped")
     assert ("healthcheck" in service) == (name in DAEMONS)
     for limit in ("mem_limit", "pids_limit", "stop_grace_period", "init", "read_only"):
         assert service.get(limit), f"{name} has no {limit}"

@@ -1,21 +1,20 @@
 """What the engine says of the images and of the running containers."""
 
 import pytest
-from compose.stack import DAEMONS, JOBS, Stack
+from compose.stack import DAEMONS, SERVICES, Stack
 
-USERS = {"secrets": "10001", "migrate": "10001", "pyml": "10001", "pypredict": "10001", "db": "999", "pgadmin": "5050"}
-ADDED = {"pgadmin": ["NET_BIND_SERVICE"]}
+USERS = dict.fromkeys(SERVICES, "10001") | {"pgdata": "999", "db": "999", "pgadmin": "5050"}
 MAX_MB = {"pyml": 1750, "pypredict": 1500}
 
 
-@pytest.mark.parametrize("name", [*JOBS, *DAEMONS])
+@pytest.mark.parametrize("name", SERVICES)
 def test_every_container_is_unprivileged_and_cannot_write_to_its_root(stack: Stack, name: str) -> None:
     known = stack.inspect(stack.container(name))
     host = known["HostConfig"]
     assert known["Config"]["User"].split(":")[0] == USERS[name]
     assert host["ReadonlyRootfs"] is True
     assert host["CapDrop"] == ["ALL"]
-    assert [cap.removeprefix("CAP_") for cap in host["CapAdd"] or ()] == ADDED.get(name, [])
+    assert not host["CapAdd"]
     assert "no-new-privileges:true" in host["SecurityOpt"]
     assert not host["Privileged"]
     assert host["Init"] is True
@@ -24,7 +23,7 @@ def test_every_container_is_unprivileged_and_cannot_write_to_its_root(stack: Sta
     assert known["Config"]["StopTimeout"] > 0
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", [*DAEMONS, "ready"])
 def test_every_running_process_is_unprivileged(stack: Stack, name: str) -> None:
     status = stack.run_in(name, "sh", "-c", "cat /proc/[0-9]*/status").stdout
     uids = {line.split()[1] for line in status.splitlines() if line.startswith("Uid:")}
@@ -48,8 +47,10 @@ def test_an_image_holds_no_test_no_compiler_no_cache_and_no_secret(stack: Stack,
 
 @pytest.mark.parametrize("name", ["pyml", "pypredict"])
 def test_an_image_is_small(stack: Stack, name: str, figures: list[str]) -> None:
-    size = int(stack.call("docker", "image", "inspect", "--format", "{{.Size}}", f"{stack.project}-{name}").stdout)
-    figures.append(f"image {name}: {size / 1e6:.0f} MB with its base")
+    # Unpacked: what `docker image inspect` calls the size differs between the engines' stores.
+    as_root = ("docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint")
+    size = int(stack.call(*as_root, "du", f"{stack.project}-{name}", "-sxB1", "/").stdout.split()[0])
+    figures.append(f"image {name}: {size / 1e6:.0f} MB with its base, unpacked")
     assert size < MAX_MB[name] * 1e6
 
 

@@ -104,7 +104,7 @@ def test_names_of_services_are_resolved_and_names_of_the_world_are_not(stack: St
     assert stack.run_in(service, python, "-c", RESOLVE, "example.com", check=False).returncode != 0
 
 
-@pytest.mark.parametrize("service", ["db", "migrate", "pypredict", "pgadmin"])
+@pytest.mark.parametrize("service", ["db", "migrate", "pypredict", "pgadmin", "ready"])
 def test_no_name_server_is_asked_by(stack: Stack, service: str) -> None:
     # Said by the engine's settings, since the machine of this test may have no name server that could answer.
     assert stack.inspect(stack.container(service))["HostConfig"]["Dns"] == ["127.0.0.1"]

@@ -1,5 +1,10 @@
 """pgAdmin in a real browser, with more than 1e5 inputs in the database; screenshots go to .local/compose."""
 
+import http.cookiejar
+import json
+import re
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +12,12 @@ import pytest
 from compose.browser import CHROMIUM, PgAdmin, open_browser
 from compose.stack import Stack
 
+EMAIL = "admin@example.com"
+ATTEMPTS = 20  # docker-compose.yml
+PREFERENCES = """
+    SELECT m.name || ':' || c.name || ':' || p.name, u.value
+    FROM user_preferences u JOIN preferences p ON p.id = u.pid JOIN preference_category c ON c.id = p.cid
+    JOIN module_preference m ON m.id = c.mid"""
 VIEWS = ("Servers", "ML pipeline", "Databases", "ml", "Schemas", "ml", "Views")
 
 
@@ -20,10 +31,20 @@ def pgadmin(stack: Stack, shots: Path) -> Iterator[PgAdmin]:
         before = stack.number("SELECT sum(inputs_done) FROM ml.progress WHERE state = 'serving'")
         stack.wait_done(before + stack.copy_inputs(missing // 300))
     with open_browser(shots) as window:
-        window.log_in(
-            f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}/", "admin@example.com", stack.values["PGADMIN_PASSWORD"]
-        )
+        window.log_in(f"{address(stack)}/", EMAIL, stack.values["PGADMIN_PASSWORD"])
         yield window
+
+
+def address(stack: Stack) -> str:
+    return f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}"
+
+
+def test_every_preference_of_the_file_is_stored(stack: Stack) -> None:
+    # pgAdmin's loader ends at the first value that it does not like, and the start goes on without those after it.
+    path = stack.directory / "db/pgadmin/preferences.json"
+    wanted = json.loads(path.read_text())["preferences"]
+    stored = {name: value.lower() for name, value in stack.pgadmin_settings(PREFERENCES)}
+    assert {name: stored.get(name) for name in wanted} == wanted
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +88,11 @@ def test_view_data_works_on_everything_the_tree_offers_and_the_worker_survives(
     figures.append(f"pgAdmin after View Data on {len(grids)} views of {inputs} inputs: {memory.strip()}")
 
 
+def test_view_data_of_many_inputs_ends_at_the_row_limit(pgadmin: PgAdmin, views: list[str]) -> None:
+    pgadmin.view_data("inputs")
+    assert pgadmin.total_rows == 1000
+
+
 def test_the_accuracy_is_the_one_in_the_database(stack: Stack, grids: dict[str, tuple[list[str], list[str]]]) -> None:
     shown = dict(zip(*grids["accuracy"], strict=True))
     query = f"SELECT accuracy FROM ml.accuracy WHERE held_out AND model_id = {shown['model_id']}"
@@ -100,3 +126,36 @@ def test_the_login_is_refused(stack: Stack, pgadmin: PgAdmin, views: list[str], 
         stack.number("SELECT count(*) FROM ml.prediction WHERE score = 0"),
     )
     assert after == before
+
+
+def log_in(stack: Stack, password: str) -> str:
+    """Send pgAdmin's login form; return what pgAdmin answers, nothing when it lets the user in."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+    token = re.search(r'"csrfToken": "([^"]+)"', opener.open(f"{address(stack)}/login", timeout=30).read().decode())
+    assert token is not None
+    fields = {"email": EMAIL, "password": password, "csrf_token": token[1], "internal_button": "Login"}
+    answer = opener.open(f"{address(stack)}/authenticate/login", urllib.parse.urlencode(fields).encode(), timeout=30)
+    if answer.geturl() == f"{address(stack)}/browser/":
+        return ""
+    message = re.search(r'"messages": \[\["Warning", "([^"]+)"', answer.read().decode())
+    assert message is not None
+    return message[1]
+
+
+def test_wrong_passwords_lock_the_login_at_the_limit_and_the_documented_way_unlocks_it(stack: Stack) -> None:
+    right = stack.values["PGADMIN_PASSWORD"]
+    for _ in range(ATTEMPTS - 1):
+        assert "Incorrect" in log_in(stack, "wrong-words")
+    assert log_in(stack, right) == ""  # and the count begins anew
+    for _ in range(ATTEMPTS):
+        assert "Incorrect" in log_in(stack, "wrong-words")
+    assert "locked" in log_in(stack, right)
+    stack.compose("restart", "pgadmin")
+    stack.wait_healthy("pgadmin")
+    assert "locked" in log_in(stack, right)
+    stack.compose("up", "--detach", "pgadmin", PGADMIN_MAX_LOGIN_ATTEMPTS="0")
+    stack.wait_healthy("pgadmin")
+    assert log_in(stack, right) == ""
+    stack.compose("up", "--detach", "pgadmin")
+    stack.wait_healthy("pgadmin")
+    assert log_in(stack, right) == ""

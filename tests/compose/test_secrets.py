@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
-from compose.stack import Stack
+from compose.stack import DAEMONS, Stack
 
 TOKEN = "0123456789abcdef" * 3
+CONNECT = "import psycopg; print(psycopg.connect('service=ml host=db user=reader dbname=ml').info.password)"
 READ = {
     "ml_owner": ("db", "cat /run/secrets/owner/password"),
     "pypredict": ("pypredict", "cut -d: -f5 /run/secrets/pypredict/pgpass"),
-    "reader": ("pgadmin", "cut -d: -f5 /run/secrets/reader/pgpass"),
+    "reader": ("pgadmin", "sed -n s/^password=//p /run/secrets/reader/pg_service.conf"),
 }
 
 
@@ -61,7 +62,7 @@ def test_no_database_password_is_seen_in_inspect_history_logs_or_processes(stack
         ("db", "/run/secrets/owner/password", "440 10001 999"),
         ("db", "/run/secrets/owner/pgpass", "600 10001 10001"),
         ("pypredict", "/run/secrets/pypredict/pgpass", "600 10001 10001"),
-        ("pgadmin", "/run/secrets/reader/pgpass", "440 10001 5050"),
+        ("pgadmin", "/run/secrets/reader/pg_service.conf", "440 10001 5050"),
     ],
 )
 def test_a_password_file_is_readable_by_its_service_alone(stack: Stack, service: str, file: str, mode: str) -> None:
@@ -151,16 +152,22 @@ def test_a_training_with_a_token_file_shows_it_nowhere(stack: Stack, token_file:
         stack.call("docker", "rm", "--force", name, check=False)
 
 
+def started(stack: Stack) -> dict[str, str]:
+    """Give when each daemon's container was started."""
+    return {service: stack.inspect(stack.container(service))["State"]["StartedAt"] for service in DAEMONS}
+
+
 def test_a_password_under_secrets_goes_before_the_generated_one(stack: Stack) -> None:
     generated = password(stack, "reader")
     (stack.directory / "secrets/reader").write_text("my-own-words\n")
+    before = started(stack)
     stack.up()
+    assert started(stack) == before
     assert password(stack, "reader") == "my-own-words" != generated
     query = "psql -h db -U reader -d ml -Atc 'SELECT current_user, count(*) > 0 FROM ml.prediction'"
     assert stack.run_in("db", "sh", "-c", f"PGPASSWORD=my-own-words {query}").stdout.strip() == "reader|t"
     assert stack.run_in("db", "sh", "-c", f"PGPASSWORD={generated} {query}", check=False).returncode != 0
-    stored = stack.run_in("pgadmin", "sh", "-c", "cat /var/lib/pgadmin/storage/*/.pgpass").stdout
-    assert stored.strip() == "db:5432:ml:reader:my-own-words"
+    assert stack.run_in("pgadmin", "/venv/bin/python3", "-c", CONNECT).stdout.strip() == "my-own-words"
 
 
 @pytest.mark.parametrize(

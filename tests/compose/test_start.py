@@ -1,6 +1,8 @@
 """From a clean clone to predictions, again for nothing, and on to a new experiment."""
 
 import json
+import re
+import urllib.request
 from pathlib import Path
 
 from compose.stack import DAEMONS, Stack
@@ -19,6 +21,28 @@ def accuracy(stack: Stack, model_id: int) -> tuple[int, float, str]:
     query = f"SELECT n, accuracy, agrees FROM ml.accuracy WHERE held_out AND model_id = {model_id}"
     ((n, share, agrees),) = stack.sql(query)
     return int(n), float(share), agrees
+
+
+def test_the_first_up_builds_each_image_once_and_tries_to_pull_none(stack: Stack) -> None:
+    assert {name: len(ids) for name, ids in stack.image_ids().items()} == {"pyml": 1, "pypredict": 1}
+    tried = re.compile(r" (secrets|migrate|pyml|pypredict|ready) .*(Pull|Warning|Error)")
+    assert [line for line in stack.first_up.splitlines() if tried.match(line)] == []
+
+
+def test_the_last_line_of_the_first_up_says_where_to_look(stack: Stack) -> None:
+    assert_says_where_to_look(stack, stack.first_up)
+    place = f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}"
+    assert urllib.request.urlopen(f"{place}/misc/ping", timeout=30).status == 200  # noqa: S310 - our own server
+
+
+def assert_says_where_to_look(stack: Stack, output: str) -> None:
+    """Check that the last line has pgAdmin's address and a command that works, and comes after all that was started."""
+    checkpoints_aside = [line for line in output.splitlines() if not line.startswith("db-1 ")]
+    *before, last = checkpoints_aside
+    assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in last
+    command = last[last.index("docker compose exec ") :].split()
+    assert "Accuracy" in stack.call(*command[:3], "--no-TTY", *command[3:]).stdout
+    assert [line for line in before if "predicted, 0 refused" in line]
 
 
 def test_a_clean_clone_ends_with_predictions_as_accurate_as_the_manifest_says(stack: Stack, figures: list[str]) -> None:
@@ -47,13 +71,18 @@ def test_a_second_up_trains_nothing_and_writes_nothing(stack: Stack, figures: li
     assert stack.contents() == before
 
 
+def test_a_second_up_makes_no_container_anew(stack: Stack) -> None:
+    before = stack.all_containers()
+    stack.up()
+    assert stack.all_containers() == before
+
+
 def test_make_up_names_the_commit_waits_and_says_where_pgadmin_is(stack: Stack) -> None:
     before = stack.contents()
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
         stack.call("git", "-c", "user.name=t", "-c", "user.email=t@example.com", *command)
     commit = stack.call("git", "rev-parse", "HEAD").stdout.strip()
-    done = stack.call("make", "up", timeout=600)
-    assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in done.stdout.splitlines()[-1]
+    assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in make_up(stack).splitlines()[-1]
     stack.wait_healthy(*DAEMONS, seconds=1)
     for service in ("pyml", "pypredict"):
         known = stack.inspect(stack.container(service))["Config"]
@@ -62,13 +91,36 @@ def test_make_up_names_the_commit_waits_and_says_where_pgadmin_is(stack: Stack) 
     assert stack.contents() == before
 
 
+def make_up(stack: Stack) -> str:
+    """Run `make up`; once the trainer that it starts has ended and all is healthy, a minute is enough for it to end."""
+    trainer = stack.inspect(stack.container("pyml"))["State"]["StartedAt"]
+
+    def trained() -> bool:
+        state = stack.inspect(stack.container("pyml"))["State"]
+        return state["StartedAt"] != trainer and state["Status"] == "exited"
+
+    with stack.background("make", "up") as (running, output):
+        stack.until(lambda: running.poll() is not None or trained(), "the trainer has ended", 900)
+        stack.wait_healthy(*DAEMONS)
+        code = running.wait(timeout=60)
+        assert code == 0, output()[-3000:]
+        return output()
+
+
+def test_a_second_make_up_makes_no_container_anew(stack: Stack) -> None:
+    before = stack.all_containers()
+    make_up(stack)
+    assert stack.all_containers() == before
+
+
 def test_a_new_experiment_needs_no_rebuild_and_is_picked_up_by_the_running_service(stack: Stack) -> None:
     running = stack.container("pypredict")
     started = stack.inspect(running)["State"]["StartedAt"]
     experiment = json.loads((stack.directory / "experiments/digits_cnn.json").read_text())
     experiment |= {"name": "digits_brief", "epochs": 3}
     Path(stack.directory / "experiments/digits_brief.json").write_text(json.dumps(experiment))
-    stack.compose("run", "--rm", "--no-TTY", "pyml", "train", "experiments/digits_brief.json")
+    output = stack.watch_up(EXPERIMENT="experiments/digits_brief.json")
+    assert_says_where_to_look(stack, output)  # pgAdmin answered all the time, so it was the trainer that was waited for
     stack.wait_predicted(models=2)
     assert stack.inspect(running)["State"]["StartedAt"] == started
     n = accuracy(stack, 1)[0]

@@ -75,7 +75,7 @@ def test_the_database_shuts_down_with_its_clients_connected(stack: Stack, figure
     figures.append(f"docker stop db, with clients connected: {took:.1f} s")
 
 
-@pytest.mark.parametrize("job", ["secrets", "migrate"])
+@pytest.mark.parametrize("job", ["secrets", "pgdata", "migrate"])
 def test_a_job_is_long_gone(stack: Stack, job: str) -> None:
     state = stack.inspect(stack.container(job))["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 0)

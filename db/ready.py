@@ -1,0 +1,84 @@
+"""Say where to look when a start is over: pgAdmin's address and the command for the report, as the last line of `up`.
+
+The service `ready` (docker-compose.yml) runs this. A start is over when no trainer works (each holds a shared lock on
+the models volume, see pyml/docker_entrypoint.sh), every proposed bundle is predicted, and pgAdmin answers. Then this
+waits for the next trainer, and prints the line again after it. It does not end: compose would print a line about that.
+Where pypredict refuses a bundle, the start is not over, and the last line is pypredict's, which says why.
+"""
+
+import fcntl
+import os
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+
+from bundle import BundleError
+from bundle.publish import pointers, read_pointer
+
+MODELS = Path("/models")
+PING = "http://pgadmin:5050/misc/ping"
+SETTLE_SECONDS = 5  # meanwhile the other services' last lines appear, and compose's own about the end of the trainer
+PREDICTED = """
+    SELECT %(proposed)s <@ ARRAY(SELECT bundle_id FROM ml.model)
+       AND NOT EXISTS (SELECT FROM ml.progress WHERE inputs_done < inputs OR (state = 'serving' AND inputs = 0))"""
+
+
+def main() -> None:
+    """Wait for the end of the start and of every later training, and print the line after each."""
+    volume = os.open(MODELS, os.O_RDONLY)
+    while True:
+        wait_until(lambda: not trainer_works(volume) and all_predicted() and pgadmin_answers())
+        time.sleep(SETTLE_SECONDS)
+        if trainer_works(volume):
+            continue  # the next start has begun
+        print(  # noqa: T201 - the job's report
+            f"pgAdmin is open on http://127.0.0.1:{os.environ['PGADMIN_PORT']}, with the login of .env; "
+            "accuracy and confusion matrix: docker compose exec pypredict pypredict report",
+            flush=True,
+        )
+        wait_until(lambda: trainer_works(volume))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look once a second."""
+    while not condition():
+        time.sleep(1)
+
+
+def trainer_works(volume: int) -> bool:
+    """Tell whether a trainer holds its lock."""
+    try:
+        fcntl.flock(volume, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(volume, fcntl.LOCK_UN)
+    return False
+
+
+def all_predicted() -> bool:
+    """Tell whether every bundle that was proposed is registered and no input waits."""
+    try:
+        proposed = [read_pointer(path).bundle_id for path in pointers(MODELS).values()]
+        with closing(psycopg2.connect("")) as connection, connection.cursor() as cursor:
+            cursor.execute(PREDICTED, {"proposed": proposed})
+            (answer,) = cursor.fetchone() or (False,)
+            return bool(answer)
+    except (BundleError, psycopg2.OperationalError):  # pypredict's log names what lasts
+        return False
+
+
+def pgadmin_answers() -> bool:
+    """Ask pgAdmin's health endpoint."""
+    try:
+        with urllib.request.urlopen(PING, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

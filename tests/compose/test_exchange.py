@@ -1,0 +1,133 @@
+"""What goes into the stack and what comes out of it: own files, exports, bundles, SQL, as docs/operations.md says."""
+
+import csv
+import json
+import os
+import pty
+import random
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+from compose.stack import Stack
+
+LEARN = {
+    "loss": "sparse_categorical_crossentropy",
+    "optimizer": {"name": "Adam", "learning_rate": 0.05},
+    "epochs": 20,
+    "batch_size": 8,
+}
+SPLIT = {"validation": 0.2, "test": 0.2}
+
+
+def write_png(path: Path, pixels: bytes, width: int) -> None:
+    """Write a grayscale image of 8 bits."""
+
+    def part(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + pixels[at : at + width] for at in range(0, len(pixels), width))
+    head = struct.pack(">IIBBBBB", width, len(pixels) // width, 8, 0, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+    )
+
+
+def write_images(folder: Path, seed: int, count: int) -> None:
+    """Write that many dark and as many light images of 16 x 16, one sub-folder each."""
+    noise = random.Random(seed)
+    for name, base in (("dark", 40), ("light", 200)):
+        for number in range(count):
+            pixels = bytes(base + noise.randrange(-40, 40) for _ in range(16 * 16))
+            write_png(folder / name / f"{number}.png", pixels, 16)
+
+
+def write_reviews(path: Path, numbers: range) -> None:
+    words = (("good", "pos"), ("bad", "neg"))
+    rows = [f"a {word} film with number {number},{label}" for number in numbers for word, label in words]
+    path.write_text("\n".join(["text,label", *rows]) + "\n")
+
+
+def train(stack: Stack, name: str, data: dict[str, object], layers: list[dict[str, object]], mount: str) -> None:
+    """Train on files of the host, as the docs say."""
+    experiment = {"name": name, "data": {"name": name, **data, **SPLIT}, "layers": layers, **LEARN}
+    (stack.directory / f"experiments/{name}.json").write_text(json.dumps(experiment))
+    stack.call(
+        "sh",
+        "-ec",
+        f'docker compose run --rm -T -v "$PWD/{mount}:/app/data/{mount}:ro" pyml train experiments/{name}.json',
+    )
+
+
+def load(stack: Stack, path: str, dataset: str, options: str = "") -> None:
+    """Store files of the host, as the docs say, and wait until the running service has predicted them."""
+    mount = f'-v "$PWD/{path}:/in/{path}:ro"'
+    stack.call(
+        "sh", "-ec", f"docker compose run --rm -T {mount} pypredict load /in/{path} --dataset {dataset} {options}"
+    )
+    stack.until(lambda: stack.open_batches() == 0, "they are predicted", 120)
+
+
+def outcomes(stack: Stack, dataset: str) -> list[list[str]]:
+    """Count labels and predictions of what was loaded beside the test set."""
+    query = f"SELECT label, predicted, count(*) FROM ml.outcome WHERE dataset = '{dataset}' AND NOT held_out"
+    return stack.sql(query + " GROUP BY 1, 2 ORDER BY 1, 2")
+
+
+def test_own_images_are_trained_on_loaded_and_predicted(stack: Stack) -> None:
+    write_images(stack.directory / "photographs", seed=1, count=30)
+    write_images(stack.directory / "new", seed=2, count=5)
+    data = {"kind": "image-folder", "path": "photographs", "height": 16, "width": 16, "color": "grayscale"}
+    layers = [{"layer": "Rescaling", "scale": 1 / 255}, {"layer": "Flatten"}]
+    train(stack, "photographs", data, [*layers, {"layer": "Dense", "units": 2, "activation": "softmax"}], "photographs")
+    load(stack, "new", "photographs")
+    assert outcomes(stack, "photographs") == [["dark", "dark", "5"], ["light", "light", "5"]]
+
+
+def test_an_own_csv_is_trained_on_loaded_and_predicted(stack: Stack) -> None:
+    write_reviews(stack.directory / "reviews.csv", range(30))
+    write_reviews(stack.directory / "new.csv", range(90, 95))
+    data = {"kind": "text-csv", "path": "reviews.csv", "text_column": "text", "label_column": "label"}
+    layers = [{"layer": "Embedding", "input_dim": 50, "output_dim": 4}, {"layer": "GlobalAveragePooling1D"}]
+    dense = {"layer": "Dense", "units": 2, "activation": "softmax"}
+    train(stack, "reviews", {**data, "words": 50, "length": 8}, [*layers, dense], "reviews.csv")
+    load(stack, "new.csv", "reviews", "--label-column label")
+    assert outcomes(stack, "reviews") == [["neg", "neg", "5"], ["pos", "pos", "5"]]
+
+
+def test_predictions_come_out_as_a_file_of_the_host(stack: Stack) -> None:
+    inside = "pypredict export /tmp/predictions.csv && cat /tmp/predictions.csv && rm /tmp/predictions.csv"
+    stack.call("sh", "-ec", f"docker compose exec -T pypredict sh -c '{inside}' > predictions.csv")
+    with (stack.directory / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == stack.number("SELECT count(*) FROM ml.prediction") > 0
+    assert rows[0]["predicted"] != ""
+    assert (stack.directory / "predictions.csv").stat().st_uid == os.getuid()
+    assert stack.run_in("pypredict", "ls", "/tmp").stdout.count("predictions.csv") == 0
+
+
+def test_bundles_come_out_as_files_of_the_host(stack: Stack) -> None:
+    stack.compose("cp", "pypredict:/models/.", "models")
+    hashes = ("sh", "-c", "cd {} && find . -type f | sort | xargs sha256sum")
+    inside = stack.run_in("pypredict", *hashes[:2], hashes[2].format("/models")).stdout
+    assert stack.call(*hashes[:2], hashes[2].format("models")).stdout == inside != ""
+
+
+def test_psql_in_the_database_container_ends_without_a_complaint(stack: Stack) -> None:
+    terminal, end = pty.openpty()
+    command = ["docker", "compose", "exec", "db", "psql", "-U", "ml_owner", "-d", "ml", "-P", "pager=off"]
+    psql = subprocess.Popen(command, cwd=stack.directory, env=stack.environment, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    os.write(terminal, b"SELECT 41 + 1 AS answer;\n\\q\n")
+    shown = b""
+    try:
+        while data := os.read(terminal, 4096):
+            shown += data
+    except OSError:
+        pass  # Linux's way to say that the other end was closed
+    os.close(terminal)
+    assert psql.wait(timeout=60) == 0
+    assert b"42" in shown
+    assert b"could not" not in shown, shown.decode()
