@@ -51,14 +51,14 @@ walk:
 	@awk -v t=$$STARTED -v now=$$(date +%s%N) 'BEGIN { printf "%7.1f s  start the database\n", (now - t) / 1e9 }' >> $(STEPS)
 	$(call step,bring the schema up to date,PGUSER=ml_owner $(BIN)/pypredict migrate --passfile .local/postgres/pgpass)
 	$(call step,train and publish,$(BIN)/pyml train $(EXPERIMENT))
-	$(call step,store the held-out set,$(BIN)/pypredict load models/current/*.json)
+	$(call step,store the test set,$(BIN)/pypredict load models/current/*.json)
 	$(call step,predict what is pending,$(BIN)/pypredict run --until-empty)
 	$(call step,compare SQL with the manifest,$(BIN)/pypredict report)
 	@printf '\n\033[1mHow long it took\033[0m\n'; cat $(STEPS)
 	@printf '\n\033[1mWhere to look next\033[0m\n'
 	@echo "  make db               starts this database and prints how psql and pgAdmin reach it; make db-stop ends it"
 	@echo "  $(BIN)/wandb leet .local/wandb/wandb    the training's curves in the terminal, no account needed"
-	@echo "  ls models/bundles/*   the model with its manifest, held-out set and predictions.csv"
+	@echo "  ls models/bundles/*   the model with its manifest, test set and predictions.csv"
 	@echo "  make up               the same as a stack of containers, with pgAdmin"
 
 .PHONY: db

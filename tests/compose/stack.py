@@ -225,19 +225,19 @@ class Stack:
         self.copies += chunks
         return chunks * self.number("SELECT n_inputs FROM ml.chunk ORDER BY chunk_id LIMIT 1")
 
-    def open_batches(self) -> int:
-        """Count the batches that are not done."""
-        return self.number("SELECT count(*) FROM ml.batch WHERE state <> 'done'")
+    def open_jobs(self) -> int:
+        """Count the jobs that are not done."""
+        return self.number("SELECT count(*) FROM ml.job WHERE state <> 'done'")
 
     def wait_predicted(self, models: int = 1, seconds: float = 180) -> None:
         """Wait until that many models have done all that is planned for them."""
-        done = "SELECT count(*) FROM ml.progress WHERE batches > 0 AND inputs = inputs_done"
-        self.until(lambda: self.number(done) >= models and self.open_batches() == 0, "all is predicted", seconds)
+        done = "SELECT count(*) FROM ml.progress WHERE jobs > 0 AND inputs = inputs_done"
+        self.until(lambda: self.number(done) >= models and self.open_jobs() == 0, "all is predicted", seconds)
 
     def wait_done(self, inputs: int, seconds: float = 180) -> None:
         """Wait until the copies that were added are predicted: that many inputs, by the newest model."""
         done = "SELECT coalesce(sum(inputs_done), 0) FROM ml.progress WHERE state = 'serving'"
-        self.until(lambda: self.number(done) >= inputs and self.open_batches() == 0, f"{inputs} are predicted", seconds)
+        self.until(lambda: self.number(done) >= inputs and self.open_jobs() == 0, f"{inputs} are predicted", seconds)
 
     def wait_healthy(self, *services: str, seconds: float = 180) -> None:
         """Wait until every container of the services is healthy."""

@@ -67,12 +67,12 @@ def load(stack: Stack, path: str, dataset: str, options: str = "") -> None:
     stack.call(
         "sh", "-ec", f"docker compose run --rm -T {mount} pypredict load /in/{path} --dataset {dataset} {options}"
     )
-    stack.until(lambda: stack.open_batches() == 0, "they are predicted", 120)
+    stack.until(lambda: stack.open_jobs() == 0, "they are predicted", 120)
 
 
 def outcomes(stack: Stack, dataset: str) -> list[list[str]]:
     """Count labels and predictions of what was loaded beside the test set."""
-    query = f"SELECT label, predicted, count(*) FROM ml.outcome WHERE dataset = '{dataset}' AND NOT held_out"
+    query = f"SELECT label, predicted, count(*) FROM ml.outcome WHERE dataset = '{dataset}' AND NOT in_test_set"
     return stack.sql(query + " GROUP BY 1, 2 ORDER BY 1, 2")
 
 

@@ -19,11 +19,11 @@ def predicted(stack: Stack) -> int:
 
 
 def assert_exact(stack: Stack) -> None:
-    """Every batch is done and left one outcome per input; SQL would show a missing, a double, a stray one."""
-    assert stack.open_batches() == 0
+    """Every job is done and left one outcome per input; SQL would show a missing, a double, a stray one."""
+    assert stack.open_jobs() == 0
     assert stack.sql("SELECT * FROM ml.integrity") == []
     assert stack.number("SELECT count(*) FROM ml.prediction_error") == 0
-    planned = "SELECT sum(c.n_inputs) FROM ml.batch b JOIN ml.chunk c USING (chunk_id)"
+    planned = "SELECT sum(c.n_inputs) FROM ml.job b JOIN ml.chunk c USING (chunk_id)"
     assert stack.number("SELECT count(*) FROM ml.prediction") == stack.number(planned)
 
 
@@ -41,7 +41,7 @@ def test_kill_9_of_the_predict_service_at_work_loses_and_doubles_nothing(stack: 
     restarts = stack.inspect(container)["RestartCount"]
     due = start_work(stack, 278)
     stack.run_in("pypredict", "python", "-c", KILL)
-    assert stack.open_batches() > 0
+    assert stack.open_jobs() > 0
     stack.wait_done(due)
     assert stack.inspect(container)["RestartCount"] == restarts + 1
     assert_exact(stack)
@@ -78,7 +78,7 @@ def test_three_predict_services_share_the_work(stack: Stack) -> None:
         before = predicted(stack)
         added = stack.copy_inputs(400)
         stack.wait_done(before + added)
-        workers = stack.number(f"SELECT count(DISTINCT worker) FROM ml.batch WHERE chunk_id > {mark}")
+        workers = stack.number(f"SELECT count(DISTINCT worker) FROM ml.job WHERE chunk_id > {mark}")
         assert workers == 3
         assert_exact(stack)
     finally:

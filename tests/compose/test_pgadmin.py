@@ -95,7 +95,7 @@ def test_view_data_of_many_inputs_ends_at_the_row_limit(pgadmin: PgAdmin, views:
 
 def test_the_accuracy_is_the_one_in_the_database(stack: Stack, grids: dict[str, tuple[list[str], list[str]]]) -> None:
     shown = dict(zip(*grids["accuracy"], strict=True))
-    query = f"SELECT accuracy FROM ml.accuracy WHERE held_out AND model_id = {shown['model_id']}"
+    query = f"SELECT accuracy FROM ml.accuracy WHERE in_test_set AND model_id = {shown['model_id']}"
     assert [[shown["accuracy"]]] == stack.sql(query)
     assert shown["agrees"] == "true"
 

@@ -17,8 +17,8 @@ def manifest(stack: Stack, model_id: int) -> dict[str, object]:
 
 
 def accuracy(stack: Stack, model_id: int) -> tuple[int, float, str]:
-    """Tell from SQL: how many held-out inputs were predicted, the share that is right, whether the manifest agrees."""
-    query = f"SELECT n, accuracy, agrees FROM ml.accuracy WHERE held_out AND model_id = {model_id}"
+    """Tell from SQL: how many test inputs were predicted, the share that is right, whether the manifest agrees."""
+    query = f"SELECT n, accuracy, agrees FROM ml.accuracy WHERE in_test_set AND model_id = {model_id}"
     ((n, share, agrees),) = stack.sql(query)
     return int(n), float(share), agrees
 

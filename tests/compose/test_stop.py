@@ -23,8 +23,8 @@ def test_the_predict_service_stops_amid_its_work(stack: Stack, figures: list[str
     stack.until(lambda: stack.number(done) > before, "the service works", 30)
     took, code = stop(stack, stack.container("pypredict"))
     assert code == 0
-    assert stack.open_batches() > 0, "it was done before it was stopped"
-    assert stack.number("SELECT count(*) FROM ml.batch WHERE state = 'running'") == 0
+    assert stack.open_jobs() > 0, "it was done before it was stopped"
+    assert stack.number("SELECT count(*) FROM ml.job WHERE state = 'running'") == 0
     assert stack.sql("SELECT * FROM ml.integrity") == []
     stack.compose("start", "pypredict")
     stack.wait_done(before + added)
