@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from conftest import Database
 from support.bundles import fake_predict, publish_bundle
 
-from pypredict import cli
+from pypredict.cli_context import make_console
 from pypredict.load import load_chunks
 from pypredict.models import Models
 from pypredict.predict_items import Answer
@@ -88,7 +88,7 @@ def test_what_is_printed_is_what_is_stored(
 ) -> None:
     bundle = publish_bundle(tmp_path, classes=NAMES)
     Worker(engine, tmp_path, Models(tmp_path, lambda _: fake_predict), "tester").run(until_empty=True)
-    console = cli._console()
+    console = make_console()
     with engine.begin() as connection:
         show(connection, console)
         console.print(models_table(list_models(connection)))

@@ -2,13 +2,14 @@
 
 A bundle is a directory that appears whole on the shared volume:
 
-    models/bundles/<bundle_id>/   model.h5  manifest.json  test_set.npz  predictions.csv
-    models/current/<dataset>.json {"bundle_id": ..., "sha256": ...}   the trainer's proposal, one per dataset
+    models/bundles/<bundle_id>/   model.h5  manifest.json  test_set.npz  predictions.csv  split.csv  ...
+    models/current/<dataset>.json {"bundle_id": ..., "sha256": ..., ...}   the trainer's proposal, one per dataset
 
-Stations: `manifest` (what a bundle says of itself), `publish` (write it), `verify` (distrust it), `model` (load and
-call it), `layers` (what a model may be made of). For both services, `files`, `arrays` and `preprocessing` say what the
-data of people become. This package knows neither Weights & Biases nor Postgres.
+`manifest` is what a bundle says of itself, `publish` writes it, `verify` distrusts it, `inputs` prepares what a model
+takes, `inference` loads a model and calls it. This package knows neither Weights & Biases nor Postgres.
 """
+
+__version__ = "0.1.0"  # of all packages
 
 
 class BundleError(Exception):

@@ -8,13 +8,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bundle import BundleError
+from bundle import BundleError, __version__
 from pyml import PymlError
 from pyml.process import Stopped, raise_on_signals
 
@@ -60,14 +59,19 @@ def main() -> None:
         sys.exit(stopped.code)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pyml {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Train a Keras model from an experiment file, track it, publish it as a bundle."""
-    if version:
-        typer.echo(f"pyml {metadata.version('pyml')}")
-        raise typer.Exit
 
 
 @app.command("train", epilog="Example: pyml train experiments/digits_cnn.json")

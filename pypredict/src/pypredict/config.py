@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pypredict import PypredictError
 
 
 class Settings(BaseSettings):
@@ -18,3 +20,15 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60, gt=0)
     poll_seconds: float = Field(1, gt=0)
     health_file: Path | None = None
+
+
+def read_settings() -> Settings:
+    """Read the environment. Raises PypredictError naming the variable that has no meaning."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise PypredictError(
+            f"setting {name}: {first['msg']}, got {first['input']!r}; change PYPREDICT_{name.upper()}"
+        ) from error

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +12,65 @@ from pathlib import Path
 import sqlalchemy as sa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE
 from bundle.publish import bundle_path, pointers
 from bundle.verify import Bundle, open_bundle, open_current
-from pypredict import registry, store
+from pypredict import PypredictError, registry, store
 from pypredict.chunk import Chunk
-from pypredict.source import Preparation, SourceError, read_known_words
+from pypredict.labels import Labelling
+from pypredict.source import (
+    Preparation,
+    SourceError,
+    TextColumns,
+    cut_test_set,
+    read_known_words,
+    read_source,
+)
 
 log = logging.getLogger(__name__)
 
 FIND_SOURCE = sa.text("SELECT source FROM ml.chunk WHERE chunk_id = :chunk_id")
 SHOWN = 3  # sources in a message
 WRITERS = 4  # connections that store at the same time; what they bring stands in docs/benchmarks.md
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What sources are loaded as; dataset and labelling do not go with a bundle, which says both itself."""
+
+    dataset: str | None
+    columns: TextColumns
+    labelling: Labelling
+    models: Path
+
+
+def load_sources(engine: sa.Engine, sources: Sequence[Path], options: LoadOptions) -> None:
+    """Load every source that can be loaded. Raises PypredictError that names the others, each with its reason."""
+    problems: list[str] = []
+    for path in sources:
+        try:
+            _load_source(engine, path, options)
+        except (PypredictError, BundleError) as error:
+            problems.append(str(error))
+    options.labelling.warn_of_unused()
+    if problems:
+        raise PypredictError("; ".join(dict.fromkeys(problems)))
+
+
+def _load_source(engine: sa.Engine, path: Path, options: LoadOptions) -> None:
+    bundle = bundle_at(path)
+    if bundle is not None:
+        if options.labelling != Labelling():
+            raise PypredictError(
+                f"{path} is a bundle, whose test set has its labels; leave out --label-map and --ignore-labels"
+            )
+        load_chunks(engine, bundle.manifest.bundle_id, cut_test_set(bundle), bundle.manifest.metrics.n)
+        return
+    if options.dataset is None:
+        raise PypredictError(f"{path} is no bundle, so its dataset must be named: --dataset NAME")
+    how = preparation(engine, options.models, options.dataset)
+    load_chunks(engine, str(path), read_source(path, how, options.columns, options.labelling), None)
 
 
 def bundle_at(path: Path) -> Bundle | None:

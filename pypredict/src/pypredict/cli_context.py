@@ -1,0 +1,63 @@
+"""What every command needs: the settings, a console, a database, and one sentence for each error."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bundle import BundleError
+from pypredict import PypredictError
+from pypredict.config import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from rich.console import Console
+
+ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR", help="The models volume.")]
+
+
+def make_console() -> "Console":
+    """Make a console that prints data as it is, brackets and colons included; a pipe has no width, and cuts nothing."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+
+
+@contextmanager
+def open_database(settings: Settings, *, any_schema: bool = False, wait: bool = False) -> Iterator["sa.Engine"]:
+    """Connect; wait: for a database that is not there yet, since a service may start before it."""
+    from pypredict.database import check_schema, connect
+
+    engine = connect(settings.database_url, wait_seconds=settings.wait_seconds if wait else 0)
+    try:
+        if not any_schema:
+            with engine.begin() as connection:
+                check_schema(connection)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def explain_error(error: Exception) -> str | None:
+    """Say in one sentence what went wrong; None for an error that is a defect of this program."""
+    if isinstance(error, PypredictError | BundleError):
+        return str(error)
+
+    import psycopg2
+    import sqlalchemy as sa
+    from pydantic import ValidationError
+
+    from bundle.document import explain
+    from pypredict.database import reason
+
+    if isinstance(error, ValidationError):
+        return (
+            f"a stored {error.title.lower()} is not one that this version reads ({explain(error)}); use the version of "
+            "pypredict that stored it, or a newer one"
+        )
+    if isinstance(error, sa.exc.DBAPIError | psycopg2.Error):
+        return f"the database refused a statement: {reason(error)}"
+    return None
