@@ -73,10 +73,9 @@ PACKAGES := bundle/src pyml/src pypredict/src
 SUITES := $(addprefix tests/,unit db contract attacks acceptance)
 .PHONY: test
 test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on the embedded database
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/pre-commit run --all-files --show-diff-on-failure
 	$(BIN)/mypy $(PACKAGES) $(wildcard db/*.py)
-	$(BIN)/pytest $(SUITES) $(PYTEST)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(if $(TEST),$(TEST),$(SUITES)) $(PYTEST)
 
 .PHONY: test-faults
 test-faults: $(VENV)/.test-installed  ## kills, crashes, cut cables, full disks, silent W&B servers, chaos (CHAOS_SECONDS=60 and more)

@@ -1,6 +1,5 @@
 """Show a comparison: as a table in the terminal, as curves in a PNG, as both in one HTML file that needs no other."""
 
-import html
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pyml import PymlError
 from pyml.reports.compare import COLUMNS, CURVES, Cell, Column, Comparison
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from rich.table import Table
@@ -21,24 +21,6 @@ LOG_FROM = 50  # a curve whose figures differ by more has a logarithmic axis
 COLUMN_WIDTH = 16  # letters in the terminal
 LEGEND = "Under each value its distance to the baseline's (Δ), and of an epoch's figures that to the first epoch's (↦)."
 OTHER_DATA = "* other arrays than the baseline's (another split, other preprocessing): test figures do not compare."
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Comparison of runs</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body {{ font: 14px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 1560px; padding: 0 1rem; color: #1b1f24; }}
-.wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }}
-th, td {{ padding: .35rem .5rem; text-align: right; border-bottom: 1px solid #d8dee4; vertical-align: top; }}
-th:first-child, td:first-child {{ text-align: left; }}
-small {{ display: block; color: #59636e; }}
-.better {{ color: #1a7f37; }} .worse {{ color: #cf222e; }}
-svg {{ max-width: 100%; height: auto; }}
-</style></head><body>
-<h1>Comparison of runs</h1>
-<p>{legend}</p>
-{sections}
-</body></html>
-"""
 
 
 def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
@@ -69,25 +51,30 @@ def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
 
 def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
     """Write tables and curves as one HTML file that needs no other file, no script and no network."""
-    sections = "\n".join(_section(comparison) for comparison in comparisons)
-    _replace(path, PAGE.format(legend=html.escape(caption(comparisons)), sections=sections).encode())
+    import jinja2
 
-
-def _section(comparison: Comparison) -> str:
-    heads = "".join(f"<th>{html.escape(title)}</th>" for title in ("run", *(column.title for column in COLUMNS)))
-    rows = []
-    for run in comparison.runs:
-        mark = "" if comparison.same_data(run) else " *"
-        remarks = "".join(f"<small>{html.escape(remark)}</small>" for remark in run.remarks)
-        cells = "".join(_html_cell(*cell) for cell in zip(comparison.cells(run), COLUMNS, strict=True))
-        rows.append(f"<tr><td>{html.escape(run.name)}{mark}{remarks}</td>{cells}</tr>")
-    svg = _render([comparison], "svg").decode()
-    drawing = svg[svg.index("<svg") :]
-    return (
-        f"<h2>{html.escape(comparison.dataset)}</h2><p>baseline: {html.escape(comparison.baseline.name)}</p>"
-        f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f"{drawing}"
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pyml.reports", "."),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
+    page = environment.get_template("comparison.html").render(
+        comparisons=comparisons,
+        columns=COLUMNS,
+        legend=caption(comparisons),
+        number=_number,
+        distances=_distances,
+        curves=_svg,
+    )
+    _replace(path, page.encode())
+
+
+def _svg(comparison: Comparison) -> "Markup":
+    from markupsafe import Markup
+
+    svg = _render([comparison], "svg").decode()
+    return Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib escapes the names in it
 
 
 def _render(comparisons: Sequence[Comparison], file_format: Literal["png", "svg"]) -> bytes:
@@ -147,11 +134,6 @@ def _rich_cell(cell: Cell, column: Column) -> str:
     styles = {"better": "green", "worse": "red", "": "dim"}
     below = (f"[{styles[how]}]{text}[/]" for text, how in _distances(cell, column))
     return "\n".join([_number(cell.value, column), *below])
-
-
-def _html_cell(cell: Cell, column: Column) -> str:
-    below = "".join(f'<small class="{how}">{text}</small>' for text, how in _distances(cell, column))
-    return f"<td>{_number(cell.value, column)}{below}</td>"
 
 
 def _distances(cell: Cell, column: Column) -> list[tuple[str, str]]:
