@@ -131,7 +131,7 @@ def test_a_single_epoch_is_named_as_a_cause() -> None:
 @pytest.mark.parametrize(
     ("sizes", "warned"), [((50, 50), False), ((66, 34), False), ((67, 33), True), ((5, 5, 1), True)]
 )
-def test_accuracy_misleads_where_a_class_has_twice_anothers_samples(sizes: tuple[int, ...], warned: bool) -> None:
+def test_accuracy_misleads_where_a_class_has_twice_the_samples_of_another(sizes: tuple[int, ...], warned: bool) -> None:
     metrics = guess(0, sizes, signal=3.0)
     assert (imbalance(metrics, "abc"[: len(sizes)]) is not None) is warned
 
