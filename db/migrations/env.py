@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `pypredict migrate` hands over, inside its transaction."""
+"""Alembic's entry point. It uses the connection and the transaction of `pypredict migrate`."""
 
 from alembic import context
 

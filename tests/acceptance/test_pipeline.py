@@ -1,4 +1,4 @@
-"""The whole walk through the real commands: train, publish, store, predict, compare; then what must be refused."""
+"""The whole pipeline with the real commands: train, publish, store, predict, compare; then the errors."""
 
 import io
 import json
@@ -18,8 +18,8 @@ BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True)
-class Walk:
-    """A walk that was done: its working directory, its database, and what the commands said."""
+class Pipeline:
+    """A finished run of the pipeline: its directory, its database, and the output of each command."""
 
     directory: Path
     database: Database
@@ -60,9 +60,9 @@ def run_in(
 
 
 @pytest.fixture(scope="module")
-def walk(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):
-    directory = tmp_path_factory.mktemp("walk")
-    name = "walk_" + os.urandom(6).hex()
+def pipeline(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):
+    directory = tmp_path_factory.mktemp("pipeline")
+    name = "pipeline_" + os.urandom(6).hex()
     cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
     database = Database(cluster, name)
     said = {}
@@ -74,34 +74,34 @@ def walk(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):
     ):
         done = run_in(directory, database, *command)
         said[title] = done.stdout + done.stderr
-    yield Walk(directory, database, said)
+    yield Pipeline(directory, database, said)
     cluster.drop(name)
 
 
-def test_test_accuracy_is_at_least_98_percent(walk: Walk) -> None:
-    ((accuracy,),) = walk.query("SELECT accuracy FROM ml.accuracy WHERE in_test_set")
+def test_test_accuracy_is_at_least_98_percent(pipeline: Pipeline) -> None:
+    ((accuracy,),) = pipeline.query("SELECT accuracy FROM ml.accuracy WHERE in_test_set")
     assert accuracy >= 0.98
 
 
-def test_accuracy_in_sql_is_the_manifests_to_the_last_digit(walk: Walk) -> None:
-    manifest = json.loads((walk.bundle / "manifest.json").read_text())
-    ((accuracy, agrees),) = walk.query("SELECT accuracy, agrees FROM ml.accuracy WHERE in_test_set")
+def test_accuracy_in_sql_equals_the_manifest(pipeline: Pipeline) -> None:
+    manifest = json.loads((pipeline.bundle / "manifest.json").read_text())
+    ((accuracy, agrees),) = pipeline.query("SELECT accuracy, agrees FROM ml.accuracy WHERE in_test_set")
     assert agrees
     assert accuracy == manifest["metrics"]["accuracy"]
-    assert repr(accuracy) in walk.said["report"]
+    assert repr(accuracy) in pipeline.said["report"]
 
 
-def test_there_is_one_prediction_per_input_and_model_and_integrity_is_empty(walk: Walk) -> None:
-    ((predictions, inputs, models),) = walk.query(
+def test_every_input_has_one_prediction_per_model(pipeline: Pipeline) -> None:
+    ((predictions, inputs, models),) = pipeline.query(
         "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.input), (SELECT count(*) FROM ml.model)"
     )
     assert predictions == inputs * models == 360
-    assert walk.query("SELECT * FROM ml.integrity") == []
+    assert pipeline.query("SELECT * FROM ml.integrity") == []
 
 
-def test_np_load_of_every_payload_is_the_array_in_holdout_npz(walk: Walk) -> None:
-    test_set = np.load(walk.bundle / "test_set.npz")
-    rows = walk.query(
+def test_payloads_equal_the_arrays_of_the_test_set(pipeline: Pipeline) -> None:
+    test_set = np.load(pipeline.bundle / "test_set.npz")
+    rows = pipeline.query(
         "SELECT payload, label_no FROM ml.input JOIN ml.chunk USING (chunk_id) ORDER BY first_row, sample_no"
     )
     assert len(rows) == len(test_set["x"])
@@ -112,15 +112,15 @@ def test_np_load_of_every_payload_is_the_array_in_holdout_npz(walk: Walk) -> Non
         assert label == y
 
 
-def test_plain_keras_loads_the_model_and_agrees_with_what_is_stored(walk: Walk) -> None:
+def test_plain_keras_gives_the_stored_predictions(pipeline: Pipeline) -> None:
     program = (
         "import sys, numpy, keras; m = keras.models.load_model(sys.argv[1] + '/model.h5');"
         "numpy.save(sys.argv[2], m.predict(numpy.load(sys.argv[1] + '/test_set.npz')['x'], verbose=0))"
     )
-    out = walk.directory / "plain.npy"
-    walk.run("python", "-c", program, str(walk.bundle), str(out))
+    out = pipeline.directory / "plain.npy"
+    pipeline.run("python", "-c", program, str(pipeline.bundle), str(out))
     plain = np.load(out)
-    rows = walk.query(
+    rows = pipeline.query(
         "SELECT p.class_no, p.score, p.probs FROM ml.prediction p JOIN ml.input i USING (input_id)"
         " JOIN ml.chunk c USING (chunk_id) ORDER BY c.first_row, i.sample_no"
     )
@@ -129,30 +129,31 @@ def test_plain_keras_loads_the_model_and_agrees_with_what_is_stored(walk: Walk) 
     assert np.abs(np.array([row[2] for row in rows]) - plain).max() <= 1e-6
 
 
-def test_a_second_walk_trains_nothing_and_writes_no_row(walk: Walk) -> None:
+def test_a_second_run_trains_nothing_and_writes_no_row(pipeline: Pipeline) -> None:
     everything = "SELECT md5(string_agg(t::text || t.xmin::text, '' ORDER BY t::text)) FROM ml.{} t"
     tables = ("model", "chunk", "test_set", "input", "job", "prediction", "prediction_error")
-    before = [walk.query(everything.format(table)) for table in tables]
-    assert "nothing trained" in walk.run("pyml", "train", str(REPO / "experiments/digits_cnn.json")).stderr
+    before = [pipeline.query(everything.format(table)) for table in tables]
+    assert "nothing trained" in pipeline.run("pyml", "train", str(REPO / "experiments/digits_cnn.json")).stderr
     assert (
-        "0 inputs loaded, 360 were there already" in walk.run("pypredict", "load", "models/current/digits.json").stderr
+        "0 inputs loaded, 360 were there already"
+        in pipeline.run("pypredict", "load", "models/current/digits.json").stderr
     )
-    assert "nothing was pending" in walk.run("pypredict", "run", "--until-empty").stderr
-    assert [walk.query(everything.format(table)) for table in tables] == before
+    assert "nothing was pending" in pipeline.run("pypredict", "run", "--until-empty").stderr
+    assert [pipeline.query(everything.format(table)) for table in tables] == before
 
 
-def test_check_says_that_all_is_well(walk: Walk) -> None:
-    assert "integrity is empty" in walk.run("pypredict", "check").stderr
+def test_check_finds_no_problem(pipeline: Pipeline) -> None:
+    assert "integrity is empty" in pipeline.run("pypredict", "check").stderr
 
 
-def test_ping_tells_version_and_milliseconds(walk: Walk) -> None:
-    said = walk.run("pypredict", "ping").stdout
+def test_ping_prints_version_and_milliseconds(pipeline: Pipeline) -> None:
+    said = pipeline.run("pypredict", "ping").stdout
     assert "PostgreSQL" in said
     assert "round trip in" in said
 
 
 def sentence(done: subprocess.CompletedProcess[str], program: str = "pypredict") -> str:
-    """The one line that a refusal prints; anything else fails the test."""
+    """Return the one line of an error; fail the test if there is anything else."""
     assert done.returncode == 1, done.stdout + done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith(f"{program}: ")]
     assert len(lines) == 1, done.stderr
@@ -161,43 +162,46 @@ def sentence(done: subprocess.CompletedProcess[str], program: str = "pypredict")
 
 
 @pytest.fixture
-def copied(walk: Walk, tmp_path: Path) -> Path:
-    """A copy of the models volume that a test may spoil."""
-    shutil.copytree(walk.directory / "models", tmp_path / "models")
+def copied(pipeline: Pipeline, tmp_path: Path) -> Path:
+    """A copy of the models volume that a test may damage."""
+    shutil.copytree(pipeline.directory / "models", tmp_path / "models")
     return tmp_path / "models"
 
 
-def spoil_bundle(models: Path) -> Path:
+def bundle_in(models: Path) -> Path:
     return next(path for path in (models / "bundles").iterdir() if not path.name.startswith("."))
 
 
-def test_23_one_flipped_byte_in_the_model_is_refused(walk: Walk, copied: Path) -> None:
-    model = spoil_bundle(copied) / "model.h5"
+def test_23_one_flipped_byte_in_the_model_is_refused(pipeline: Pipeline, copied: Path) -> None:
+    model = bundle_in(copied) / "model.h5"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
     model.write_bytes(content)
-    done = walk.run("pypredict", "run", "--until-empty", PYPREDICT_MODELS=str(copied), check=False)
+    done = pipeline.run("pypredict", "run", "--until-empty", PYPREDICT_MODELS=str(copied), check=False)
     assert "model.h5 has sha256" in sentence(done)
 
 
 @pytest.mark.parametrize("name", ["model.h5", "manifest.json", "test_set.npz"])
-def test_24_a_missing_file_is_named(walk: Walk, copied: Path, name: str) -> None:
-    (spoil_bundle(copied) / name).unlink()
-    done = walk.run("pypredict", "run", "--until-empty", PYPREDICT_MODELS=str(copied), check=False)
+def test_24_a_missing_file_is_named(pipeline: Pipeline, copied: Path, name: str) -> None:
+    (bundle_in(copied) / name).unlink()
+    done = pipeline.run("pypredict", "run", "--until-empty", PYPREDICT_MODELS=str(copied), check=False)
     assert name in sentence(done)
 
 
-def test_22_a_torn_model_is_refused(walk: Walk, copied: Path) -> None:
-    model = spoil_bundle(copied) / "model.h5"
+def test_22_a_truncated_model_is_refused(pipeline: Pipeline, copied: Path) -> None:
+    model = bundle_in(copied) / "model.h5"
     model.write_bytes(model.read_bytes()[:1000])
-    done = walk.run("pypredict", "load", str(copied / "current/digits.json"), check=False)
+    done = pipeline.run("pypredict", "load", str(copied / "current/digits.json"), check=False)
     assert "has 1000 bytes, the manifest says" in sentence(done)
 
 
-def test_17_an_absent_database_is_one_sentence(walk: Walk) -> None:
-    done = walk.run(
-        *("pypredict", "run", "--until-empty"),
-        **{"DATABASE_URL": "postgresql://x@127.0.0.1:1/ml", "PYPREDICT_WAIT_SECONDS": "1"},
+def test_17_an_absent_database_is_named_in_one_sentence(pipeline: Pipeline) -> None:
+    done = pipeline.run(
+        "pypredict",
+        "run",
+        "--until-empty",
+        DATABASE_URL="postgresql://x@127.0.0.1:1/ml",
+        PYPREDICT_WAIT_SECONDS="1",
         check=False,
     )
     assert done.returncode == 1
@@ -206,29 +210,31 @@ def test_17_an_absent_database_is_one_sentence(walk: Walk) -> None:
     assert line.startswith("pypredict: no database answered within 1 s (")
 
 
-def test_18_a_wrong_password_is_one_sentence_without_the_password(walk: Walk) -> None:
-    url = walk.database.url("pypredict").replace("@", "not-the-secret@")
-    done = walk.run("pypredict", "check", DATABASE_URL=url, check=False)
+def test_18_a_wrong_password_is_refused_without_printing_it(pipeline: Pipeline) -> None:
+    url = pipeline.database.url("pypredict").replace("@", "not-the-secret@")
+    done = pipeline.run("pypredict", "check", DATABASE_URL=url, check=False)
     assert "refuses the login" in sentence(done)
     assert "not-the-secret" not in done.stdout + done.stderr
 
 
-def test_19_an_old_schema_is_refused_with_the_command(walk: Walk, db: Database) -> None:
+def test_19_an_old_schema_is_refused_with_the_command(pipeline: Pipeline, db: Database) -> None:
     engine = db.engine()
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE ml.alembic_version SET version_num = '0000'"))
     engine.dispose()
-    done = walk.run("pypredict", "run", "--until-empty", DATABASE_URL=db.url("pypredict"), check=False)
+    done = pipeline.run("pypredict", "run", "--until-empty", DATABASE_URL=db.url("pypredict"), check=False)
     assert "run `pypredict migrate`" in sentence(done)
 
 
-def test_a_setting_without_meaning_is_named(walk: Walk) -> None:
-    done = walk.run("pypredict", "check", PYPREDICT_LEASE_SECONDS="soon", check=False)
+def test_an_invalid_setting_is_named(pipeline: Pipeline) -> None:
+    done = pipeline.run("pypredict", "check", PYPREDICT_LEASE_SECONDS="soon", check=False)
     assert "lease_seconds" in sentence(done)
 
 
-def test_53_a_broken_experiment_is_one_sentence_and_publishes_nothing(walk: Walk, tmp_path: Path) -> None:
+def test_53_a_broken_experiment_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text('{"name": ')
-    done = walk.run("pyml", "train", str(tmp_path / "broken.json"), PYML_MODELS=str(tmp_path / "models"), check=False)
+    done = pipeline.run(
+        "pyml", "train", str(tmp_path / "broken.json"), PYML_MODELS=str(tmp_path / "models"), check=False
+    )
     assert "broken.json" in sentence(done, "pyml")
     assert not (tmp_path / "models/current").exists()

@@ -1,4 +1,4 @@
-"""What the repository itself must never hold, and what keeps it out."""
+"""Rules for the files of the repository: no secrets, no models, no large files, hashed requirements."""
 
 import os
 import re
@@ -47,8 +47,19 @@ def test_the_scan_finds_a_secret_that_is_there(tmp_path: Path, line: str) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        *(".env", ".env.local", "secrets/wandb_token", "models/bundles/x/model.h5", "data/mnist.npz", "a/model.keras"),
-        *("x.npy", ".local/postgres/pgpass", "wandb/run/x.wandb", "some.pgpass", ".netrc", "key.pem", ".venv/pip"),
+        ".env",
+        ".env.local",
+        "secrets/wandb_token",
+        "models/bundles/x/model.h5",
+        "data/mnist.npz",
+        "a/model.keras",
+        "x.npy",
+        ".local/postgres/pgpass",
+        "wandb/run/x.wandb",
+        "some.pgpass",
+        ".netrc",
+        "key.pem",
+        ".venv/pip",
     ],
 )
 def test_git_ignores_secrets_models_and_data(name: str) -> None:
@@ -66,13 +77,13 @@ def test_the_docker_context_is_an_allow_list() -> None:
     assert not [name for name in allowed if re.match(r"\.|models|data|secrets|tests", name)]
 
 
-def test_scripts_have_the_run_bit(tracked: list[str]) -> None:
+def test_scripts_are_executable(tracked: list[str]) -> None:
     scripts = [name for name in tracked if (REPO / name).read_bytes()[:2] == b"#!"]
     assert scripts
     assert [name for name in scripts if not os.access(REPO / name, os.X_OK)] == []
 
 
-def test_every_requirement_has_a_hash_and_no_file_names_an_index(tracked: list[str]) -> None:
+def test_every_requirement_has_a_hash_and_no_index(tracked: list[str]) -> None:
     locks = [name for name in tracked if LOCK.search(name)]
     assert len(locks) >= 7
     for name in locks:

@@ -1,4 +1,4 @@
-"""Payloads that were made to hurt: each is refused with a CodecError, and nothing large is allocated."""
+"""Forged payloads: each is refused with a CodecError, and nothing large is allocated."""
 
 import pickle
 import struct

@@ -1,4 +1,4 @@
-"""The command line as a process: what it refuses is one sentence, and what it prints is what is stored."""
+"""The command line as a process: errors are one sentence, and data are printed unchanged."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from pypredict.registry import list_models
 from pypredict.report import answers_table, models_table, show
 from pypredict.worker import Worker
 
-NAMES = ("[/spoiler]", "[cat]", ":cat:")  # rich would raise, print nothing, and print a picture
+NAMES = ("[/spoiler]", "[cat]", ":cat:")  # with markup, rich would raise, print nothing, or print an emoji
 
 
 def pypredict(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -44,18 +44,22 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("PYPREDICT_POLL_SECONDS", value) for value in ("-1", "0", "inf")),
-        *(("PYPREDICT_LEASE_SECONDS", value) for value in ("0", "nan", "soon")),
+        ("PYPREDICT_POLL_SECONDS", "-1"),
+        ("PYPREDICT_POLL_SECONDS", "0"),
+        ("PYPREDICT_POLL_SECONDS", "inf"),
+        ("PYPREDICT_LEASE_SECONDS", "0"),
+        ("PYPREDICT_LEASE_SECONDS", "nan"),
+        ("PYPREDICT_LEASE_SECONDS", "soon"),
         ("PYPREDICT_WAIT_SECONDS", "-1"),
     ],
 )
-def test_a_setting_without_meaning_is_named(name: str, value: str) -> None:
+def test_an_invalid_setting_is_named(name: str, value: str) -> None:
     said = sentence(pypredict("status", **{name: value}))
     assert f"got {value!r}" in said.replace('"', "'")
     assert f"change {name}" in said
 
 
-def test_no_patience_at_all_is_a_setting_with_meaning() -> None:
+def test_zero_wait_seconds_is_a_valid_setting() -> None:
     done = pypredict("status", DATABASE_URL="postgresql://x@127.0.0.1:1/ml", PYPREDICT_WAIT_SECONDS="0")
     assert "no database answered (" in sentence(done)
     assert "`make db`" in sentence(done)
@@ -63,14 +67,17 @@ def test_no_patience_at_all_is_a_setting_with_meaning() -> None:
 
 def test_a_health_file_in_a_missing_directory_is_refused(db: Database, tmp_path: Path) -> None:
     done = pypredict(
-        *("run", "--until-empty", "--models", str(tmp_path)),
+        "run",
+        "--until-empty",
+        "--models",
+        str(tmp_path),
         DATABASE_URL=db.url("pypredict"),
         PYPREDICT_HEALTH_FILE=str(tmp_path / "none/beat"),
     )
     assert f"{tmp_path}/none/beat cannot be written" in sentence(done)
 
 
-def test_a_stored_manifest_of_another_version_is_not_called_a_setting(
+def test_a_stored_manifest_of_another_version_is_named(
     db: Database, engine: sa.Engine, owner: sa.Engine, tmp_path: Path
 ) -> None:
     publish_bundle(tmp_path)
@@ -78,12 +85,12 @@ def test_a_stored_manifest_of_another_version_is_not_called_a_setting(
     with owner.begin() as connection:
         connection.execute(sa.text("UPDATE ml.model SET manifest = manifest || '{\"new_field\": 1}'"))
     done = pypredict("load", str(tmp_path), "--dataset", "toys", DATABASE_URL=db.url("pypredict"))
-    assert "a stored manifest" in sentence(done)
+    assert "this version cannot read a stored manifest" in sentence(done)
     assert "new_field: extra inputs" in sentence(done)
     assert "setting" not in sentence(done)
 
 
-def test_what_is_printed_is_what_is_stored(
+def test_names_are_printed_as_they_are_stored(
     engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = publish_bundle(tmp_path, classes=NAMES)
@@ -99,14 +106,12 @@ def test_what_is_printed_is_what_is_stored(
         assert capsys.readouterr().out.count(name) == 2
 
 
-def test_the_progress_of_a_file_with_brackets_in_its_name_is_shown(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_shows_a_file_name_with_brackets(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert load_chunks(engine, "photos[/old].npy", iter([]), None) == []
 
 
-def test_17_a_daemon_that_waits_for_an_absent_database_ends_at_once_when_it_is_told_to() -> None:
+def test_17_a_daemon_waiting_for_a_database_ends_at_sigterm() -> None:
     start = "from pypredict.cli import main; main()"
     env = os.environ | {"DATABASE_URL": "postgresql://x@127.0.0.1:1/ml", "PYPREDICT_MODELS": "/"}
     with subprocess.Popen([sys.executable, "-c", start, "run"], env=env, text=True, stderr=subprocess.PIPE) as daemon:
@@ -116,7 +121,7 @@ def test_17_a_daemon_that_waits_for_an_absent_database_ends_at_once_when_it_is_t
         assert daemon.wait(10) == -signal.SIGTERM
 
 
-def test_a_path_that_is_too_long_to_be_one_is_one_sentence(engine: sa.Engine, db: Database, tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_is_refused_in_one_sentence(engine: sa.Engine, db: Database, tmp_path: Path) -> None:
     publish_bundle(tmp_path)
     Worker(engine, tmp_path, Models(tmp_path, lambda _: fake_predict), "tester").run(until_empty=True)
     done = pypredict(

@@ -1,4 +1,7 @@
-"""The embedded PostgreSQL, with its real programs: every server started here is stopped and removed by a fixture."""
+"""The embedded PostgreSQL, with its real programs. A fixture stops and removes every server that a test starts.
+
+Longer than 300 lines, because it tests one script, and all tests share its fixtures.
+"""
 
 import os
 import pwd
@@ -25,7 +28,7 @@ BIN = embedded._binaries(None)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One database for the tests that need no new one."""
+    """One database for the tests that do not need a new one."""
     state = tmp_path_factory.mktemp("embedded") / "state"
     try:
         embedded.start(state, settings=FAST)
@@ -36,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def state(made: Path) -> Iterator[Path]:
-    """Lend that database, stopped, and stop it again."""
+    """The shared database, stopped before and after each test."""
     embedded.stop(made)
     yield made
     embedded.stop(made)
@@ -44,7 +47,7 @@ def state(made: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Path]:
-    """Name a state directory that isn't there yet, and remove what comes to be there."""
+    """A state directory that does not exist yet; it is removed after the test."""
     yield tmp_path / "state"
     embedded.destroy(tmp_path / "state")
 
@@ -61,7 +64,7 @@ def cli(state: Path, *words: str | Path, **environment: str) -> subprocess.Compl
 
 @contextmanager
 def running_exec(state: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
-    """Run `exec` in a process group of its own; the command says "ready", and ends when its standard input does."""
+    """Run `exec` in its own process group. The command prints "ready" and ends at the end of its standard input."""
     words = cli_words(state, "exec", "--", *command)
     with subprocess.Popen(
         words,
@@ -104,7 +107,7 @@ def kinds(paths: set[Path]) -> dict[Path, tuple[int, int, int]]:
 
 
 def copy_binaries(target: Path) -> Path:
-    """Copy the installed server as it lies in its wheel."""
+    """Copy the installed server with the directories of its wheel."""
     package = BIN.parent.parent
     tree = shutil.copytree(
         BIN.parent, target / package.name / BIN.parent.name, ignore=shutil.ignore_patterns("include")
@@ -116,7 +119,7 @@ def copy_binaries(target: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def public() -> Iterator[Path]:
-    """Lend a directory that any user can reach, with a copy of the server."""
+    """A directory that every user can read, with a copy of the server."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         Path(name).chmod(0o711)
         copy_binaries(Path(name))
@@ -124,7 +127,7 @@ def public() -> Iterator[Path]:
 
 
 def with_initdb(server: Path, real: Path, script: str) -> Path:
-    """Make binaries whose initdb is a shell script, the others `real`."""
+    """Make a directory of binaries: initdb is a shell script, the others are links to `real`."""
     (server / "bin").mkdir(parents=True)
     for name in ("postgres", "pg_ctl"):
         (server / "bin" / name).symlink_to(real / name)
@@ -142,14 +145,14 @@ def test_start_makes_the_owner_the_database_and_utf8(state: Path) -> None:
     assert query(server, sql) == [("ml_owner", "ml", "UTF8")]
 
 
-def test_only_scram_over_tcp_lets_anybody_in(state: Path) -> None:
+def test_only_scram_logins_over_tcp_are_allowed(state: Path) -> None:
     server = embedded.start(state, settings=FAST)
     assert query(server, "SELECT DISTINCT auth_method FROM pg_hba_file_rules") == [("scram-sha-256",)]
     sql = "SELECT current_setting('listen_addresses'), current_setting('unix_socket_directories')"
     assert query(server, sql) == [("127.0.0.1", "")]
 
 
-def test_pages_carry_checksums(state: Path) -> None:
+def test_pages_have_checksums(state: Path) -> None:
     assert query(embedded.start(state, settings=FAST), "SELECT current_setting('data_checksums')") == [("on",)]
 
 
@@ -162,14 +165,14 @@ def test_a_login_without_the_right_password_is_refused(state: Path, password: st
         psycopg2.connect(host=server.host, port=server.port, user="ml_owner", password=password, passfile=os.devnull)
 
 
-def test_the_environment_logs_psycopg2_in_through_the_passfile(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_psycopg2_logs_in_with_the_environment(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in embedded.start(state, settings=FAST).environment("ml_owner").items():
         monkeypatch.setenv(name, value)
     with closing(psycopg2.connect("")) as connection:
         assert (connection.info.user, connection.info.dbname) == ("ml_owner", "ml")
 
 
-def test_the_passfile_is_private_and_keeps_its_three_passwords(state: Path) -> None:
+def test_the_passfile_is_private_and_does_not_change(state: Path) -> None:
     server = embedded.start(state, settings=FAST)
     before = server.passfile.read_text()
     assert stat.S_IMODE(server.passfile.stat().st_mode) == 0o600
@@ -194,17 +197,17 @@ def test_exec_returns_the_exit_code_and_stops_the_server(state: Path) -> None:
     assert "database system is shut down" in server_log(state).splitlines()[-1]
 
 
-def test_exec_gives_the_command_no_variable_that_leads_elsewhere(state: Path) -> None:
+def test_exec_removes_variables_of_other_servers(state: Path) -> None:
     done = cli(state, "exec", "--", "env", PGPASSWORD="x", PGSERVICE="x", DATABASE_URL="postgresql://elsewhere")
     assert done.returncode == 0
     assert not {line.split("=")[0] for line in done.stdout.splitlines()} & set(embedded.FOREIGN)
 
 
-def test_a_command_killed_by_a_signal_counts_as_in_a_shell(state: Path) -> None:
+def test_a_killed_command_gives_the_exit_code_of_a_shell(state: Path) -> None:
     assert cli(state, "exec", "--", "sh", "-c", "kill -9 $$").returncode == 128 + signal.SIGKILL
 
 
-def test_exec_leaves_a_server_that_start_asked_for(state: Path) -> None:
+def test_exec_does_not_stop_a_server_of_start(state: Path) -> None:
     assert cli(state, "start").returncode == 0
     pid = server_pid(state)
     assert cli(state, "exec", "--", "true").returncode == 0
@@ -213,7 +216,7 @@ def test_exec_leaves_a_server_that_start_asked_for(state: Path) -> None:
     assert not is_running(state)
 
 
-def test_exec_stops_its_server_if_that_of_start_went_by_itself(state: Path) -> None:
+def test_exec_stops_its_own_server_despite_an_old_keep(state: Path) -> None:
     embedded.start(state, settings=FAST)
     embedded.stop(state)
     (state / "keep").touch()
@@ -221,7 +224,7 @@ def test_exec_stops_its_server_if_that_of_start_went_by_itself(state: Path) -> N
     assert not is_running(state)
 
 
-def test_start_prints_what_a_shell_needs(state: Path) -> None:
+def test_start_prints_exports_for_a_shell(state: Path) -> None:
     exports = cli(state, "start").stdout
     found = subprocess.run(["sh", "-c", f"{exports}\nenv"], capture_output=True, text=True, check=True).stdout.split(
         "\n"
@@ -229,7 +232,7 @@ def test_start_prints_what_a_shell_needs(state: Path) -> None:
     assert {"PGHOST=127.0.0.1", "PGDATABASE=ml", "PGUSER=pypredict", f"PGPASSFILE={state}/pgpass"} <= set(found)
 
 
-def test_status_tells_by_its_exit_code(state: Path) -> None:
+def test_status_has_an_exit_code_for_each_state(state: Path) -> None:
     assert cli(state, "status").returncode == 3
     embedded.start(state, settings=FAST)
     assert cli(state, "status").returncode == 0
@@ -243,7 +246,7 @@ def test_a_second_exec_is_refused_in_one_sentence(state: Path) -> None:
     assert refused.stderr.count("\n") == 1
 
 
-def test_the_server_after_a_killed_exec_is_used_and_then_stopped(state: Path) -> None:
+def test_exec_uses_the_server_of_a_killed_exec(state: Path) -> None:
     with running_exec(state, *UNTIL_EOF) as process:
         process.kill()
         process.wait()
@@ -253,14 +256,14 @@ def test_the_server_after_a_killed_exec_is_used_and_then_stopped(state: Path) ->
     assert not is_running(state)
 
 
-def test_ctrl_c_ends_the_command_and_then_shuts_the_server_down_in_order(state: Path) -> None:
+def test_ctrl_c_ends_the_command_then_stops_the_server(state: Path) -> None:
     with running_exec(state, *UNTIL_EOF) as process:
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT
     assert "database system is shut down" in server_log(state).splitlines()[-1]
 
 
-def test_sigterm_goes_on_to_the_command_and_then_the_server_stops(state: Path) -> None:
+def test_sigterm_reaches_the_command_then_stops_the_server(state: Path) -> None:
     script = (
         "import signal, sys; signal.signal(15, lambda *_: sys.exit(7)); print('ready', flush=True); sys.stdin.read()"
     )
@@ -270,15 +273,15 @@ def test_sigterm_goes_on_to_the_command_and_then_the_server_stops(state: Path) -
     assert "database system is shut down" in server_log(state).splitlines()[-1]
 
 
-# What an earlier run, or another program, left
+# Files of an earlier run or of another program
 
 
 @pytest.mark.parametrize("alive", [False, True], ids=["dead", "now another program"])
-def test_a_stale_pid_file_is_cleaned_up(state: Path, alive: bool) -> None:
+def test_an_old_pid_file_is_removed(state: Path, alive: bool) -> None:
     data = embedded.start(state, settings=FAST).data
     lines = (data / "postmaster.pid").read_text().splitlines()
     embedded.stop(state)
-    account = embedded._account()  # PostgreSQL asks whether it may signal that process, so it has the same user
+    account = embedded._account()  # the same user as PostgreSQL's, because it checks whether it may signal the process
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=account.pw_uid if account else None) as other:
         if not alive:
             other.communicate()
@@ -288,13 +291,13 @@ def test_a_stale_pid_file_is_cleaned_up(state: Path, alive: bool) -> None:
         assert query(server, "SELECT 1") == [(1,)]
 
 
-def test_the_port_is_remembered(state: Path) -> None:
+def test_the_port_is_used_again(state: Path) -> None:
     port = embedded.start(state, settings=FAST).port
     embedded.stop(state)
     assert embedded.start(state, settings=FAST).port == port
 
 
-def test_a_taken_port_is_exchanged_for_good(state: Path) -> None:
+def test_a_taken_port_is_replaced_for_later_starts_too(state: Path) -> None:
     first = embedded.start(state, settings=FAST).port
     embedded.stop(state)
     with socket.create_server(("127.0.0.1", first)):
@@ -305,7 +308,7 @@ def test_a_taken_port_is_exchanged_for_good(state: Path) -> None:
     assert embedded.start(state, settings=FAST).port == second.port
 
 
-def test_a_half_made_data_directory_is_made_anew(fresh: Path, tmp_path: Path) -> None:
+def test_an_incomplete_data_directory_is_replaced(fresh: Path, tmp_path: Path) -> None:
     broken = with_initdb(tmp_path / "broken", BIN, 'mkdir -p "$2/base"; echo 18 > "$2/PG_VERSION"; kill -9 $$')
     with pytest.raises(embedded.EmbeddedError, match="initdb"):
         embedded.start(fresh, bin=broken)
@@ -315,7 +318,7 @@ def test_a_half_made_data_directory_is_made_anew(fresh: Path, tmp_path: Path) ->
     assert not list((fresh / "cluster").glob("data.new-*"))
 
 
-def test_ctrl_c_while_the_data_directory_is_made_leaves_a_whole_one(fresh: Path, public: Path) -> None:
+def test_ctrl_c_during_initdb_leaves_a_complete_directory(fresh: Path, public: Path) -> None:
     reached, go = public / "reached", public / "go"
     for fifo in (reached, go):
         os.mkfifo(fifo)
@@ -326,7 +329,7 @@ def test_ctrl_c_while_the_data_directory_is_made_leaves_a_whole_one(fresh: Path,
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         reached.read_text()
         os.killpg(process.pid, signal.SIGINT)
-        with go.open("r+b", buffering=0) as pipe:  # for reading too: opens even if nobody waits there
+        with go.open("r+b", buffering=0) as pipe:  # read and write: opens even if no process waits for it
             pipe.write(b"\n")
             assert (process.communicate()[0], process.returncode) == ("", 128 + signal.SIGINT)
     assert not is_running(fresh)
@@ -349,14 +352,14 @@ def test_a_data_directory_of_another_major_version_is_refused(state: Path) -> No
 # Errors
 
 
-def test_missing_binaries_are_one_sentence(fresh: Path, tmp_path: Path) -> None:
+def test_missing_binaries_are_named_in_one_sentence(fresh: Path, tmp_path: Path) -> None:
     refused = cli(fresh, "--bin", tmp_path, "exec", "--", "true")
     assert (refused.returncode, refused.stderr) == (
-        1, f"embedded: {tmp_path} has no postgres: name the bin directory of a PostgreSQL server by --bin\n",
+        1, f"embedded: {tmp_path} has no postgres: give the bin directory of a PostgreSQL server with --bin\n",
     )  # fmt: skip
 
 
-def test_a_spoiled_passfile_is_one_sentence(state: Path) -> None:
+def test_a_broken_passfile_is_named_in_one_sentence(state: Path) -> None:
     text = (state / "pgpass").read_text()
     (state / "pgpass").write_text("spoiled")
     try:
@@ -367,7 +370,7 @@ def test_a_spoiled_passfile_is_one_sentence(state: Path) -> None:
     assert "pgpass is not readable" in refused.stderr
 
 
-def test_a_command_that_does_not_exist_is_one_sentence_and_the_server_stops(state: Path) -> None:
+def test_a_missing_command_is_named_and_the_server_stops(state: Path) -> None:
     refused = cli(state, "exec", "--", "no-such-program")
     assert refused.returncode == 1
     assert "no-such-program" in refused.stderr
@@ -383,7 +386,7 @@ def test_a_failed_start_shows_the_end_of_the_log(state: Path) -> None:
 # Users and directories
 
 
-def test_destroy_removes_all_it_made_and_nothing_else(fresh: Path) -> None:
+def test_destroy_removes_only_its_own_files(fresh: Path) -> None:
     data = embedded.start(fresh, settings=FAST).data
     (fresh / "note").write_text("mine")
     assert cli(fresh, "destroy").returncode == 0
@@ -395,7 +398,7 @@ def test_destroy_removes_all_it_made_and_nothing_else(fresh: Path) -> None:
 
 
 @AS_ROOT
-def test_root_serves_a_checkout_in_a_private_home_and_loosens_nothing(tmp_path: Path) -> None:
+def test_root_changes_no_mode_of_existing_directories(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     bin = copy_binaries(home / "checkout" / "venv")  # neither state nor binaries can be reached by nobody
@@ -414,7 +417,7 @@ def test_root_serves_a_checkout_in_a_private_home_and_loosens_nothing(tmp_path: 
 
 
 @AS_ROOT
-def test_data_that_vanished_are_not_silently_replaced(fresh: Path) -> None:
+def test_missing_data_are_not_replaced(fresh: Path) -> None:
     server = embedded.start(fresh, settings=FAST)
     embedded.stop(fresh)
     shutil.rmtree(server.data.parent.parent)
@@ -423,7 +426,7 @@ def test_data_that_vanished_are_not_silently_replaced(fresh: Path) -> None:
 
 
 def as_nobody(action: Callable[[], int]) -> int:
-    """Run `action` in a child that is nobody (root's interpreter may be out of nobody's reach), return its code."""
+    """Run `action` in a forked child as user nobody, who may not be able to start this Python; return its exit code."""
     if (pid := os.fork()) == 0:
         code = 99
         try:
@@ -439,7 +442,7 @@ def as_nobody(action: Callable[[], int]) -> int:
 
 
 @AS_ROOT
-def test_an_ordinary_user_has_everything_in_the_state_directory(public: Path) -> None:
+def test_an_ordinary_user_needs_only_the_state_directory(public: Path) -> None:
     checkout, bin = public / "checkout", public / BIN.relative_to(BIN.parents[2])
     checkout.mkdir()
     shutil.chown(checkout, "nobody")

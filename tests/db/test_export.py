@@ -1,4 +1,4 @@
-"""Predictions as a file: whole or not at all, the same rows in either format."""
+"""Exported files are complete or not written, and both formats hold the same rows."""
 
 import csv
 import os
@@ -36,7 +36,7 @@ def test_exported_csv_and_parquet_hold_the_same_rows(three: sa.Engine, tmp_path:
     assert table[5]["name"] == "row 5"
 
 
-def test_export_holds_only_the_dataset_that_is_asked_for(three: sa.Engine, tmp_path: Path) -> None:
+def test_export_holds_only_the_given_dataset(three: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "other", dataset="games", n=7)
     worker_for(three, tmp_path).run(until_empty=True)
     with three.begin() as connection:
@@ -47,13 +47,13 @@ def test_export_holds_only_the_dataset_that_is_asked_for(three: sa.Engine, tmp_p
 def test_export_of_an_unknown_dataset_names_the_known_ones(three: sa.Engine, tmp_path: Path) -> None:
     with (
         three.begin() as connection,
-        pytest.raises(PypredictError, match="there is no dataset nosuch; known are toys"),
+        pytest.raises(PypredictError, match="there is no dataset nosuch; the known datasets are: toys"),
     ):
         export(connection, tmp_path / "out.csv", "nosuch")
     assert not list(tmp_path.glob("out*"))
 
 
-def test_export_to_another_ending_or_place_is_refused_and_leaves_nothing(three: sa.Engine, tmp_path: Path) -> None:
+def test_export_to_an_invalid_path_writes_nothing(three: sa.Engine, tmp_path: Path) -> None:
     with three.begin() as connection:
         with pytest.raises(PypredictError, match=r"\.csv or \.parquet"):
             export(connection, tmp_path / "out.xlsx", None)
@@ -71,7 +71,7 @@ def test_export_over_a_directory_is_refused(three: sa.Engine, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
-def test_export_to_a_full_disk_is_refused_and_leaves_what_was_there(
+def test_export_to_a_full_disk_keeps_the_old_file(
     three: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / name).write_text("the last one")

@@ -1,4 +1,4 @@
-"""`pypredict load` as people type it: labels are classes of the model, and an input keeps where it came from."""
+"""`pypredict load` and `pypredict predict` as commands: labels are classes of the model, inputs keep their names."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from conftest import Database
-from support.bundles import picture, publish_bundle, publish_images, publish_texts
+from support.bundles import publish_bundle, publish_images, publish_texts, write_image
 from support.workers import rows, worker_for
 
 from pypredict.labels import Labelling
@@ -38,13 +38,13 @@ def pypredict(db: Database, *arguments: str | Path, cwd: Path) -> subprocess.Com
 
 
 def ten_photographs(folder: Path) -> Path:
-    """Ten photographs as a person has them: three classes of the model, and two folders that are none."""
+    """Write ten photographs in four folders; two folder names are not classes of the model."""
     for number, label in enumerate(["ant"] * 2 + ["bee"] * 3 + ["cats"] * 3 + ["wasp"] * 2):
-        picture(folder / label / f"IMG_{number:04}.png", number)
+        write_image(folder / label / f"IMG_{number:04}.png", number)
     return folder
 
 
-def test_9_ten_own_photographs_with_two_unknown_labels_are_loaded_as_the_docs_say(
+def test_photographs_with_unknown_labels_need_a_label_map(
     engine: sa.Engine, db: Database, models: Path, tmp_path: Path
 ) -> None:
     publish_images(models)
@@ -54,7 +54,7 @@ def test_9_ten_own_photographs_with_two_unknown_labels_are_loaded_as_the_docs_sa
     refused = pypredict(db, "load", "photographs", "--dataset", "pictures", cwd=tmp_path)
     assert refused.returncode == 1
     assert refused.stderr == (
-        "pypredict: photographs holds labels that are no classes of the model: cats, wasp; its classes are "
+        "pypredict: photographs holds labels that are not classes of the model: cats, wasp; its classes are "
         "ant, bee, cat; give --label-map FILE with lines such as cats=cat, or --ignore-labels\n"
     )
     assert rows(engine, "SELECT count(*) FROM ml.chunk WHERE source = 'photographs'") == [(0,)]
@@ -66,18 +66,20 @@ def test_9_ten_own_photographs_with_two_unknown_labels_are_loaded_as_the_docs_sa
     assert "photographs: 10 inputs loaded, 0 were there already" in loaded.stderr
     worker_for(engine, models).run(until_empty=True)
     assert rows(engine, "SELECT label, count(*) FROM ml.outcome WHERE NOT in_test_set GROUP BY 1 ORDER BY 1") == [
-        *(("ant", 2), ("bee", 5), ("cat", 3))
+        ("ant", 2),
+        ("bee", 5),
+        ("cat", 3),
     ]
     assert rows(engine, "SELECT n FROM ml.accuracy WHERE NOT in_test_set") == [(10,)]
 
-    # each prediction beside its file, in the view that pgAdmin shows
+    # ml.outcome, which pgAdmin shows, has the prediction of each file
     assert dict(rows(engine, "SELECT name, predicted FROM ml.outcome WHERE NOT in_test_set")) == {
         f"{label}/IMG_{number:04}.png": ("ant", "bee", "cat")[number % 3]
         for number, label in enumerate(["ant"] * 2 + ["bee"] * 3 + ["cats"] * 3 + ["wasp"] * 2)
     }
 
 
-def test_9_ignored_labels_store_the_whole_folder_unlabelled(
+def test_ignore_labels_stores_a_folder_without_labels(
     engine: sa.Engine, db: Database, models: Path, tmp_path: Path
 ) -> None:
     publish_images(models)
@@ -88,15 +90,13 @@ def test_9_ignored_labels_store_the_whole_folder_unlabelled(
     assert rows(engine, "SELECT count(*) FROM ml.input WHERE label_no IS NULL") == [(10,)]
 
 
-def test_9_numbers_as_texts_are_no_classes_unless_they_are_mapped(
-    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
-) -> None:
+def test_numbers_in_a_csv_need_a_label_map(engine: sa.Engine, db: Database, models: Path, tmp_path: Path) -> None:
     publish_texts(models)
     (tmp_path / "mine.csv").write_text("text,label\ngood,1\nbad,0\n")
     arguments = ("mine.csv", "--dataset", "reviews", "--label-column", "label")
     refused = pypredict(db, "load", *arguments, cwd=tmp_path)
     assert refused.returncode == 1
-    assert "no classes of the model: 0, 1; its classes are ant, bee, cat" in refused.stderr
+    assert "not classes of the model: 0, 1; its classes are ant, bee, cat" in refused.stderr
     assert rows(engine, "SELECT * FROM ml.chunk") == []
     (tmp_path / "labels.txt").write_text("0=ant\n1=bee\n2=cat\n")
     done = pypredict(db, "load", *arguments, "--label-map", "labels.txt", cwd=tmp_path)
@@ -110,10 +110,10 @@ def test_9_numbers_as_texts_are_no_classes_unless_they_are_mapped(
     [
         (("--ignore-labels", "--label-map", "labels.txt"), "exclude each other; give one of them"),
         (("--label-map", "labels.txt"), r"labels.txt, line 1: 'cats' is not label=class"),
-        (("--ignore-labels",), "is a bundle, whose test set has its labels"),
+        (("--ignore-labels",), "is a bundle, and its test set has labels already"),
     ],
 )
-def test_label_options_that_cannot_be_followed_are_one_sentence(
+def test_invalid_label_options_are_refused_in_one_sentence(
     engine: sa.Engine, db: Database, models: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     publish_bundle(models)
@@ -125,21 +125,17 @@ def test_label_options_that_cannot_be_followed_are_one_sentence(
     assert rows(engine, "SELECT * FROM ml.chunk") == []
 
 
-def test_11_the_same_content_under_a_second_name_keeps_the_first_and_the_load_says_so(
-    engine: sa.Engine, db: Database, models: Path, tmp_path: Path
-) -> None:
+def test_the_same_content_keeps_its_first_name(engine: sa.Engine, db: Database, models: Path, tmp_path: Path) -> None:
     publish_images(models)
     for name in ("first", "second"):
-        picture(tmp_path / name / "x.png", 7)
+        write_image(tmp_path / name / "x.png", 7)
     done = pypredict(db, "load", "first", "second", "--dataset", "pictures", cwd=tmp_path)
     assert "first: 1 inputs loaded, 0 were there already\n" in done.stderr
     assert "second: 0 inputs loaded, 1 were there already, stored as first\n" in done.stderr
     assert rows(engine, "SELECT source FROM ml.chunk") == [("first",)]
 
 
-def test_10_texts_are_prepared_with_all_words_that_the_bundle_knows(
-    engine: sa.Engine, models: Path, tmp_path: Path
-) -> None:
+def test_texts_are_prepared_with_all_words_of_the_bundle(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_texts(models, known=("rare",))
     worker_for(engine, models).run(until_empty=True)
     (tmp_path / "mine.csv").write_text("text\ngood rare strange bad\n")
@@ -148,14 +144,14 @@ def test_10_texts_are_prepared_with_all_words_that_the_bundle_knows(
     assert rows(engine, "SELECT cardinality(words) FROM ml.vocabulary") == [(8,)]
 
 
-def test_13_predict_prints_what_it_can_then_names_what_failed(
+def test_predict_prints_predictions_then_failures(
     engine: sa.Engine, db: Database, models: Path, tmp_path: Path
 ) -> None:
     publish_images(models)
     worker_for(engine, models).run(until_empty=True)
     for value in (3, 4):
-        picture(tmp_path / f"{value}.png", value)
-    for value in (3, 4):  # predicted beforehand, since no Keras model is here
+        write_image(tmp_path / f"{value}.png", value)
+    for value in (3, 4):  # predicted before the command runs, because this bundle has no Keras model
         assert pypredict(db, "load", f"{value}.png", "--dataset", "pictures", cwd=tmp_path).returncode == 0
     worker_for(engine, models).run(until_empty=True)
     done = pypredict(db, "predict", "3.png", "none.png", "4.png", "--dataset", "pictures", cwd=tmp_path)
@@ -169,11 +165,12 @@ def test_13_predict_prints_what_it_can_then_names_what_failed(
     )
 
 
-def test_13_predict_takes_every_argument_for_a_text_when_told_to(
+def test_predict_text_treats_every_argument_as_text(
     engine: sa.Engine, db: Database, models: Path, tmp_path: Path
 ) -> None:
     publish_texts(models)
-    predict_items(worker_for(engine, models), "reviews", ["none.txt"], 5, as_text=True)  # no Keras model is here
+    # predicted before the command runs, because this bundle has no Keras model
+    predict_items(worker_for(engine, models), "reviews", ["none.txt"], 5, as_text=True)
     refused, done = (
         pypredict(db, "predict", "none.txt", "--dataset", "reviews", *text, cwd=tmp_path) for text in ((), ("--text",))
     )
@@ -183,9 +180,7 @@ def test_13_predict_takes_every_argument_for_a_text_when_told_to(
     assert "none.txt" in done.stdout
 
 
-def test_a_broken_bundle_does_not_keep_the_others_from_being_loaded(
-    db: Database, engine: sa.Engine, models: Path, tmp_path: Path
-) -> None:
+def test_load_continues_after_a_broken_bundle(db: Database, engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     broken = publish_bundle(models, "broken", dataset="birds")
     publish_bundle(models, "whole", dataset="toys")
     (broken.path / "test_set.npz").unlink()

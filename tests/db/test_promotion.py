@@ -1,4 +1,4 @@
-"""Which model serves: what the trainer proposes, what a person promotes, and the way back."""
+"""Which model serves a dataset: proposals of the trainer, promotion by a person, retire, roll back."""
 
 from pathlib import Path
 
@@ -47,27 +47,27 @@ def three(engine: sa.Engine, tmp_path: Path) -> sa.Engine:
     return engine
 
 
-def test_the_newest_proposal_serves_where_test_sets_differ(three: sa.Engine) -> None:
+def test_the_newest_proposal_serves_if_test_sets_differ(three: sa.Engine) -> None:
     assert states(three) == {"one": "retired", "two": "retired", "three": "serving"}
     assert rows(three, "SELECT why FROM ml.promotions ORDER BY promotion_id DESC LIMIT 1") == [
         ("proposed by the trainer: two was measured on another test set, so the two accuracies cannot be compared",)
     ]
 
 
-def test_a_proposal_that_is_worse_on_the_same_test_set_is_declined(
+def test_a_worse_proposal_on_the_same_test_set_is_declined(
     engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_bundle(tmp_path, "good", n=1000, n_correct=997)
     publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays))
-    publications.take_in()
+    publications.import_new()
     publish_bundle(tmp_path, "poor", n=1000, n_correct=678)
-    assert publications.take_in() == []
+    assert publications.import_new() == []
     assert states(engine) == {"good": "serving", "poor": "available"}
     why = "its accuracy on the same test set is 0.6780, good has 0.9970"
     assert rows(engine, "SELECT action, from_bundle, to_bundle, why FROM ml.promotions LIMIT 1") == [
         ("declined", "good", "poor", why)
     ]
-    assert f"model 2 (poor) is not promoted: {why}; `pypredict models promote 2` does it all the same" in caplog.text
+    assert f"model 2 (poor) is not promoted: {why}; to promote it anyway: pypredict models promote 2" in caplog.text
 
 
 def test_a_declined_proposal_is_declined_once(engine: sa.Engine, tmp_path: Path) -> None:
@@ -76,27 +76,27 @@ def test_a_declined_proposal_is_declined_once(engine: sa.Engine, tmp_path: Path)
     for name, n_correct in (("good", 29), ("poor", 10)):
         if name == "poor":
             publish_bundle(tmp_path, name, n_correct=n_correct)
-        for _ in range(2):  # two processes, one after the other
-            Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays)).take_in()
+        for _ in range(2):  # like two processes, one after the other
+            Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays)).import_new()
     assert rows(engine, "SELECT action, count(*) FROM ml.promotion GROUP BY 1 ORDER BY 1") == [
         ("declined", 1),
         ("promoted", 1),
     ]
 
 
-def test_a_worse_proposal_trained_with_promote_serves(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_worse_proposal_with_promote_serves(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "good", n_correct=29)
     publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays))
-    publications.take_in()
+    publications.import_new()
     publish_bundle(tmp_path, "poor", n_correct=10, promote=True)
-    publications.take_in()
+    publications.import_new()
     assert states(engine) == {"good": "retired", "poor": "serving"}
     assert rows(engine, "SELECT why FROM ml.promotions LIMIT 1") == [
         ("proposed with --promote: its accuracy on the same test set is 0.3333, good has 0.9667",)
     ]
 
 
-def test_promote_lets_a_model_that_was_never_proposed_serve(three: sa.Engine, tmp_path: Path) -> None:
+def test_promote_needs_no_proposal(three: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "four", seed=4, proposed=False)
     worker_for(three, tmp_path).run(until_empty=True)
     promote(three, "four")
@@ -116,18 +116,18 @@ def test_rollback_follows_the_history_and_not_the_numbers(three: sa.Engine) -> N
     assert [roll_back(three), roll_back(three)] == ["three", "two"]
 
 
-def test_rollback_after_retire_brings_back_what_served(three: sa.Engine) -> None:
+def test_rollback_after_retire_restores_the_last_model(three: sa.Engine) -> None:
     retire(three, "three")
     assert set(states(three).values()) == {"retired"}
     assert [roll_back(three), roll_back(three)] == ["three", "two"]
 
 
 def test_rollback_of_an_unknown_dataset_names_the_known_ones(three: sa.Engine) -> None:
-    with pytest.raises(registry.RegistryError, match="there is no dataset nosuch; known are toys"):
+    with pytest.raises(registry.RegistryError, match="there is no dataset nosuch; the known datasets are: toys"):
         roll_back(three, "nosuch")
 
 
-def test_a_pointer_that_has_not_moved_does_not_undo_a_rollback(three: sa.Engine, tmp_path: Path) -> None:
+def test_an_unchanged_pointer_does_not_undo_a_rollback(three: sa.Engine, tmp_path: Path) -> None:
     roll_back(three)
     worker_for(three, tmp_path).run(until_empty=True)  # the pointer still names three
     assert states(three)["two"] == "serving"
@@ -138,7 +138,7 @@ def test_retire_is_refused_for_a_model_that_does_not_serve(three: sa.Engine) -> 
         retire(three, "one")
 
 
-def test_the_history_says_when_from_where_to_where_and_why(three: sa.Engine) -> None:
+def test_the_history_shows_time_models_and_reason(three: sa.Engine) -> None:
     promote(three, "one")
     roll_back(three)
     retire(three, "three")
@@ -150,9 +150,7 @@ def test_the_history_says_when_from_where_to_where_and_why(three: sa.Engine) -> 
     ]
 
 
-def test_old_predictions_stay_and_older_inputs_are_predicted_anew_only_on_request(
-    three: sa.Engine, tmp_path: Path
-) -> None:
+def test_older_inputs_are_predicted_again_only_on_request(three: sa.Engine, tmp_path: Path) -> None:
     counts = sa.text("SELECT model_id, count(*) FROM ml.prediction GROUP BY model_id ORDER BY model_id")
     with three.begin() as connection:
         assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 30)]

@@ -1,4 +1,4 @@
-"""What the trainer published is taken in once, whole, and a refusal is named once."""
+"""Published bundles and proposals are imported once, and a refused one is logged once."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ def fresh(engine: sa.Engine, models: Path) -> Publications:
     return Publications(engine, models, Models(models, lambda _: fake_predict))
 
 
-def test_a_refused_bundle_is_taken_as_soon_as_it_is_whole_again(
+def test_a_refused_bundle_is_imported_after_its_repair(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("pypredict.publications.RETRY_SECONDS", 0)
@@ -32,25 +32,25 @@ def test_a_refused_bundle_is_taken_as_soon_as_it_is_whole_again(
     (new.path / "model.h5").write_bytes(b"half")
     publications = fresh(engine, tmp_path)
     for _ in range(3):
-        publications.take_in()
-    assert caplog.text.count("toys.json is not taken") == 1
-    assert caplog.text.count("new is not taken") == 1
+        publications.import_new()
+    assert caplog.text.count("toys.json is refused") == 1
+    assert caplog.text.count("new is refused") == 1
     (new.path / "model.h5").write_bytes(whole)
-    publications.take_in()
+    publications.import_new()
     assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving'") == [("new",)]
 
 
-def test_a_bundle_that_was_taken_is_not_verified_at_every_look(
+def test_an_imported_bundle_is_verified_once(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_bundle(tmp_path)
     publications = fresh(engine, tmp_path)
-    publications.take_in()
+    publications.import_new()
     monkeypatch.setattr("pypredict.publications.open_current", lambda *_: pytest.fail("it was verified again"))
-    publications.take_in()
+    publications.import_new()
 
 
-def test_another_model_under_the_name_of_a_registered_bundle_is_refused(
+def test_another_model_in_a_registered_bundle_is_refused(
     engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_bundle(tmp_path / "lost", "toy", seed=1)
@@ -64,23 +64,23 @@ def test_another_model_under_the_name_of_a_registered_bundle_is_refused(
     (again.path / "manifest.json").write_text(json.dumps(manifest))
     pointer = json.loads((tmp_path / "again/current/toys.json").read_text())
     (tmp_path / "again/current/toys.json").write_text(json.dumps(pointer | {"sha256": digest}))
-    fresh(engine, tmp_path / "again").take_in()
-    assert "bundle toy is registered with another model.h5; restore that one" in caplog.text
+    fresh(engine, tmp_path / "again").import_new()
+    assert "bundle toy is registered with another model.h5; restore that file" in caplog.text
     assert scalar(engine, "SELECT count(*) FROM ml.model") == 1
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
-def test_a_pointer_that_cannot_be_read_leaves_the_others_alone(
+def test_an_unreadable_pointer_does_not_stop_other_pointers(
     engine: sa.Engine, tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_bundle(tmp_path)
     make(tmp_path / "current/other.json")
-    fresh(engine, tmp_path).take_in()
-    assert "other.json is not taken" in caplog.text
+    fresh(engine, tmp_path).import_new()
+    assert "other.json is refused" in caplog.text
     assert rows(engine, "SELECT dataset FROM ml.model") == [("toys",)]
 
 
-def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
+def test_23_a_flipped_byte_is_refused_in_one_sentence(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     model = bundle.path / "model.h5"
@@ -89,12 +89,12 @@ def test_23_a_flipped_byte_is_refused_with_one_sentence(engine: sa.Engine, tmp_p
         worker_for(engine, tmp_path).run(until_empty=True)
 
 
-def test_22_a_truncated_model_is_refused_and_the_old_one_stays(engine: sa.Engine, tmp_path: Path) -> None:
+def test_22_a_truncated_model_is_refused_and_the_old_stays(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "old", seed=1)
     worker_for(engine, tmp_path).run(until_empty=True)
     new = publish_bundle(tmp_path, "new", seed=2)
     (new.path / "model.h5").write_bytes(b"")
-    fresh(engine, tmp_path).take_in()
+    fresh(engine, tmp_path).import_new()
     assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
 
 
@@ -106,6 +106,6 @@ def test_28_a_model_that_does_not_load_never_serves(engine: sa.Engine, tmp_path:
     def refuse(bundle: Bundle):
         raise BundleError("a Lambda layer")
 
-    (problem,) = Publications(engine, tmp_path, Models(tmp_path, refuse)).take_in()
+    (problem,) = Publications(engine, tmp_path, Models(tmp_path, refuse)).import_new()
     assert problem == "a Lambda layer"
     assert rows(engine, "SELECT name, state FROM ml.model ORDER BY 1") == [("new", "available"), ("old", "serving")]

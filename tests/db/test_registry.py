@@ -1,4 +1,4 @@
-"""What is registered: every published bundle, by its id; a broken one concerns nobody else."""
+"""Every published bundle is registered by its id, and a broken bundle does not affect other datasets."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,11 @@ def never(_: object) -> object:
     raise AssertionError("a model was loaded")
 
 
-def test_every_published_bundle_is_registered_as_available_and_nothing_is_loaded(
-    engine: sa.Engine, tmp_path: Path
-) -> None:
+def test_published_bundles_are_registered_without_loading(engine: sa.Engine, tmp_path: Path) -> None:
     for name in ("one", "two"):
         publish_bundle(tmp_path, name, proposed=False)
     models = Models(tmp_path, never)
-    assert Publications(engine, tmp_path, models).take_in() == []
+    assert Publications(engine, tmp_path, models).import_new() == []
     assert rows(engine, "SELECT bundle_id, state FROM ml.model ORDER BY 1") == [
         ("one", "available"),
         ("two", "available"),
@@ -31,7 +29,7 @@ def test_every_published_bundle_is_registered_as_available_and_nothing_is_loaded
     assert rows(engine, "SELECT count(*) FROM ml.chunk UNION ALL SELECT count(*) FROM ml.job") == [(0,), (0,)]
 
 
-def test_an_available_model_is_predicted_nothing_for(engine: sa.Engine, tmp_path: Path) -> None:
+def test_an_available_model_predicts_nothing(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "serving", seed=1)
     publish_bundle(tmp_path, "available", seed=2, proposed=False)
     assert worker_for(engine, tmp_path).run(until_empty=True) == 30
@@ -39,7 +37,7 @@ def test_an_available_model_is_predicted_nothing_for(engine: sa.Engine, tmp_path
 
 
 def test_equal_weights_of_two_datasets_are_two_models(engine: sa.Engine, tmp_path: Path) -> None:
-    """Two experiments that differ only in the name of their dataset give the same model.h5."""
+    """Two experiments with the same data under two dataset names give the same model.h5."""
     birds = publish_bundle(tmp_path, "birds", dataset="birds", weights=b"the same")
     toys = publish_bundle(tmp_path, "toys", dataset="toys", weights=b"the same")
     assert birds.model_sha256 == toys.model_sha256
@@ -65,7 +63,7 @@ def test_equal_weights_with_other_class_names_are_two_models(engine: sa.Engine, 
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "manifest"])
-def test_a_broken_bundle_stops_nobody_else(engine: sa.Engine, tmp_path: Path, damage: str) -> None:
+def test_a_broken_bundle_does_not_stop_other_datasets(engine: sa.Engine, tmp_path: Path, damage: str) -> None:
     broken = publish_bundle(tmp_path, "broken", dataset="birds")
     publish_bundle(tmp_path, "whole", dataset="toys")
     if damage == "missing":
@@ -79,7 +77,7 @@ def test_a_broken_bundle_stops_nobody_else(engine: sa.Engine, tmp_path: Path, da
     assert rows(engine, "SELECT dataset, agrees FROM ml.accuracy") == [("toys", True)]
 
 
-def test_a_serving_model_whose_bundle_vanished_stops_nobody_else(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_missing_bundle_does_not_stop_other_datasets(engine: sa.Engine, tmp_path: Path) -> None:
     for dataset in ("birds", "toys"):
         publish_bundle(tmp_path, dataset, dataset=dataset)
     worker_for(engine, tmp_path).run(until_empty=True)
@@ -90,16 +88,16 @@ def test_a_serving_model_whose_bundle_vanished_stops_nobody_else(engine: sa.Engi
     assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving' ORDER BY 1") == [("birds",), ("newer",)]
 
 
-def test_a_model_that_does_not_load_in_a_run_until_empty_stops_nobody_else(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_model_that_fails_to_load_does_not_stop_others(engine: sa.Engine, tmp_path: Path) -> None:
     for dataset in ("birds", "toys"):
         publish_bundle(tmp_path, dataset, dataset=dataset)
-    Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict)).take_in()
+    Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict)).import_new()
     with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: birds does not load$"):
         worker_for(engine, tmp_path, load=load_predict_of("toys")).run(until_empty=True)
     assert rows(engine, "SELECT state, failures FROM ml.job ORDER BY 1") == [("done", 0), ("pending", 0)]
 
 
-def test_a_broken_bundle_that_nobody_proposes_is_named_and_is_no_error(
+def test_a_broken_bundle_without_a_proposal_is_only_logged(
     engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_bundle(tmp_path, "whole", seed=1)
@@ -107,10 +105,10 @@ def test_a_broken_bundle_that_nobody_proposes_is_named_and_is_no_error(
     (broken.path / "test_set.npz").unlink()
     worker = worker_for(engine, tmp_path, poll_seconds=0.001)
     assert worker.run(until_empty=True) == 30
-    assert caplog.text.count("broken is not taken") == 1
+    assert caplog.text.count("broken is refused") == 1
 
 
-def test_a_bundle_that_was_registered_before_is_not_verified_again(
+def test_a_registered_bundle_is_not_verified_again(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_bundle(tmp_path, "one", proposed=False)
@@ -130,7 +128,7 @@ def test_a_model_is_found_by_number_and_by_bundle(engine: sa.Engine, tmp_path: P
             registry.find_model(connection, "99")
 
 
-def test_a_split_that_is_not_one_is_named(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_bundle_that_does_not_list_its_split_is_refused(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     (bundle.path / "split.csv").write_text("part,sample\n")
     manifest = json.loads((bundle.path / "manifest.json").read_text())

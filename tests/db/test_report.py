@@ -1,4 +1,4 @@
-"""What the terminal shows fits 80 columns, and no number is cut."""
+"""The tables in the terminal fit into 80 columns, and no number is cut."""
 
 import re
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_the_report_fits_80_columns_and_cuts_no_number(
     assert ("Most frequent mistakes" in "".join(shown)) is (n_classes == 20)
 
 
-def test_the_most_frequent_mistake_is_shown_first_where_the_matrix_is_too_wide(
+def test_a_too_wide_matrix_becomes_a_list_of_mistakes(
     engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     classes = tuple(f"class {number}" for number in range(30))

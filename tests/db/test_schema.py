@@ -1,4 +1,4 @@
-"""The schema keeps its promises by itself, and each role can do its work and nothing else."""
+"""The schema keeps its rules by itself, and each role can do its work and nothing else."""
 
 import alembic.command
 import psycopg2
@@ -27,17 +27,17 @@ def add_chunk(engine: sa.Engine, n_inputs: int = 1, classes: list[str] | None = 
     ).scalar_one()
 
 
-def test_the_code_is_written_for_the_newest_migration() -> None:
+def test_the_code_needs_the_newest_migration() -> None:
     assert migrate.head_revision(REPO / "db") == schema.REVISION
 
 
-def test_alembic_check_finds_no_difference_between_tables_and_migrations(owner: sa.Engine) -> None:
+def test_tables_and_migrations_agree_in_alembic_check(owner: sa.Engine) -> None:
     with owner.begin() as connection:
         alembic.command.check(migrate.alembic_config(REPO / "db", connection))
 
 
-def test_the_migrations_make_the_same_constraints_and_indexes_as_the_tables(owner: sa.Engine) -> None:
-    """What `alembic check` does not compare."""
+def test_tables_and_migrations_have_the_same_constraints(owner: sa.Engine) -> None:
+    """Compare constraints and indexes, which `alembic check` does not compare."""
     made = (
         "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE connamespace = 'ml'::regnamespace AND conrelid::regclass::text <> 'ml.alembic_version'"
@@ -52,17 +52,17 @@ def test_the_migrations_make_the_same_constraints_and_indexes_as_the_tables(owne
     assert execute(owner, made).all() == migrated
 
 
-def test_a_database_of_an_unknown_revision_is_refused_with_one_sentence(owner: sa.Engine) -> None:
+def test_migrate_refuses_an_unknown_revision(owner: sa.Engine) -> None:
     execute(owner, "UPDATE ml.alembic_version SET version_num = '0002'")
     with pytest.raises(PypredictError, match="has schema revision 0002, which this version does not know"):
         migrate.migrate(owner, REPO / "db", [])
 
 
-def test_a_migration_that_meets_an_open_transaction_gives_up_with_one_sentence(owner: sa.Engine, db: Database) -> None:
+def test_migrate_gives_up_on_an_open_transaction(owner: sa.Engine, db: Database) -> None:
     reader = db.engine("reader")
     with reader.begin() as connection:
-        connection.execute(sa.text("SELECT * FROM ml.accuracy"))  # DROP VIEW has to wait for the end of this
-        with pytest.raises(PypredictError, match=r"for 0.1 s; nothing was changed: end it"):
+        connection.execute(sa.text("SELECT * FROM ml.accuracy"))  # DROP VIEW must wait for the end of this transaction
+        with pytest.raises(PypredictError, match=r"for 0.1 s; nothing was changed: end that transaction"):
             migrate.migrate(owner, REPO / "db", [], lock_seconds=0.1)
     reader.dispose()
     assert migrate.migrate(owner, REPO / "db", []) == schema.REVISION
@@ -132,7 +132,7 @@ def test_only_one_model_serves_a_dataset(engine: sa.Engine, tmp_path) -> None:
         "UPDATE ml.alembic_version SET version_num = 'x'",
     ],
 )
-def test_20_the_service_may_not_delete_change_or_redefine(engine: sa.Engine, statement: str) -> None:
+def test_20_the_service_may_not_delete_or_change_rows(engine: sa.Engine, statement: str) -> None:
     with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
         execute(engine, statement)
 
@@ -145,26 +145,26 @@ def test_20_the_service_may_not_delete_change_or_redefine(engine: sa.Engine, sta
         "UPDATE ml.job SET worker = 'x'",
     ],
 )
-def test_the_reader_sees_no_bytes_and_writes_nothing(db: Database, statement: str) -> None:
+def test_the_reader_cannot_read_payloads_or_write(db: Database, statement: str) -> None:
     reader = db.engine("reader")
     with pytest.raises(sa.exc.DBAPIError, match=r"permission denied|read-only transaction"):
         execute(reader, statement)
     reader.dispose()
 
 
-def test_the_reader_cannot_hold_up_a_migration_for_ever(db: Database) -> None:
+def test_an_idle_reader_is_disconnected_after_ten_minutes(db: Database) -> None:
     reader = db.engine("reader")
     assert execute(reader, "SHOW idle_in_transaction_session_timeout").scalar_one() == "10min"
     reader.dispose()
 
 
-def test_the_integrity_view_names_what_is_wrong(owner: sa.Engine) -> None:
+def test_the_integrity_view_names_a_chunk_without_inputs(owner: sa.Engine) -> None:
     add_chunk(owner, n_inputs=2)
     problems = execute(owner, "SELECT problem FROM ml.integrity").scalars().all()
     assert problems == ["chunk does not hold the inputs it declares"]
 
 
-def test_the_integrity_view_finds_a_done_batch_without_predictions(owner: sa.Engine, tmp_path) -> None:
+def test_the_integrity_view_finds_a_done_job_without_outcomes(owner: sa.Engine, tmp_path) -> None:
     bundle = publish_bundle(tmp_path)
     with owner.begin() as connection:
         model = registry.register_model(connection, bundle)
@@ -178,7 +178,7 @@ def test_the_integrity_view_finds_a_done_batch_without_predictions(owner: sa.Eng
 
 
 @pytest.mark.parametrize("shape", ["{}", "{0,4}", "{8,NULL}", "{{8,8},{1,1}}"])
-def test_37_a_chunk_of_an_impossible_shape_is_refused_by_the_schema(engine: sa.Engine, shape: str) -> None:
+def test_37_the_schema_refuses_a_chunk_of_an_impossible_shape(engine: sa.Engine, shape: str) -> None:
     with pytest.raises(sa.exc.IntegrityError, match="chunk_shape_check"):
         execute(
             engine,
@@ -189,7 +189,7 @@ def test_37_a_chunk_of_an_impossible_shape_is_refused_by_the_schema(engine: sa.E
         )
 
 
-def test_19_another_schema_revision_is_refused_with_the_command_to_run(owner: sa.Engine, engine: sa.Engine) -> None:
+def test_19_an_old_schema_is_refused_with_a_command(owner: sa.Engine, engine: sa.Engine) -> None:
     execute(owner, "UPDATE ml.alembic_version SET version_num = '0000'")
     with (
         engine.connect() as connection,
@@ -198,7 +198,7 @@ def test_19_another_schema_revision_is_refused_with_the_command_to_run(owner: sa
         database.check_schema(connection)
 
 
-def test_a_database_without_the_schema_is_refused_with_the_command_to_run(cluster, owner: sa.Engine) -> None:
+def test_a_database_without_a_schema_is_refused_with_a_command(cluster, owner: sa.Engine) -> None:
     execute(owner, "DROP SCHEMA ml CASCADE")
     with (
         owner.connect() as connection,
@@ -207,7 +207,7 @@ def test_a_database_without_the_schema_is_refused_with_the_command_to_run(cluste
         database.check_schema(connection)
 
 
-def test_18_a_wrong_password_is_a_named_error_without_the_password(db: Database) -> None:
+def test_18_the_error_for_a_wrong_password_does_not_show_it(db: Database) -> None:
     url = sa.make_url(db.url("pypredict")).set(password="wrong-secret").render_as_string(hide_password=False)
     with pytest.raises(database.DatabaseError, match="refuses the login") as caught:
         database.connect(url)
@@ -223,14 +223,14 @@ def test_18_a_wrong_password_is_a_named_error_without_the_password(db: Database)
         "S3cret",
     ],
 )
-def test_18_a_url_that_libpq_does_not_take_is_named_without_its_password(url: str, caplog) -> None:
-    with pytest.raises(database.DatabaseError, match="is not as libpq wants it") as caught:
+def test_18_the_error_for_an_invalid_url_hides_the_password(url: str, caplog) -> None:
+    with pytest.raises(database.DatabaseError, match="libpq cannot read DATABASE_URL") as caught:
         database.connect(url)
     assert "S3" not in str(caught.value) + caplog.text
     assert caught.value.__context__ is None or "S3" not in str(caught.value.__context__)
 
 
-def test_17_an_absent_database_is_waited_for_and_then_named() -> None:
+def test_17_connect_waits_then_names_the_absent_database() -> None:
     with pytest.raises(database.DatabaseError, match=r"no database answered within 0.5 s .*`make db`.*PGHOST"):
         database.connect("postgresql://x@127.0.0.1:1/x", wait_seconds=0.5)
 
@@ -240,7 +240,7 @@ def test_a_missing_db_directory_is_named(owner: sa.Engine, tmp_path) -> None:
         migrate.migrate(owner, tmp_path, [])
 
 
-def test_the_reader_login_has_a_password_and_it_is_asked_for(db: Database) -> None:
+def test_the_reader_login_needs_its_password(db: Database) -> None:
     url = sa.make_url(db.url("reader"))
     assert url.password
     with pytest.raises(psycopg2.OperationalError, match="password"):

@@ -1,4 +1,4 @@
-"""`pypredict load`: files of every kind into the database, prepared as the model says."""
+"""Load files of every kind into the database, prepared as the model's manifest says."""
 
 import io
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support.bundles import CLASSES, manifest_for, picture, publish_bundle, publish_images, publish_texts
+from support.bundles import CLASSES, manifest_for, publish_bundle, publish_images, publish_texts, write_image
 from support.workers import rows, worker_for
 
 from bundle import BundleError
@@ -36,26 +36,22 @@ def toys(models: Path) -> Bundle:
     return publish_bundle(models)
 
 
-def test_a_bundle_and_its_pointer_are_the_same_source(models: Path, toys: Bundle) -> None:
+def test_a_bundle_and_its_pointer_open_the_same_bundle(models: Path, toys: Bundle) -> None:
     assert bundle_at(toys.path) == bundle_at(models / "current/toys.json")
     assert bundle_at(models) is None
 
 
-def test_arrays_of_an_npz_with_class_numbers_are_loaded_with_labels(
-    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path
-) -> None:
+def test_class_numbers_of_an_npz_become_labels(engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path) -> None:
     x = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)
     np.savez(tmp_path / "mine.npz", x=x, y=np.array([0, 1, 2]))
     load(engine, models, "toys", tmp_path / "mine.npz")
     assert rows(engine, "SELECT label FROM ml.inputs ORDER BY sample_no") == [(name,) for name in CLASSES]
 
 
-def test_33_labels_by_name_keep_their_own_numbers_and_are_compared_by_name(
-    engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path
-) -> None:
+def test_33_labels_by_name_are_compared_by_name(engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path) -> None:
     x = np.zeros((3, 4, 4, 1), np.uint8)
     x[:, 0, 0, 0] = [0, 1, 2]
-    np.savez(tmp_path / "mine.npz", x=x, y=np.array(["cat", "bee", "ant"]))  # the reverse of what the model says
+    np.savez(tmp_path / "mine.npz", x=x, y=np.array(["cat", "bee", "ant"]))  # the model predicts the reverse order
     worker = worker_for(engine, models)
     worker.run(until_empty=True)
     load(engine, models, "toys", tmp_path / "mine.npz")
@@ -63,18 +59,18 @@ def test_33_labels_by_name_keep_their_own_numbers_and_are_compared_by_name(
     assert rows(engine, "SELECT n, n_correct FROM ml.accuracy WHERE NOT in_test_set") == [(3, 1)]
 
 
-def test_the_same_file_twice_is_a_no_op(engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path) -> None:
+def test_the_same_file_is_stored_once(engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path) -> None:
     np.save(tmp_path / "mine.npy", np.zeros((2500, 4, 4, 1), np.uint8))
     for _ in range(2):
         load(engine, models, "toys", tmp_path / "mine.npy")
-    # Three chunks, two of which hold the same 1,000 zeros: the same content is one chunk.
+    # Two of the three chunks hold the same 1,000 zeros, and equal content is stored as one chunk.
     assert rows(engine, "SELECT n_inputs FROM ml.chunk ORDER BY chunk_id") == [(1000,), (500,)]
 
 
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.full((2, 4, 4, 1), 0.5), "no whole numbers; uint8 is needed, 0 to 255, as in training"),
+        (np.full((2, 4, 4, 1), 0.5), "not whole numbers; uint8 is needed, 0 to 255, as in training"),
         (np.full((2, 4, 4, 1), 256), "do not fit into uint8"),
         (np.zeros((2, 5, 4), np.uint8), r"one sample \(4, 4, 1\) or a stack \(n, 4, 4, 1\)"),
         (np.zeros((0, 4, 4, 1), np.uint8), r"one sample \(4, 4, 1\) or a stack \(n, 4, 4, 1\)"),
@@ -95,7 +91,7 @@ def test_arrays_that_do_not_fit_are_refused_at_load(
 
 @pytest.mark.parametrize("shape", [(4, 4, 1), (4, 4), (1, 4, 4), (1, 4, 4, 1)])
 @pytest.mark.parametrize("dtype", ["uint8", "int64", "float64", "float32", "bool"])
-def test_12_arrays_are_taken_as_training_takes_them(
+def test_arrays_are_accepted_in_every_form_of_training(
     engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, shape: tuple[int, ...], dtype: str
 ) -> None:
     pixels = np.arange(16).reshape(4, 4) % 2
@@ -131,7 +127,7 @@ def broken_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", broken_files())
-def test_a_broken_array_file_is_refused_by_name(
+def test_a_broken_array_file_is_refused_and_named(
     engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / name).write_bytes(broken_files()[name])
@@ -142,7 +138,7 @@ def test_a_broken_array_file_is_refused_by_name(
 
 
 @pytest.mark.parametrize("y", [None, [], [1.0], [[0]], [3], [-1]])
-def test_a_test_set_that_is_not_the_manifests_is_named(toys: Bundle, y: list | None) -> None:
+def test_a_test_set_that_differs_from_the_manifest_is_named(toys: Bundle, y: list | None) -> None:
     arrays = {"x": np.zeros((30, 4, 4, 1), np.uint8)} | ({} if y is None else {"y": np.array(y * 30)})
     np.savez(toys.path / "test_set.npz", **arrays)
     with pytest.raises(BundleError, match=r"test_set\.npz .*publish the bundle again"):
@@ -158,8 +154,8 @@ def test_41_a_big_endian_fortran_file_is_normalised(engine: sa.Engine, models: P
     assert [decode(payload).tolist() for (payload,) in payloads] == x.tolist()
 
 
-def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa.Engine, tmp_path: Path) -> None:
-    x = np.zeros((1, MAX_PAYLOAD_BYTES), np.uint8)  # with its header it is too large
+def test_46_load_and_schema_refuse_an_input_over_64_mib(engine: sa.Engine, tmp_path: Path) -> None:
+    x = np.zeros((1, MAX_PAYLOAD_BYTES), np.uint8)  # too large together with its header
     np.save(tmp_path / "big.npy", x)
     how = Preparation(manifest_for("big", x, np.zeros(1, int)))
     with pytest.raises(CodecError, match=r"an array of 671089\d\d bytes is too large"):
@@ -177,7 +173,7 @@ def test_46_an_input_over_64_mib_is_refused_at_load_and_by_the_schema(engine: sa
         )
 
 
-def test_a_load_that_fails_midway_leaves_whole_chunks_and_a_second_one_adds_the_rest(
+def test_a_failed_load_stores_whole_chunks_and_can_continue(
     engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -198,12 +194,12 @@ def test_a_load_that_fails_midway_leaves_whole_chunks_and_a_second_one_adds_the_
     assert np.array_equal(np.stack([decode(payload) for (payload,) in stored]), x)
 
 
-def test_51_a_folder_of_images_is_loaded_and_broken_ones_are_named_and_skipped(
+def test_51_broken_images_of_a_folder_are_named_and_skipped(
     engine: sa.Engine, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_images(models)
     for number, label in enumerate(["bee", "cat", "cat"]):
-        picture(tmp_path / f"photos/{label}/{number}.png", number)
+        write_image(tmp_path / f"photos/{label}/{number}.png", number)
     (tmp_path / "photos/bee/broken.jpg").write_bytes(b"nothing")
     load(engine, models, "pictures", tmp_path / "photos")
     assert "broken.jpg is not a readable image" in caplog.text
@@ -211,7 +207,7 @@ def test_51_a_folder_of_images_is_loaded_and_broken_ones_are_named_and_skipped(
     assert [(label, int(decode(payload)[0, 0, 0])) for label, payload in found] == [("bee", 0), ("cat", 1), ("cat", 2)]
 
 
-def test_a_folder_where_no_image_can_be_read_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_image_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_images(models)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/broken.jpg").write_bytes(b"nothing")
@@ -219,9 +215,7 @@ def test_a_folder_where_no_image_can_be_read_is_refused(engine: sa.Engine, model
         load(engine, models, "pictures", tmp_path / "photos")
 
 
-def test_texts_of_a_csv_are_tokenised_with_the_models_vocabulary(
-    engine: sa.Engine, models: Path, tmp_path: Path
-) -> None:
+def test_texts_of_a_csv_use_the_models_vocabulary(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_texts(models)
     (tmp_path / "mine.csv").write_text("review,stars\nA good film!,bee\nbad BAD,ant\n")
     load(engine, models, "reviews", tmp_path / "mine.csv", TextColumns("review", "stars"))
@@ -234,20 +228,20 @@ def test_texts_of_a_csv_are_tokenised_with_the_models_vocabulary(
     ]
 
 
-def test_the_words_of_a_vocabulary_stand_in_the_database(engine: sa.Engine, models: Path) -> None:
+def test_the_words_of_a_vocabulary_are_in_the_database(engine: sa.Engine, models: Path) -> None:
     publish_texts(models)
     worker_for(engine, models).run(until_empty=True)
     assert rows(engine, "SELECT words[5] FROM ml.vocabulary") == [("good",)]
 
 
-def test_a_data_set_without_a_model_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_a_dataset_without_a_model_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        SourceError, match="no model of dataset nothing is known, known are none; train one first: pyml train"
+        SourceError, match="dataset nothing has no model; datasets with a model: none; train one: pyml train"
     ):
         preparation(engine, models, "nothing")
 
 
-@pytest.mark.parametrize(("name", "said"), [("none.npy", "does not exist"), ("notes.md", "is of no kind")])
+@pytest.mark.parametrize(("name", "said"), [("none.npy", "does not exist"), ("notes.md", "has an unknown file type")])
 def test_a_source_that_cannot_be_read_is_named(
     engine: sa.Engine, models: Path, toys: Bundle, tmp_path: Path, name: str, said: str
 ) -> None:
@@ -256,7 +250,7 @@ def test_a_source_that_cannot_be_read_is_named(
         load(engine, models, "toys", tmp_path / name)
 
 
-def test_an_image_that_is_not_there_is_named_and_not_taken_for_a_text(engine: sa.Engine, models: Path) -> None:
+def test_a_missing_image_is_named(engine: sa.Engine, models: Path) -> None:
     publish_images(models)
     with pytest.raises(PypredictError, match=r"^cat\.jpg does not exist"):
         predict_items(worker_for(engine, models), "pictures", ["cat.jpg"], 5)
@@ -265,5 +259,5 @@ def test_an_image_that_is_not_there_is_named_and_not_taken_for_a_text(engine: sa
 def test_texts_for_a_model_of_images_are_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_images(models)
     (tmp_path / "mine.csv").write_text("text\nhello\n")
-    with pytest.raises(SourceError, match=r"takes no texts: its model wants uint8 of shape \(4, 6, 3\)"):
+    with pytest.raises(SourceError, match=r"takes no texts: its model needs uint8 of shape \(4, 6, 3\)"):
         load(engine, models, "pictures", tmp_path / "mine.csv")

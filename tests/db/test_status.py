@@ -1,4 +1,4 @@
-"""How the queue stands, for people and for Prometheus, and whether the daemon can work."""
+"""The state of the queue, for people and for Prometheus, and the health check of the daemon."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ def now(engine: sa.Engine) -> Status:
         return read_status(connection)
 
 
-def test_status_counts_what_waits_and_what_was_done(engine: sa.Engine, tmp_path: Path) -> None:
+def test_status_counts_open_and_done_inputs(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     load(engine, bundle, np.zeros((7, 4, 4, 1), np.uint8))
@@ -79,21 +79,21 @@ def test_prometheus_reads_the_same_numbers(engine: sa.Engine, tmp_path: Path) ->
     assert "# HELP pypredict_lag_seconds Age of the oldest input that waits" in text
 
 
-def test_a_port_in_use_is_refused_for_the_metrics(engine: sa.Engine) -> None:
+def test_a_metrics_port_in_use_is_refused(engine: sa.Engine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PypredictError, match=f"port {port} of 127.0.0.1 .*in use"):
             serve_metrics(port, "127.0.0.1", engine, lambda: 0)
 
 
-def test_health_is_the_age_of_the_file(tmp_path: Path) -> None:
+def test_health_checks_the_age_of_the_file(tmp_path: Path) -> None:
     beat = tmp_path / "beat"
     with pytest.raises(PypredictError, match="has not started"):
         check_health(beat)
     beat.touch()
     check_health(beat)
     os.utime(beat, (0, 0))
-    with pytest.raises(PypredictError, match="last turned"):
+    with pytest.raises(PypredictError, match="the daemon wrote"):
         check_health(beat)
 
 
@@ -103,10 +103,9 @@ def test_a_worker_writes_its_health_file(engine: sa.Engine, tmp_path: Path) -> N
     check_health(tmp_path / "beat")
 
 
-def test_a_worker_whose_login_is_refused_is_unhealthy_until_it_can_work_again(
-    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, db: Database, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_with_a_refused_login_is_unhealthy(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, db: Database, no_backoff: None
 ) -> None:
-    monkeypatch.setattr("pypredict.worker.BACKOFF_SECONDS", (0.01,) * 6)
     publish_bundle(tmp_path)
     beat = tmp_path / "beat"
 

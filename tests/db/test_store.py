@@ -1,4 +1,4 @@
-"""Chunks, jobs and outcomes on a real server."""
+"""Store and read chunks, jobs and outcomes on a real server."""
 
 import io
 
@@ -40,7 +40,7 @@ def planned(engine: sa.Engine, tmp_path) -> sa.Engine:
 
 
 def claimed(chunk_id: int, n_inputs: int, dtype: str, shape: tuple[int, ...]) -> Job:
-    """A job as a claim would give it."""
+    """A job in the form that a claim returns."""
     return Job(1, chunk_id, 1, 0, n_inputs=n_inputs, dtype=dtype, shape=shape, labelled=False)
 
 
@@ -76,7 +76,7 @@ def test_np_load_reads_every_payload(engine: sa.Engine) -> None:
     assert all(np.array_equal(np.load(io.BytesIO(payload)), array) for payload, array in zip(payloads, x, strict=True))
 
 
-def test_47_a_chunk_loaded_twice_is_a_no_op(engine: sa.Engine) -> None:
+def test_47_a_chunk_loaded_twice_is_stored_once(engine: sa.Engine) -> None:
     chunk = toy_chunk(np.arange(6, dtype=np.uint8).reshape(2, 3))
     for _ in range(2):
         with engine.begin() as connection:
@@ -93,11 +93,11 @@ def test_the_same_arrays_with_other_labels_are_another_chunk(engine: sa.Engine) 
     assert scalar(engine, "SELECT count(*) FROM ml.chunk") == 2
 
 
-def test_48_a_loader_that_dies_mid_chunk_leaves_nothing(engine: sa.Engine) -> None:
+def test_48_a_loader_that_dies_in_a_chunk_stores_nothing(engine: sa.Engine) -> None:
     connection = engine.connect()
     transaction = connection.begin()
     store.load_chunk(connection, toy_chunk(np.zeros((2, 3), np.uint8)))
-    connection.invalidate()  # the connection is closed without COMMIT, as when the process dies
+    connection.invalidate()  # closes the connection without COMMIT, like a process that dies
     connection.close()
     transaction.close()
     assert scalar(engine, "SELECT count(*) FROM ml.chunk") == 0
@@ -107,20 +107,20 @@ def test_48_a_loader_that_dies_mid_chunk_leaves_nothing(engine: sa.Engine) -> No
 @pytest.mark.parametrize(
     "name", ["O'Brien", "'); DROP TABLE ml.input; --", "🦎", "قطة", 'back\\slash "quoted"', "a,{b}"]
 )
-def test_49_labels_of_any_text_are_stored_verbatim(engine: sa.Engine, name: str) -> None:
+def test_49_labels_of_any_text_are_stored_unchanged(engine: sa.Engine, name: str) -> None:
     chunk = toy_chunk(np.zeros((1, 3), np.uint8), np.zeros(1, np.int32), (name, "other"))
     with engine.begin() as connection:
         store.load_chunk(connection, chunk)
     assert scalar(engine, "SELECT label FROM ml.inputs") == name
 
 
-def test_49_a_label_with_a_nul_byte_is_a_clear_error(engine: sa.Engine) -> None:
+def test_49_a_label_with_a_nul_byte_is_refused(engine: sa.Engine) -> None:
     chunk = toy_chunk(np.zeros((1, 3), np.uint8), np.zeros(1, np.int32), ("a\0b", "other"))
     with engine.begin() as connection, pytest.raises(StoreError, match="cannot be stored"):
         store.load_chunk(connection, chunk)
 
 
-def test_36_a_corrupt_payload_among_good_ones_becomes_an_error_row(engine: sa.Engine, owner: sa.Engine) -> None:
+def test_36_a_corrupt_payload_becomes_an_error_row(engine: sa.Engine, owner: sa.Engine) -> None:
     x = np.arange(9, dtype=np.uint8).reshape(3, 3)
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, toy_chunk(x))
@@ -136,7 +136,7 @@ def test_36_a_corrupt_payload_among_good_ones_becomes_an_error_row(engine: sa.En
     ("payload", "reason"),
     [(encode(np.zeros(3, np.float32)), "wrong_dtype"), (encode(np.zeros((3, 1), np.uint8)), "wrong_shape")],
 )
-def test_32_a_payload_of_another_dtype_or_shape_becomes_an_error_row(
+def test_32_a_payload_that_differs_from_its_chunk_is_an_error(
     engine: sa.Engine, owner: sa.Engine, payload: bytes, reason: str
 ) -> None:
     with engine.begin() as connection:
@@ -150,29 +150,29 @@ def test_32_a_payload_of_another_dtype_or_shape_becomes_an_error_row(
 
 
 @pytest.mark.parametrize(("declared", "said"), [(2, "holds more"), (4, "holds 3")])
-def test_a_chunk_that_does_not_hold_what_it_declares_is_named(engine: sa.Engine, declared: int, said: str) -> None:
+def test_a_chunk_with_a_wrong_number_of_inputs_is_named(engine: sa.Engine, declared: int, said: str) -> None:
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, toy_chunk(np.zeros((3, 3), np.uint8)))
     with engine.begin() as connection, pytest.raises(store.StoreError, match=f"declares {declared} inputs and {said}"):
         store.read_inputs(connection, claimed(chunk_id, declared, "uint8", (3,)))
 
 
-def test_claim_takes_a_batch_once(planned: sa.Engine) -> None:
+def test_claim_takes_a_job_once(planned: sa.Engine) -> None:
     assert claim(planned) is not None
     assert claim(planned) is None
 
 
-def test_claim_skips_a_batch_that_another_worker_holds(planned: sa.Engine) -> None:
+def test_claim_skips_a_job_that_another_worker_claims(planned: sa.Engine) -> None:
     with planned.begin() as holder:
         assert store.claim_job(holder, [1], "first", LEASE) is not None
         assert claim(planned) is None  # would block without SKIP LOCKED
 
 
-def test_claim_leaves_batches_of_other_models_alone(planned: sa.Engine) -> None:
+def test_claim_ignores_jobs_of_other_models(planned: sa.Engine) -> None:
     assert claim(planned, models=[2]) is None
 
 
-def test_an_expired_lease_is_retaken_and_counts_as_a_failure(planned: sa.Engine) -> None:
+def test_an_expired_lease_counts_as_a_failure(planned: sa.Engine) -> None:
     first = claim(planned, lease=0)
     second = claim(planned)
     assert first is not None
@@ -180,7 +180,7 @@ def test_an_expired_lease_is_retaken_and_counts_as_a_failure(planned: sa.Engine)
     assert (second.attempt, second.failures) == (first.attempt + 1, 1)
 
 
-def test_6_a_worker_that_lost_its_lease_is_fenced_and_rolls_back(planned: sa.Engine) -> None:
+def test_6_a_worker_without_its_lease_is_fenced(planned: sa.Engine) -> None:
     late = claim(planned, lease=0)
     new = claim(planned)
     assert late is not None
@@ -195,7 +195,7 @@ def test_6_a_worker_that_lost_its_lease_is_fenced_and_rolls_back(planned: sa.Eng
     assert scalar(planned, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_4_a_death_between_fence_and_copy_leaves_the_batch_to_be_redone(planned: sa.Engine) -> None:
+def test_4_a_job_is_done_again_after_a_death_before_the_copy(planned: sa.Engine) -> None:
     job = claim(planned, lease=0)
     assert job is not None
     connection = planned.connect()
@@ -209,7 +209,7 @@ def test_4_a_death_between_fence_and_copy_leaves_the_batch_to_be_redone(planned:
     assert scalar(planned, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_a_released_batch_rests_and_keeps_its_error(planned: sa.Engine) -> None:
+def test_a_released_job_waits_and_keeps_its_error(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection:
@@ -219,7 +219,7 @@ def test_a_released_batch_rests_and_keeps_its_error(planned: sa.Engine) -> None:
     assert scalar(planned, "SELECT failures FROM ml.job") == 1
 
 
-def test_a_release_without_an_error_is_no_failure_and_free_at_once(planned: sa.Engine) -> None:
+def test_a_release_without_an_error_is_not_a_failure(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection:
@@ -229,14 +229,14 @@ def test_a_release_without_an_error_is_no_failure_and_free_at_once(planned: sa.E
     assert again.failures == 0
 
 
-def test_outcomes_that_are_not_one_per_input_are_refused(planned: sa.Engine) -> None:
+def test_a_wrong_number_of_outcomes_is_refused(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection, pytest.raises(StoreError, match="29 predictions and 0 errors for 30 inputs"):
         store.finish_job(connection, job, Inputs(np.arange(29), np.zeros(29), []), np.zeros((29, 3), np.float32))
 
 
-def test_predictions_stand_beside_their_own_inputs(planned: sa.Engine) -> None:
+def test_predictions_are_stored_with_their_own_inputs(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     finish(planned, job)
@@ -251,7 +251,7 @@ def test_predictions_stand_beside_their_own_inputs(planned: sa.Engine) -> None:
         assert np.array_equal(np.array(row.probs, np.float32), want)
 
 
-def test_error_rows_are_the_other_outcome(planned: sa.Engine) -> None:
+def test_an_error_row_is_an_outcome(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection:
@@ -269,33 +269,6 @@ def test_a_model_is_registered_once_and_keeps_its_state(engine: sa.Engine, tmp_p
         promotion.promote(connection, registry.register_model(connection, publish_bundle(tmp_path, "second", seed=2)))
         again = registry.register_model(connection, first)
     assert (again.model_id, again.state) == (1, "retired")
-
-
-def test_a_new_model_scores_its_own_test_set_and_leaves_older_inputs(engine: sa.Engine, tmp_path) -> None:
-    for name, seed in (("first", 1), ("second", 2)):
-        bundle = publish_bundle(tmp_path, name, seed=seed)
-        with engine.begin() as connection:
-            model = registry.register_model(connection, bundle)
-            promotion.promote(connection, model)
-            ids = [store.load_chunk(connection, chunk)[0] for chunk in cut_test_set(bundle)]
-            registry.add_test_set(connection, model.model_id, ids)
-        with engine.begin() as connection:
-            store.plan_jobs(connection)
-    with engine.connect() as connection:
-        pairs = connection.execute(sa.text("SELECT model_id, chunk_id FROM ml.job ORDER BY 1, 2")).all()
-    assert pairs == [(1, 1), (2, 2)]
-
-
-def test_inputs_loaded_before_any_model_are_predicted_by_the_first(engine: sa.Engine, tmp_path) -> None:
-    bundle = publish_bundle(tmp_path)
-    with engine.begin() as connection:
-        for chunk in cut_test_set(bundle):
-            store.load_chunk(connection, chunk)
-    with engine.begin() as connection:
-        promotion.promote(connection, registry.register_model(connection, bundle))
-    with engine.begin() as connection:
-        assert store.plan_jobs(connection) == 1
-        assert store.plan_jobs(connection) == 0
 
 
 def test_33_accuracy_compares_class_names_not_numbers(planned: sa.Engine, owner: sa.Engine) -> None:

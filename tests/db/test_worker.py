@@ -1,8 +1,10 @@
-"""The worker on a real server, with a model that is a function: what it does when all goes well, and when not."""
+"""The worker on a real server, with a Python function as the model: normal runs, faulty chunks, outages.
+
+Longer than 300 lines, because it has one test for each case of the worker.
+"""
 
 import select
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 from support.bundles import CLASSES, fake_predict, publish_bundle
-from support.workers import daemon, listens, load, rows, scalar, until, worker_for
+from support.workers import daemon, load, rows, scalar, until, worker_for
 
 from bundle.verify import Bundle
 from pypredict import PypredictError, promotion, registry, store
@@ -29,11 +31,6 @@ ITS_INPUT = """
 
 
 RUNNING = "SELECT count(*) FROM ml.job WHERE state = 'running'"
-
-
-@pytest.fixture
-def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pypredict.worker.BACKOFF_SECONDS", (0.01,) * 6)
 
 
 def test_a_published_bundle_is_registered_loaded_and_predicted(engine: sa.Engine, tmp_path: Path) -> None:
@@ -59,7 +56,7 @@ def test_a_second_run_writes_no_row_and_loads_no_model(engine: sa.Engine, tmp_pa
     assert rows(engine, tables) == before
 
 
-def test_what_was_loaded_from_sql_alone_is_predicted(engine: sa.Engine, tmp_path: Path) -> None:
+def test_inputs_loaded_without_the_worker_are_predicted(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
@@ -67,23 +64,21 @@ def test_what_was_loaded_from_sql_alone_is_predicted(engine: sa.Engine, tmp_path
     assert scalar(engine, "SELECT predicted FROM ml.outcome WHERE NOT in_test_set") == CLASSES[5 % 3]
 
 
-def test_46_a_chunk_too_large_to_be_read_becomes_too_large_and_the_rest_is_predicted(
+def test_46_inputs_of_a_too_large_chunk_become_too_large(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
-    monkeypatch.setattr(store, "MAX_CHUNK_BYTES", 500)  # a payload has 144 bytes
+    monkeypatch.setattr(store, "MAX_CHUNK_BYTES", 500)  # one payload has 144 bytes
     load(engine, bundle, np.full((4, 4, 4, 1), 5, np.uint8))
     load(engine, bundle, np.full((3, 4, 4, 1), 5, np.uint8))
     assert worker_for(engine, tmp_path).run(until_empty=True) == 3
     assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY reason") == [("too_large", 4)]
-    assert "holds 576 bytes, over the limit of 500" in str(
-        scalar(engine, "SELECT max(detail) FROM ml.prediction_error")
-    )
+    assert "has 576 bytes, over the limit of 500" in str(scalar(engine, "SELECT max(detail) FROM ml.prediction_error"))
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
-def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
+def test_a_chunk_without_inputs_does_not_stop_the_daemon(
     engine: sa.Engine, tmp_path: Path, no_backoff, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = publish_bundle(tmp_path)
@@ -96,13 +91,13 @@ def test_a_chunk_without_its_inputs_is_named_and_the_daemon_goes_on(
         load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1)
         with engine.begin() as connection:
-            connection.execute(sa.text(ITS_INPUT))  # too late, but here at last
+            connection.execute(sa.text(ITS_INPUT))  # the missing input arrives late
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2)
     assert "declares 1 inputs and holds 0" in caplog.text
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
-def test_a_hundred_faulty_chunks_hold_nothing_up(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_hundred_faulty_chunks_do_not_stop_the_daemon(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     with engine.begin() as connection:
@@ -113,7 +108,7 @@ def test_a_hundred_faulty_chunks_hold_nothing_up(engine: sa.Engine, tmp_path: Pa
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1)
 
 
-def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
+def test_an_error_while_reading_does_not_stop_the_daemon(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff
 ) -> None:
     bundle = publish_bundle(tmp_path)
@@ -136,9 +131,7 @@ def test_whatever_reading_a_chunk_raises_the_daemon_goes_on(
 
 
 @pytest.mark.parametrize("shape", ["{16,1}", "{2000000000,2000000000,2000000000}"])
-def test_32_a_chunk_of_another_shape_is_never_claimed_and_integrity_names_it(
-    engine: sa.Engine, tmp_path: Path, shape: str
-) -> None:
+def test_32_a_chunk_of_another_shape_is_never_claimed(engine: sa.Engine, tmp_path: Path, shape: str) -> None:
     publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     with engine.begin() as connection:
@@ -146,11 +139,11 @@ def test_32_a_chunk_of_another_shape_is_never_claimed_and_integrity_names_it(
         connection.execute(sa.text(ITS_INPUT))
     assert worker_for(engine, tmp_path).run(until_empty=True) == 0
     ((problem, detail),) = rows(engine, "SELECT * FROM ml.integrity")
-    assert problem == "chunk is not what its preparation makes"
+    assert problem == "chunk has another dtype or shape than its preparation"
     assert detail == f"chunk 2: uint8 {shape}, model 1 takes uint8 {{4,4,1}}"
 
 
-def test_46_a_payload_far_larger_than_its_chunk_promises_is_not_read(
+def test_46_a_payload_far_over_its_declared_size_is_not_read(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path
 ) -> None:
     bundle = publish_bundle(tmp_path)
@@ -160,24 +153,12 @@ def test_46_a_payload_far_larger_than_its_chunk_promises_is_not_read(
         connection.execute(sa.text(grow + " AND chunk_id = (SELECT min(chunk_id) FROM ml.chunk)"))
     worker_for(engine, tmp_path).run(until_empty=True)
     assert rows(engine, "SELECT reason, detail FROM ml.prediction_error") == [
-        ("too_large", "the payload is over 576 bytes, 4 times what its chunk promises")
+        ("too_large", "the payload is over 576 bytes, 4 times the size that its chunk declares")
     ]
     assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2
 
 
-def test_a_daemon_is_seen_by_many_at_once_and_none_where_there_is_none(engine: sa.Engine, tmp_path: Path) -> None:
-    publish_bundle(tmp_path)
-    with engine.begin() as other, ThreadPoolExecutor(4) as threads:
-        other.execute(sa.text("SELECT pg_advisory_xact_lock_shared(1)"))  # somebody else's lock is no daemon
-        assert not any(threads.map(lambda _: listens(engine), range(200)))
-        with daemon(engine, tmp_path):
-            until(lambda: listens(engine))
-            assert all(threads.map(lambda _: listens(engine), range(200)))
-
-
-def test_31_a_batch_completes_under_its_own_model_when_another_is_published_meanwhile(
-    engine: sa.Engine, tmp_path: Path
-) -> None:
+def test_31_a_job_keeps_its_model_when_a_new_one_is_published(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "old", n=2000, seed=1)
     published = []
 
@@ -211,52 +192,14 @@ def test_44_nan_and_infinity_become_not_finite(engine: sa.Engine, tmp_path: Path
     [lambda n: np.full((n, 3), np.nan, np.float32), lambda n: np.zeros((n, 2), np.float32), lambda n: -np.ones((n, 3))],
     ids=["nan", "wrong width", "negative"],
 )
-def test_34_an_output_without_a_probability_for_each_class_becomes_bad_output(
-    engine: sa.Engine, tmp_path: Path, output
-) -> None:
+def test_34_an_invalid_output_becomes_bad_output(engine: sa.Engine, tmp_path: Path, output) -> None:
     publish_bundle(tmp_path)
     worker_for(engine, tmp_path, lambda arrays: output(len(arrays))).run(until_empty=True)
     assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY reason") == [("bad_output", 30)]
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_an_input_that_raises_is_isolated_and_the_rest_is_predicted(
-    engine: sa.Engine, tmp_path: Path, no_backoff: None
-) -> None:
-    bundle = publish_bundle(tmp_path)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    arrays = np.arange(8, dtype=np.uint8).repeat(16).reshape(8, 4, 4, 1)
-    load(engine, bundle, arrays)
-
-    def predict(job: np.ndarray) -> np.ndarray:
-        if (job[:, 0, 0, 0] == 5).any():
-            raise RuntimeError("I do not like a five")
-        return fake_predict(job)
-
-    worker_for(engine, tmp_path, predict).run(until_empty=True)
-    assert rows(engine, "SELECT reason, detail FROM ml.prediction_error") == [
-        ("model_error", "RuntimeError: I do not like a five")
-    ]
-    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 7
-    assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
-
-
-def test_a_lease_is_renewed_while_the_model_computes(engine: sa.Engine, tmp_path: Path) -> None:
-    publish_bundle(tmp_path)
-    renewed = threading.Event()
-
-    def slow(arrays: np.ndarray) -> np.ndarray:
-        before = scalar(engine, "SELECT lease_until FROM ml.job")
-        until(lambda: scalar(engine, "SELECT lease_until FROM ml.job") != before)
-        renewed.set()
-        return fake_predict(arrays)
-
-    assert worker_for(engine, tmp_path, slow, lease_seconds=0.6).run(until_empty=True) == 30
-    assert renewed.is_set()
-    assert scalar(engine, "SELECT attempt FROM ml.job") == 1
-
-
-def test_7_stop_finishes_the_batch_in_hand_and_releases_the_one_read_ahead(engine: sa.Engine, tmp_path: Path) -> None:
+def test_7_stop_finishes_this_job_and_releases_the_next(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=5000)
     stop = Stop()
 
@@ -271,7 +214,9 @@ def test_7_stop_finishes_the_batch_in_hand_and_releases_the_one_read_ahead(engin
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_14_a_terminated_backend_costs_nothing(engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff) -> None:
+def test_14_a_terminated_backend_loses_no_prediction(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff
+) -> None:
     publish_bundle(tmp_path, n=4000)
     killed = []
 
@@ -294,42 +239,7 @@ def test_14_a_terminated_backend_costs_nothing(engine: sa.Engine, owner: sa.Engi
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_a_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path: Path) -> None:
-    bundle = publish_bundle(tmp_path)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    woken = threading.Event()
-
-    def predict(arrays: np.ndarray) -> np.ndarray:
-        woken.set()
-        return fake_predict(arrays)
-
-    with daemon(engine, tmp_path, predict, poll_seconds=120):
-        until(lambda: listens(engine))
-        load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
-        assert woken.wait(20)
-
-
-def test_without_notifications_the_worker_polls(engine: sa.Engine, owner: sa.Engine, tmp_path: Path) -> None:
-    bundle = publish_bundle(tmp_path)
-    worker_for(engine, tmp_path).run(until_empty=True)
-    with owner.begin() as connection:
-        connection.execute(sa.text("DROP TRIGGER notify_chunk ON ml.chunk"))
-    stop = Stop()
-
-    def predict(arrays: np.ndarray) -> np.ndarray:
-        stop.set()
-        return fake_predict(arrays)
-
-    worker = worker_for(engine, tmp_path, predict, stop=stop)
-    thread = threading.Thread(target=worker.run, kwargs={"until_empty": False})
-    thread.start()
-    load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
-    thread.join(30)
-    assert not thread.is_alive()
-    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1
-
-
-def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp_path: Path, db) -> None:
+def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: Path, db) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
         promotion.promote(connection, registry.register_model(connection, bundle))
@@ -357,7 +267,7 @@ def test_10_eight_workers_and_one_batch_have_one_claimant(engine: sa.Engine, tmp
     assert len(claimed) == 1
 
 
-def test_two_workers_share_the_work_and_do_none_twice(engine: sa.Engine, db, tmp_path: Path) -> None:
+def test_two_workers_share_jobs_and_repeat_none(engine: sa.Engine, db, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=20_000)
     engines = [engine, db.engine("pypredict")]
     workers = [worker_for(one, tmp_path) for one in engines]
@@ -372,9 +282,7 @@ def test_two_workers_share_the_work_and_do_none_twice(engine: sa.Engine, db, tmp
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_a_chunk_that_somebody_waits_for_is_predicted_after_the_chunk_in_hand(
-    engine: sa.Engine, tmp_path: Path
-) -> None:
+def test_an_urgent_chunk_comes_right_after_the_current_chunk(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     for number in range(10):
@@ -384,7 +292,7 @@ def test_a_chunk_that_somebody_waits_for_is_predicted_after_the_chunk_in_hand(
     def predict(arrays: np.ndarray) -> np.ndarray:
         order.append(int(arrays[0, 0, 0, 0]))
         if len(order) == 1:
-            until(lambda: scalar(engine, RUNNING) == 2)  # one is read ahead
+            until(lambda: scalar(engine, RUNNING) == 2)  # the next job is read ahead
             for number in (99, 98):
                 rush(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
             until(lambda: select.select([worker._listener._connection], [], [], 0)[0])
@@ -404,12 +312,10 @@ def rush(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
         (chunk,) = cut(
             arrays, None, classes=None, dataset="toys", prep_sha256=manifest.prep_sha256, source="command line"
         )
-        store.rush(connection, store.load_chunk(connection, chunk)[0])
+        store.plan_urgent(connection, store.load_chunk(connection, chunk)[0])
 
 
-def test_a_chunk_that_waits_already_is_hurried_and_one_that_is_done_is_not_done_again(
-    engine: sa.Engine, tmp_path: Path
-) -> None:
+def test_only_an_open_chunk_becomes_urgent(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     for number in range(3):
@@ -418,9 +324,9 @@ def test_a_chunk_that_waits_already_is_hurried_and_one_that_is_done_is_not_done_
         store.plan_jobs(connection)
     rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
     with engine.begin() as connection:
-        job = store.claim_job(connection, [1], "tester", 60, rushed=True)
+        job = store.claim_job(connection, [1], "tester", 60, urgent=True)
         assert job is not None
-        assert store.claim_job(connection, [1], "tester", 60, rushed=True) is None
+        assert store.claim_job(connection, [1], "tester", 60, urgent=True) is None
     assert scalar(engine, f"SELECT min(payload) = max(payload) FROM ml.input WHERE chunk_id = {job.chunk_id}") is True
     with engine.begin() as connection:
         store.release_job(connection, job, failed=False)
@@ -429,13 +335,13 @@ def test_a_chunk_that_waits_already_is_hurried_and_one_that_is_done_is_not_done_
     assert scalar(engine, "SELECT count(*) FROM ml.job WHERE state <> 'done'") == 0
 
 
-def test_accuracy_tells_inputs_that_trained_the_model_from_new_ones(engine: sa.Engine, tmp_path: Path) -> None:
+def test_accuracy_separates_training_inputs_from_new_inputs(engine: sa.Engine, tmp_path: Path) -> None:
     learned = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1)
     new = learned[:4] + 100
     bundle = publish_bundle(tmp_path, learned=learned)
     worker_for(engine, tmp_path).run(until_empty=True)
     right = fake_predict(np.concatenate([learned, new])).argmax(axis=1).astype(np.int32)
-    right[6:8] = (right[6:8] + 1) % 3  # two of the new ones are labelled otherwise
+    right[6:8] = (right[6:8] + 1) % 3  # wrong labels for two of the new inputs
     with engine.begin() as connection:
         (chunk,) = cut(
             np.concatenate([learned, new]),
@@ -446,7 +352,7 @@ def test_accuracy_tells_inputs_that_trained_the_model_from_new_ones(engine: sa.E
             source="mixed",
         )
         store.load_chunk(connection, chunk)
-    load(engine, bundle, learned[:1])  # without a label nobody looks
+    load(engine, bundle, learned[:1])  # in_training is not computed for an input without a label
     worker_for(engine, tmp_path).run(until_empty=True)
     found = rows(engine, "SELECT in_test_set, in_training, n, accuracy FROM ml.accuracy")
     assert found[1:] == [(False, False, 4, 0.5), (False, True, 6, 1.0)]
@@ -456,7 +362,7 @@ def test_accuracy_tells_inputs_that_trained_the_model_from_new_ones(engine: sa.E
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
-def test_a_name_is_shown_beside_its_own_prediction(engine: sa.Engine, tmp_path: Path) -> None:
+def test_each_name_is_shown_with_its_own_prediction(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     arrays = np.arange(5, dtype=np.uint8).repeat(16).reshape(5, 4, 4, 1)
@@ -480,7 +386,7 @@ def test_a_name_is_shown_beside_its_own_prediction(engine: sa.Engine, tmp_path: 
     assert [name for (name,) in rows(engine, "SELECT name FROM ml.inputs WHERE source = 'photographs'")] == [*names]
 
 
-def test_the_row_of_an_array_is_its_row_in_the_whole_file(engine: sa.Engine, tmp_path: Path) -> None:
+def test_arrays_are_named_by_their_row_in_the_whole_file(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     load(engine, bundle, np.random.default_rng(0).integers(0, 256, (2500, 4, 4, 1), np.uint8))
     found = rows(engine, "SELECT name FROM ml.inputs WHERE source = 'a test' ORDER BY input_id")

@@ -1,4 +1,4 @@
-"""Fixtures for the fault tests: a setup on the shared server, and a server of one's own that may be crashed."""
+"""Fixtures for the fault tests: a setup on the shared server, and a separate server that a test may crash."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ N = 200  # test inputs of the published model
 
 def make_setup(url: str, engine: sa.Engine, models: Path) -> FaultSetup:
     bundle = publish_bundle(models, n=N)
-    assert Publications(engine, models, Models(models, lambda _: fake_predict)).take_in() == []
+    assert Publications(engine, models, Models(models, lambda _: fake_predict)).import_new() == []
     return FaultSetup(url, models, engine, bundle)
 
 
@@ -36,14 +36,14 @@ def setup(db: Database, engine: sa.Engine, tmp_path: Path) -> Iterator[FaultSetu
 
 @dataclass
 class OwnServer:
-    """A server that belongs to one test, migrated; it may be crashed and started again."""
+    """A migrated server of one test; the test may crash it and start it again."""
 
     state: Path
     server: embedded.Server
     settings: dict[str, str]
 
     def crash(self) -> None:
-        """End it as a power cut would: SIGQUIT is the immediate shutdown, nothing is flushed."""
+        """End the server like a power cut: SIGQUIT is an immediate shutdown without a flush."""
         pid = int((self.server.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGQUIT)
         until(lambda: not (self.server.data / "postmaster.pid").exists())

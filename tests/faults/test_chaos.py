@@ -1,6 +1,6 @@
-"""Everything at once, from a seed: workers killed, frozen, stopped; backends terminated; the server crashed.
+"""Random faults together: workers are killed, frozen and stopped, backends terminated, the server crashed.
 
-CHAOS_SECONDS says for how long (20 by default), CHAOS_SEED which run to repeat. Afterwards all must be exact.
+CHAOS_SECONDS: the duration (default: 20). CHAOS_SEED: repeats a run. At the end, every input has exactly one outcome.
 """
 
 import os
@@ -41,7 +41,7 @@ def test_after_chaos_every_outcome_exists_exactly_once(own_server: OwnServer, tm
             try:
                 setup.load(arrays)
             except OUTAGE:
-                continue  # the server was crashed or our backend terminated: nothing of the chunk is visible
+                continue  # the server crashed or our backend was terminated: no row of the chunk is visible
             loaded += INPUTS_PER_CHUNK
         action = chance.choices(list(counts), weights=[5, 4, 3, 5, 1])[0]
         counts[action] += 1
@@ -52,7 +52,7 @@ def test_after_chaos_every_outcome_exists_exactly_once(own_server: OwnServer, tm
             workers[number].send_signal(signal.SIGTERM)
         elif action == "freeze":
             workers[number].send_signal(signal.SIGSTOP)
-            time.sleep(chance.uniform(0.1, 1.6))  # chaos itself: shorter and longer than the lease
+            time.sleep(chance.uniform(0.1, 1.6))  # part of the test: shorter and longer than the lease
             workers[number].send_signal(signal.SIGCONT)
         elif action == "terminate":
             _terminate_backends(own_server)
@@ -70,7 +70,7 @@ def test_after_chaos_every_outcome_exists_exactly_once(own_server: OwnServer, tm
     setup.finish(seconds=120)
     print(f"{loaded} inputs, {counts}")
     stored = setup.rows("SELECT count(*) FROM ml.input")[0][0]
-    # A chunk whose COMMIT the crash cut off may be stored though the loader was told otherwise, never half of it.
+    # If the server crashes during a COMMIT, the loader gets an error, but the chunk may be stored: whole, not in part.
     assert stored - N >= loaded
     assert (stored - N) % INPUTS_PER_CHUNK == 0
     setup.assert_exact(stored)

@@ -1,6 +1,7 @@
-"""Workers that die, freeze or are told to stop: real processes, real signals. Numbers are those of the fault list.
+"""Workers that die, freeze or get a signal: real processes, real signals.
 
-After every case: `integrity` is empty and each (model, input) has exactly one outcome.
+The numbers in the test names are those of the list of faults. After every case, `integrity` is empty and each (model,
+input) has exactly one outcome.
 """
 
 import signal
@@ -16,7 +17,7 @@ from support.workers import until
 
 
 def killed_at(setup: FaultSetup, point: str, *options: str) -> None:
-    """Kill a worker at a point of a job, then let another do what is left."""
+    """Kill a worker at a point of a job, then let another worker do all open jobs."""
     victim = setup.start("--point", point, *options)
     reach(victim, point)
     victim.kill()
@@ -29,18 +30,18 @@ POINTS = {"01": "claimed", "02": "read", "03": "predicting", "04": "fenced"}
 
 
 @pytest.mark.parametrize("point", POINTS.values(), ids=[f"case_{number}_{point}" for number, point in POINTS.items()])
-def test_01_to_04_a_batch_whose_worker_was_killed_is_done_again(setup: FaultSetup, point: str) -> None:
+def test_01_to_04_a_job_of_a_killed_worker_is_done_again(setup: FaultSetup, point: str) -> None:
     killed_at(setup, point)
     assert setup.rows("SELECT attempt, failures FROM ml.job") == [(2, 1)]
 
 
-def test_05_a_batch_whose_worker_was_killed_just_after_commit_is_not_done_again(setup: FaultSetup) -> None:
+def test_05_a_committed_job_is_not_done_again(setup: FaultSetup) -> None:
     killed_at(setup, "committed")
     assert setup.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
 
 
 def frozen_past_its_lease(setup: FaultSetup, *options: str) -> subprocess.Popen[str]:
-    """SIGSTOP a worker in the middle of a job, let another do that job, then let the first go on."""
+    """Stop a worker with SIGSTOP in the middle of a job, let another worker do the job, then continue the first."""
     sleeper = setup.start("--point", "predicting", "--lease", "0.5", *options)
     reach(sleeper, "predicting")
     sleeper.send_signal(signal.SIGSTOP)
@@ -53,7 +54,7 @@ def case_06(setup: FaultSetup, *options: str) -> None:
     sleeper = frozen_past_its_lease(setup, *options)
     _, errors = sleeper.communicate("\n", timeout=60)
     assert sleeper.returncode == 0, errors
-    assert "was taken over after attempt 1" in errors
+    assert "another worker took the job after attempt 1" in errors
     setup.assert_exact(N)
 
 
@@ -61,7 +62,7 @@ def test_06_a_worker_frozen_past_its_lease_is_fenced(setup: FaultSetup) -> None:
     case_06(setup)
 
 
-def test_07_sigterm_mid_batch_finishes_it_and_exits_0(setup: FaultSetup) -> None:
+def test_07_a_worker_finishes_its_job_after_sigterm(setup: FaultSetup) -> None:
     worker = setup.start("--point", "predicting", "--daemon")
     reach(worker, "predicting")
     worker.send_signal(signal.SIGTERM)
@@ -71,19 +72,19 @@ def test_07_sigterm_mid_batch_finishes_it_and_exits_0(setup: FaultSetup) -> None
     assert setup.rows("SELECT attempt, failures FROM ml.job") == [(1, 0)]
 
 
-def test_08_a_second_sigterm_is_as_kill_9(setup: FaultSetup) -> None:
+def test_08_a_second_sigterm_kills_the_worker_at_once(setup: FaultSetup) -> None:
     worker = setup.start("--seconds", "600", "--daemon")
     until(lambda: setup.rows("SELECT state FROM ml.job") == [("running",)])
     worker.send_signal(signal.SIGTERM)
     worker.send_signal(signal.SIGTERM)
     while worker.poll() is None:
-        worker.send_signal(signal.SIGTERM)  # two that arrive together may be one to the process
+        worker.send_signal(signal.SIGTERM)  # again, because the process may get two fast signals as one
     assert worker.returncode == -signal.SIGKILL
     setup.finish()
     setup.assert_exact(N)
 
 
-def test_09_an_input_that_kills_its_worker_is_isolated_as_crash_and_the_rest_done(setup: FaultSetup) -> None:
+def test_09_an_input_that_kills_its_worker_becomes_a_crash(setup: FaultSetup) -> None:
     arrays = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1).copy()
     arrays[3, 0, 0, 0] = KILLER
     setup.load(arrays)
@@ -95,7 +96,7 @@ def test_09_an_input_that_kills_its_worker_is_isolated_as_crash_and_the_rest_don
         assert deaths <= 5
     setup.assert_exact(N + 6)
     assert setup.rows("SELECT reason FROM ml.prediction_error") == [("crash",)]
-    assert deaths == 5  # three as a whole job, two alone in flight
+    assert deaths == 5  # three deaths with the whole job, two with the input alone
     crashed = "SELECT i.sample_no FROM ml.prediction_error JOIN ml.input i USING (input_id)"
     assert setup.rows(crashed) == [(3,)]
 
@@ -112,18 +113,18 @@ def test_an_input_that_raises_is_isolated_by_one_process(setup: FaultSetup) -> N
 
 
 @pytest.mark.parametrize("offset", [86_400, -86_400])
-def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(setup: FaultSetup, offset: int) -> None:
-    honest = setup.start("--point", "predicting", "--lease", "30")
-    reach(honest, "predicting")
+def test_11_a_worker_with_a_wrong_clock_takes_no_claimed_job(setup: FaultSetup, offset: int) -> None:
+    first = setup.start("--point", "predicting", "--lease", "30")
+    reach(first, "predicting")
     before = setup.rows("SELECT attempt, worker FROM ml.job")
-    liar = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
+    other = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
     until(lambda: setup.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
     setup.load(np.full((1, 4, 4, 1), 7, np.uint8))
-    until(lambda: setup.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # the liar does free work only
+    until(lambda: setup.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # it claims only the free job
     assert setup.rows("SELECT attempt, worker FROM ml.job WHERE state = 'running'") == before
-    liar.send_signal(signal.SIGTERM)
-    liar.communicate(timeout=30)
-    honest.communicate("\n", timeout=30)
+    other.send_signal(signal.SIGTERM)
+    other.communicate(timeout=30)
+    first.communicate("\n", timeout=30)
     setup.finish()
     setup.assert_exact(N + 1)
     assert setup.rows("SELECT max(attempt) FROM ml.job") == [(1,)]
@@ -131,31 +132,29 @@ def test_11_a_worker_whose_clock_is_a_day_off_changes_nothing(setup: FaultSetup,
 
 
 @pytest.mark.parametrize("offset", [86_400, -86_400])
-def test_11_a_worker_killed_while_another_clock_is_a_day_off_is_retaken_at_the_end_of_its_lease(
-    setup: FaultSetup, offset: int
-) -> None:
+def test_11_a_wrong_clock_does_not_change_the_end_of_a_lease(setup: FaultSetup, offset: int) -> None:
     killed = setup.start("--point", "predicting", "--lease", "3")
     reach(killed, "predicting")
-    liar = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
+    other = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
     until(lambda: setup.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
     killed.kill()
     killed.communicate()
     ((attempt, state, lease_end),) = setup.rows("SELECT attempt, state, lease_until FROM ml.job")
     assert (attempt, state) == (1, "running")
     until(lambda: setup.rows("SELECT 1 FROM ml.job WHERE state = 'done'") != [])
-    liar.send_signal(signal.SIGTERM)
-    liar.communicate(timeout=30)
+    other.send_signal(signal.SIGTERM)
+    other.communicate(timeout=30)
     ((attempt, done_at),) = setup.rows("SELECT attempt, done_at FROM ml.job")
     assert attempt == 2
     assert done_at > lease_end  # both by the server's clock
     setup.assert_exact(N)
 
 
-def test_12_the_mutant_without_a_fence_is_caught_by_case_06(setup: FaultSetup) -> None:
+def test_12_case_06_finds_the_mutant_without_a_fence(setup: FaultSetup) -> None:
     with pytest.raises(AssertionError):
         case_06(setup, "--mutant", "no-fence")
 
 
-def test_12_the_mutant_that_commits_predictions_apart_is_caught_by_case_04(setup: FaultSetup) -> None:
+def test_12_case_04_finds_the_mutant_with_two_commits(setup: FaultSetup) -> None:
     with pytest.raises(AssertionError):
         killed_at(setup, "fenced", "--mutant", "apart")

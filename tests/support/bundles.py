@@ -1,4 +1,4 @@
-"""Small real bundles for tests that need a published one but no Keras: model.h5 is any bytes, the rest is true."""
+"""Small bundles for tests without Keras: model.h5 holds arbitrary bytes, all other files are valid."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from bundle.verify import Bundle, open_bundle
 
 CLASSES = ("ant", "bee", "cat")
 ARRAY = ArrayPreprocessing()
-TINY_EXPERIMENT: dict[str, Any] = {  # as its file holds it; it trains in a second
+TINY_EXPERIMENT: dict[str, Any] = {  # the content of an experiment file; it trains in a second
     "name": "tiny",
     "data": {"name": "digits", "validation": 0.15, "test": 0.2},
     "layers": [
@@ -40,7 +40,7 @@ TINY_EXPERIMENT: dict[str, Any] = {  # as its file holds it; it trains in a seco
 
 
 def fake_predict(arrays: np.ndarray) -> np.ndarray:
-    """A model for tests: the class is the first element modulo the number of classes; its probability is 0.9."""
+    """The model of the tests: the class is the first element modulo the number of classes, with probability 0.9."""
     first = arrays.reshape(len(arrays), -1)[:, 0].astype(int) % len(CLASSES)
     probabilities = np.full((len(arrays), len(CLASSES)), 0.05, np.float32)
     probabilities[np.arange(len(arrays)), first] = 0.9
@@ -48,7 +48,7 @@ def fake_predict(arrays: np.ndarray) -> np.ndarray:
 
 
 def arrays_and_labels(n: int, *, seed: int = 0, shape: tuple[int, ...] = (4, 4, 1)) -> tuple[np.ndarray, np.ndarray]:
-    """Random uint8 arrays and the labels of which fake_predict gets some wrong."""
+    """Make random uint8 arrays, and labels; fake_predict predicts about 20 % of them wrong."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, (n, *shape), np.uint8)
     y = fake_predict(x).argmax(axis=1)
@@ -65,9 +65,9 @@ def manifest_for(
     classes: tuple[str, ...] = CLASSES,
     preprocessing: Preprocessing = ARRAY,
 ) -> Manifest:
-    """A manifest whose accuracy is that of fake_predict on x, y."""
+    """Make a manifest with the accuracy of fake_predict on x, y."""
     n_correct = int((fake_predict(x).argmax(axis=1) == y).sum())
-    figures = {"loss": 0.5, "macro_precision": 0.5, "macro_recall": 0.5, "macro_f1": 0.5}
+    accuracy = n_correct / len(x)
     return Manifest(
         bundle_id=bundle_id,
         name=bundle_id,
@@ -78,7 +78,15 @@ def manifest_for(
         experiment={"name": bundle_id},
         data_sha256="0" * 64,
         test_sha256=hashlib.sha256(repr(classes).encode() + x.tobytes() + y.astype("<i8").tobytes()).hexdigest(),
-        metrics=Metrics(n=len(x), n_correct=n_correct, accuracy=n_correct / len(x), **figures),
+        metrics=Metrics(
+            n=len(x),
+            n_correct=n_correct,
+            accuracy=accuracy,
+            loss=0.5,
+            macro_precision=0.5,
+            macro_recall=0.5,
+            macro_f1=0.5,
+        ),
         best_epoch=1,
         epochs_trained=1,
         train_seconds=1.0,
@@ -110,10 +118,10 @@ def publish_bundle(
     proposed: bool = True,
     promote: bool = False,
 ) -> Bundle:
-    """Publish a bundle with n test inputs and, if it is proposed, point its dataset at it.
+    """Publish a bundle with n test inputs and, if `proposed`, write the pointer of its dataset.
 
-    words are the vocabulary of a text set; weights are what model.h5 holds; n_correct is what the manifest says,
-    whatever is true; learned are the arrays that trained; split is the content of split.csv.
+    words: the vocabulary of a text dataset. weights: the content of model.h5. n_correct: the value in the manifest,
+    also if it is wrong. learned: the training samples. split: the content of split.csv.
     """
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
     x = x.astype("int32" if words else dtype)
@@ -146,7 +154,7 @@ def _sha256(array: np.ndarray) -> str:
 
 
 def publish_images(models: Path, color: str = "rgb") -> Bundle:
-    """Publish the bundle of a dataset `pictures` that takes images of 4 x 6 pixels."""
+    """Publish a bundle for the dataset `pictures`: images of 4 x 6 pixels."""
     preprocessing = ImagePreprocessing(height=4, width=6, color=color)
     return publish_bundle(
         models, "pictures", shape=preprocessing.shape, dataset="pictures", preprocessing=preprocessing
@@ -154,9 +162,9 @@ def publish_images(models: Path, color: str = "rgb") -> Bundle:
 
 
 def publish_texts(models: Path, bundle_id: str = "reviews", known: tuple[str, ...] = ()) -> Bundle:
-    """Publish the bundle of a dataset `reviews` that takes 8 tokens of a vocabulary of 4 words.
+    """Publish a bundle for the dataset `reviews`: texts of 8 tokens, and a vocabulary of 4 words.
 
-    known: words that the dataset knows beside them; then all others are left out.
+    known: more words of the vocabulary, without a number; then words outside the vocabulary are left out.
     """
     words = [*RESERVED_WORDS, "good", "bad", "film", "'twas", *known]
     preprocessing = TextPreprocessing(
@@ -168,7 +176,7 @@ def publish_texts(models: Path, bundle_id: str = "reviews", known: tuple[str, ..
     return publish_bundle(models, bundle_id, shape=(8,), dataset="reviews", preprocessing=preprocessing, words=words)
 
 
-def picture(path: Path, value: int) -> Path:
+def write_image(path: Path, value: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 8), (value,) * 3).save(path)
     return path

@@ -1,11 +1,11 @@
-"""A worker process with a model that is a function, for tests that kill it: a real process, a real connection.
+"""A worker process with a Python function as its model, for tests that kill it: a real process, a real connection.
 
     python -m support.fake_worker URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME]
         [--clock-offset S] [--daemon]
 
-At --point it prints the point's name and waits for a line on stdin: claimed, read, predicting, fenced, committed.
---seconds makes each prediction take that long. An input that starts with 250 kills the process, one with 251 raises.
---mutant breaks the code on purpose: `no-fence` forgets the attempt, `apart` commits predictions before `done`.
+At --point (claimed, read, predicting, fenced or committed) it prints the name of the point and waits for a line on
+stdin. --seconds: the time of each prediction. An input that starts with 250 kills the process, one that starts with 251
+raises. --mutant breaks the code on purpose: `no-fence` ignores the attempt, `apart` commits predictions before `done`.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
     def predict(arrays: np.ndarray) -> np.ndarray:
         pause("predicting")
-        time.sleep(options.seconds)  # the work that a model would do
+        time.sleep(options.seconds)  # simulates the model's work
         first = arrays.reshape(len(arrays), -1)[:, 0]
         if (first == KILLER).any():
             os.kill(os.getpid(), signal.SIGKILL)
@@ -95,7 +95,7 @@ def _pause_in_store(pause) -> None:
         return inputs
 
     def fenced(*arguments):
-        pause("fenced")  # the UPDATE has passed the fence, the COPY has not begun
+        pause("fenced")  # after the UPDATE that checks the fence, before the COPY
         return stream(*arguments)
 
     def written(self, job, outcome):
@@ -120,7 +120,7 @@ def _no_fence(pause) -> None:
 
 def _apart(pause) -> None:
     def apart(connection, job, inputs, probabilities, in_training):
-        with connection.engine.begin() as own:  # the predictions in a transaction of their own
+        with connection.engine.begin() as own:  # a separate transaction for the predictions
             columns = "model_id, input_id, in_training, class_no, score, probs"
             statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
             stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)

@@ -1,4 +1,4 @@
-"""A database with one published model, the worker processes that a test starts, and the check that all is exact."""
+"""A database with one published model, worker processes that a test starts, and a check of all outcomes."""
 
 import os
 import subprocess
@@ -15,12 +15,12 @@ from pypredict.chunk import cut
 
 
 class FaultSetup:
-    """url is what the workers connect with; engine is for looking."""
+    """The setup of one fault test. The workers connect with url; the test reads with engine."""
 
     def __init__(self, url: str, models: Path, engine: sa.Engine, bundle: Bundle) -> None:
         self.url, self.models, self.engine, self.bundle = url, models, engine, bundle
         self.processes: list[subprocess.Popen[str]] = []
-        self.prefix: list[str] = []  # put before each worker's command line
+        self.prefix: list[str] = []  # words before each worker's command line
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         command = [
@@ -32,20 +32,26 @@ class FaultSetup:
             str(self.models),
             *options,
         ]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, text=True, env=os.environ | {"PYTHONPATH": str(REPO / "tests")}, **pipes)
+        process = subprocess.Popen(
+            command,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(REPO / "tests")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         self.processes.append(process)
         return process
 
     def finish(self, *options: str, seconds: float = 60) -> str:
-        """Let one worker do what is left; return what it logged."""
+        """Let one worker do all open jobs; return its log."""
         process = self.start(*options)
         _, errors = process.communicate(timeout=seconds)
         assert process.returncode == 0, errors
         return errors
 
     def end(self) -> None:
-        """Kill what is still there, frozen or not."""
+        """Kill the processes that still run, also frozen ones."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
@@ -56,7 +62,7 @@ class FaultSetup:
             return [tuple(row) for row in connection.execute(sa.text(statement))]
 
     def assert_exact(self, inputs: int) -> None:
-        """Integrity is empty, each of the inputs has exactly one outcome, SQL accuracy is the manifest's."""
+        """Check that ml.integrity is empty, each input has exactly one outcome, and accuracy equals the manifest's."""
         assert self.rows("SELECT * FROM ml.integrity") == []
         counts = "SELECT (SELECT count(*) FROM ml.prediction), (SELECT count(*) FROM ml.prediction_error)"
         assert sum(self.rows(counts)[0]) == inputs
@@ -65,14 +71,20 @@ class FaultSetup:
 
     def load(self, arrays: np.ndarray) -> None:
         manifest = self.bundle.manifest
-        identity = {"dataset": manifest.dataset, "prep_sha256": manifest.prep_sha256}
-        for chunk in cut(arrays, None, classes=None, source="a test", **identity):
+        for chunk in cut(
+            arrays,
+            None,
+            classes=None,
+            dataset=manifest.dataset,
+            prep_sha256=manifest.prep_sha256,
+            source="a test",
+        ):
             with self.engine.begin() as connection:
                 store.load_chunk(connection, chunk)
 
 
 def reach(process: subprocess.Popen[str], point: str) -> None:
-    """Wait until the worker stands at its point."""
+    """Wait until the worker waits at its point."""
     assert process.stdout is not None
     line = process.stdout.readline().strip()
     assert line == point, process.communicate()[1]

@@ -1,4 +1,4 @@
-"""A worker in the test's own process, with a model that is a function, and how to look at what it did."""
+"""A worker in the test's own process, with a Python function as its model, and helpers to read its results."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, load=None,
 
 
 def load_predict_of(dataset: str):
-    """Models of this dataset load, others do not."""
+    """Make a loader that loads the models of this dataset and refuses all others."""
 
     def load(bundle: Bundle):
         if bundle.manifest.dataset != dataset:
@@ -37,7 +37,7 @@ def load_predict_of(dataset: str):
 
 
 def console(width: int) -> Console:
-    """A console as the command line's, of this many letters."""
+    """Make a console like that of the command line, with this width in characters."""
     return Console(width=width, markup=False, emoji=False)
 
 
@@ -65,7 +65,7 @@ def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
 
 
 def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    """Return as soon as it is true; fail the test when it does not become so."""
+    """Wait until `true` returns True; fail the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
@@ -78,7 +78,7 @@ def listens(engine: sa.Engine) -> bool:
 
 @contextmanager
 def daemon(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Iterator[None]:
-    """A worker that runs beside the test until its end; whatever ended it before then is raised."""
+    """Run a worker in a thread until the end of the block; raise the worker's error, if any."""
     stop = Stop()
     with ThreadPoolExecutor(1) as thread:
         run = thread.submit(worker_for(engine, models, predict, stop=stop, **options).run, until_empty=False)

@@ -1,4 +1,4 @@
-"""COPY streams byte by byte. That a server takes them is shown in tests/db."""
+"""COPY streams byte by byte. The tests in tests/db send them to a server."""
 
 import struct
 
@@ -36,14 +36,14 @@ def test_golden_bytes_of_labelled_inputs(dtype: str) -> None:
     assert b"".join(input_stream(5, arrays, np.array([7, 9], np.int32))) == want + TRAILER
 
 
-def test_an_input_that_is_too_large_is_refused_before_anything_is_built() -> None:
-    arrays = np.broadcast_to(np.float32(0), (2, MAX_PAYLOAD_BYTES // 4 - 31))  # 124 bytes short, and 128 of header
+def test_a_too_large_input_is_refused_before_encoding() -> None:
+    arrays = np.broadcast_to(np.float32(0), (2, MAX_PAYLOAD_BYTES // 4 - 31))  # 4 bytes too large with its header
     with pytest.raises(CodecError, match="is too large"):
         input_stream(5, arrays, None)
     assert next(input_stream(5, arrays[:, 1:], None)) == SIGNATURE
 
 
-def test_blocks_of_a_stream_are_bounded_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_a_stream_have_a_limit_and_are_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = np.arange(60, dtype=np.uint8).reshape(20, 3)
     whole = b"".join(input_stream(5, arrays, np.arange(20, dtype=np.int32)))
     monkeypatch.setattr("pypredict.binary_copy.BLOCK_BYTES", len(whole) // 3)
@@ -70,7 +70,7 @@ def test_golden_bytes_of_a_prediction() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
-def test_parsed_inputs_are_the_arrays_that_were_written(dtype: str) -> None:
+def test_parsed_inputs_equal_the_written_arrays(dtype: str) -> None:
     arrays = np.arange(24, dtype=dtype).reshape(4, 3, 2)
     stream = input_rows(*((10 + n, encode(array)) for n, array in enumerate(arrays)))
     parsed = parse_inputs(stream, dtype, (3, 2))
@@ -99,13 +99,13 @@ def odd_rows() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", odd_rows())
-def test_a_chunk_with_an_odd_row_takes_the_careful_path(kind: str) -> None:
+def test_a_stream_with_an_odd_row_is_iterated(kind: str) -> None:
     stream = odd_rows()[kind]
     assert parse_inputs(stream, "uint8", (6,)) is None
     assert [number for number, _ in iterate_inputs(stream)] == [1, 2]
 
 
-def test_the_careful_path_gives_every_payload_as_it_is() -> None:
+def test_iterate_inputs_yields_every_payload_unchanged() -> None:
     payloads = [b"", b"x" * 1000, npy_header("uint8", (1,))]
     stream = input_rows(*enumerate(payloads))
     assert [bytes(payload) for _, payload in iterate_inputs(stream)] == payloads

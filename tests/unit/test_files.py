@@ -1,4 +1,4 @@
-"""Image folders and CSV files as people have them."""
+"""Read folders of images and CSV files of texts."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_a_folder_without_sub_folders_is_unlabelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", [True, False])
-def test_no_image_is_an_error_that_names_the_folder(tmp_path: Path, missing: bool) -> None:
+def test_a_folder_without_an_image_is_named(tmp_path: Path, missing: bool) -> None:
     folder = tmp_path / ("nowhere" if missing else "")
     with pytest.raises(FilesError, match=str(folder)):
         list_images(folder)
@@ -46,7 +46,7 @@ def test_52_a_byte_order_mark_quotes_and_empty_lines_are_read(tmp_path: Path) ->
     ]
 
 
-def test_52_a_missing_column_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+def test_52_a_missing_column_is_named(tmp_path: Path) -> None:
     path = csv_file(tmp_path, b"review,label\nx,y\n")
     with pytest.raises(FilesError, match=r"no column 'text'; its header names review, label"):
         list(read_texts(path, "text", None))
@@ -57,14 +57,14 @@ def test_52_an_empty_file_has_no_column(tmp_path: Path) -> None:
         list(read_texts(csv_file(tmp_path, b""), "text", None))
 
 
-def test_52_another_encoding_is_an_error_that_names_the_line(tmp_path: Path) -> None:
+def test_52_a_line_in_another_encoding_is_named(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "text,label\ngut,pos\nschön,pos\n".encode("latin-1"))
     with pytest.raises(FilesError, match=r"texts\.csv, line 3: not UTF-8"):
         list(read_texts(path, "text", "label"))
 
 
 @pytest.mark.parametrize("row", [b",pos\n", b"fine\n", b"fine,\n"])
-def test_52_a_row_without_text_or_label_names_its_line(tmp_path: Path, row: bytes) -> None:
+def test_52_a_row_without_text_or_label_is_named(tmp_path: Path, row: bytes) -> None:
     path = csv_file(tmp_path, b"text,label\ngood,pos\n" + row)
     with pytest.raises(FilesError, match="line 3: the text or the label is empty or missing"):
         list(read_texts(path, "text", "label"))

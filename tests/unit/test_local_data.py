@@ -471,7 +471,5 @@ def test_a_damaged_compressed_npz_is_one_sentence(settings: Settings) -> None:
 def test_an_npz_called_npy_is_explained(settings: Settings) -> None:
     put_npz(settings, x=X, y=Y)
     npy = Npy(name="mine", kind="npy", path="mine.npz", labels="mine.npz", validation=0.2, test=0.2)
-    with pytest.raises(
-        ArraysError, match=r"is not a \.npy file of plain numbers or names \(its content is that of \.npz"
-    ):
+    with pytest.raises(ArraysError, match=r"is not a \.npy file of plain numbers or names \(its content is \.npz"):
         load_dataset(npy, settings)

@@ -1,4 +1,4 @@
-"""From image files and sentences to raw arrays: converted, or named and refused; never a crash."""
+"""Image files and texts are converted to raw arrays, or refused with a clear error."""
 
 import io
 from pathlib import Path
@@ -45,11 +45,18 @@ def halves(mode: str = "RGB", size: tuple[int, int] = (60, 40)) -> Image.Image:
 @pytest.mark.parametrize(
     ("mode", "kind"),
     [
-        *(("RGB", "PNG"), ("RGB", "JPEG"), ("CMYK", "JPEG"), ("P", "PNG"), ("P", "GIF"), ("RGBA", "PNG")),
-        *(("RGB", "BMP"), ("RGB", "TIFF"), ("RGB", "WEBP")),
+        ("RGB", "PNG"),
+        ("RGB", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("RGBA", "PNG"),
+        ("RGB", "BMP"),
+        ("RGB", "TIFF"),
+        ("RGB", "WEBP"),
     ],
 )
-def test_51_images_of_every_mode_become_rgb_of_the_wanted_size(mode: str, kind: str) -> None:
+def test_51_images_of_every_mode_become_rgb(mode: str, kind: str) -> None:
     array = prepare_image(encoded(halves(mode), kind), RGB)
     assert array.shape == (4, 6, 3)
     assert array.dtype == np.uint8
@@ -57,35 +64,35 @@ def test_51_images_of_every_mode_become_rgb_of_the_wanted_size(mode: str, kind: 
     assert np.abs(array[0, -1].astype(int) - GREEN).max() < 30
 
 
-def test_51_an_image_turned_by_exif_is_prepared_upright() -> None:
+def test_51_an_image_is_turned_upright_by_exif() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # the camera was turned: the image must be rotated by 90 degrees clockwise
     turned = encoded(halves(size=(60, 40)), "JPEG", exif=exif)
     array = prepare_image(turned, ImagePreprocessing(height=6, width=4))
-    assert np.abs(array[0, 0].astype(int) - RED).max() < 30  # left became top
+    assert np.abs(array[0, 0].astype(int) - RED).max() < 30  # the left side is now the top
     assert np.abs(array[-1, 0].astype(int) - GREEN).max() < 30
 
 
-def test_51_of_an_animation_the_first_frame_counts() -> None:
+def test_51_an_animation_becomes_its_first_frame() -> None:
     frames = [Image.new("RGB", (6, 4), color) for color in (RED, GREEN)]
     array = prepare_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), RGB)
     assert np.abs(array.astype(int) - RED).max() < 10
 
 
-def test_51_one_pixel_is_an_image() -> None:
+def test_51_an_image_of_one_pixel_is_prepared() -> None:
     assert (prepare_image(encoded(Image.new("L", (1, 1), 77)), GRAY) == 77).all()
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparent_pixels_become_white() -> None:
     assert (prepare_image(encoded(Image.new("RGBA", (6, 4), (0, 0, 0, 0))), RGB) == 255).all()
 
 
-def test_of_sixteen_bits_a_pixel_the_upper_eight_are_kept() -> None:
+def test_images_with_sixteen_bits_keep_the_upper_eight() -> None:
     deep = Image.fromarray(np.full((4, 6), 0x8123, np.uint16))
     assert (prepare_image(encoded(deep), GRAY) == 0x81).all()
 
 
-def test_a_grayscale_image_of_the_wanted_size_is_kept_bit_exact() -> None:
+def test_a_grayscale_image_of_the_same_size_is_unchanged() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6), np.uint8)
     assert np.array_equal(prepare_image(encoded(Image.fromarray(pixels)), GRAY)[:, :, 0], pixels)
 
@@ -95,14 +102,14 @@ def test_a_grayscale_image_of_the_wanted_size_is_kept_bit_exact() -> None:
     [b"", b"not an image", encoded(halves())[:100], encoded(halves(), "JPEG")[:300], b"GIF89a" + b"\0" * 20],
     ids=["empty", "text", "truncated png", "truncated jpeg", "broken gif"],
 )
-def test_51_what_is_not_a_whole_image_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_51_an_incomplete_image_is_refused_and_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(PreprocessingError, match=r"broken\.jpg is not a readable image"):
         prepare_image(path, RGB)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+def test_a_decompression_bomb_is_refused_before_decoding() -> None:
     bomb = bytearray(encoded(Image.new("L", (10, 10))))
     bomb[16:24] = (100_000).to_bytes(4, "big") * 2  # the header alone says 100,000 x 100,000
     with pytest.raises(PreprocessingError):
@@ -113,19 +120,19 @@ TEXT = TextPreprocessing(length=6, n_words=7, vocabulary_sha256="0" * 64)
 NUMBERS = token_numbers([*RESERVED_WORDS, "good", "bad", "don't"])
 
 
-def test_words_are_lower_case_without_punctuation_and_keep_apostrophes() -> None:
+def test_words_are_lower_case_without_punctuation() -> None:
     assert words_of("A GOOD film!<br />Don't\tmiss (it).") == ["a", "good", "film", "br", "don't", "miss", "it"]
 
 
-def test_ascii_words_keep_other_letters_and_spaces_as_bytes_do() -> None:
+def test_ascii_words_keep_letters_and_spaces_beyond_ascii() -> None:
     text = "ÉCLAIR Straße\xa0NOIR\x85 (Ok)\r\n"
     assert words_of(text, "ascii") == ["Éclair", "straße\xa0noir\x85", "ok"]
     assert words_of(text) == ["éclair", "straße", "noir", "ok"]
 
 
-def test_words_that_the_dataset_does_not_know_are_left_out() -> None:
+def test_words_outside_the_vocabulary_are_left_out() -> None:
     how = TEXT.model_copy(update={"n_words": 6, "known_words": 7, "length": 4})
-    # "don't" is known and has no number of its own
+    # "don't" is in the vocabulary and has no number
     assert prepare_text("good ugly don't bad", how, NUMBERS).tolist() == [START, 4, UNKNOWN, 5]
 
 
@@ -133,7 +140,7 @@ def test_a_short_text_is_padded_in_front() -> None:
     assert prepare_text("Good, bad; ugly.", TEXT, NUMBERS).tolist() == [PAD, PAD, START, 4, 5, UNKNOWN]
 
 
-def test_of_a_long_text_the_end_is_kept() -> None:
+def test_a_long_text_keeps_its_end() -> None:
     assert prepare_text("bad " * 10 + "good", TEXT, NUMBERS).tolist() == [5, 5, 5, 5, 5, 4]
 
 
@@ -145,7 +152,7 @@ def test_reserved_words_in_a_text_are_unknown() -> None:
     assert NUMBERS.keys() == {"good", "bad", "don't"}
 
 
-def test_a_vocabulary_is_read_only_when_it_is_the_one_that_the_manifest_names(tmp_path: Path) -> None:
+def test_a_vocabulary_must_match_the_manifest(tmp_path: Path) -> None:
     words = [*RESERVED_WORDS, "good", "bad", "don't"]
     path = tmp_path / "vocabulary.json"
     path.write_text('["' + '", "'.join(words) + '"]')
@@ -155,7 +162,7 @@ def test_a_vocabulary_is_read_only_when_it_is_the_one_that_the_manifest_names(tm
         read_vocabulary(path, TEXT)
 
 
-def test_a_vocabulary_may_hold_more_words_than_have_a_number(tmp_path: Path) -> None:
+def test_a_vocabulary_may_hold_words_without_a_number(tmp_path: Path) -> None:
     words = [*RESERVED_WORDS, "good", "bad", "don't"]
     (tmp_path / "vocabulary.json").write_text('["' + '", "'.join(words) + '"]')
     how = TEXT.model_copy(update={"n_words": 6, "known_words": 7, "vocabulary_sha256": sha256_of_json(words)})

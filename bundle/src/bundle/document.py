@@ -1,4 +1,4 @@
-"""What the JSON documents of this project have in common: strictness, names, hashes, and how an error reads."""
+"""Common parts of the project's JSON documents: a strict base class, names, hashes, error sentences."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Record(BaseModel):
-    """A document or part of one: immutable, and a key that nobody knows is an error."""
+    """A document or a part of one: immutable. An unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def sha256_of_json(value: object) -> str:
-    """Hash a JSON value independently of key order and white space."""
+    """Hash a JSON value. The order of keys and white space do not change the hash."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def explain(error: ValidationError) -> str:
-    """Say in one sentence where a document is wrong: the first problem, and how many more there are."""
+    """Say in one sentence where a document is wrong: the first problem, and the number of other problems."""
     first, *rest = error.errors(include_url=False)
     place = ".".join(str(part) for part in first["loc"]) or "the document"
     more = f" (and {len(rest)} more)" if rest else ""

@@ -1,7 +1,7 @@
-"""The Keras layers that a model may be made of: what an experiment may name and what a reader agrees to load.
+"""The allow-list of Keras layers: an experiment may use only these, and a reader loads only these.
 
-A name in here computes on tensors and nothing else. Lambda (arbitrary code), TFSMLayer (a foreign graph),
-TextVectorization and the lookup layers (they do not survive `.h5`, docs/decisions/) are left out on purpose.
+Each of these layers only computes on tensors. Left out on purpose: Lambda (arbitrary code), TFSMLayer (a foreign
+graph), TextVectorization and the lookup layers (`.h5` cannot hold them, see docs/decisions/).
 """
 
 ALLOWED_LAYERS = frozenset(

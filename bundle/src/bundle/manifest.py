@@ -1,7 +1,7 @@
-"""What a bundle says of itself: `manifest.json`, validated on both sides by the same model.
+"""`manifest.json`, the description of a bundle. Trainer and predict service validate it with the same class.
 
-`prep_sha256` names the preparation of one input (preprocessing, dtype, shape). Inputs may be given to a model only
-when both carry the same one.
+`prep_sha256` is a hash of the preparation of one input (preprocessing, dtype, shape). A model may predict an input only
+when the two have the same hash.
 """
 
 from pathlib import Path
@@ -15,23 +15,23 @@ from bundle.inputs.preprocessing import Preprocessing
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 MODEL_FILE, MANIFEST_FILE, TEST_SET_FILE = "model.h5", "manifest.json", "test_set.npz"
-PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only where inputs are texts
-HISTORY_FILE = "history.json"  # the figures of each epoch
+PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only when inputs are texts
+HISTORY_FILE = "history.json"  # the metrics of each epoch
 CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE = "confusion.png", "roc.png", "precision_recall.png"
-DIFF_FILE = "diff.patch"  # only where the tree had changes: what they were
-SPLIT_FILE = "split.csv"  # which sample trained, validated, tested (bundle.split)
+DIFF_FILE = "diff.patch"  # the uncommitted changes, only when there are some
+SPLIT_FILE = "split.csv"  # the part of each sample: train, validation or test (bundle.split)
 
 Dtype = Literal["uint8", "int32", "float32"]
 
 
 class InputSpec(Record):
-    """One sample as the model takes it, without the batch axis."""
+    """Dtype and shape of one sample of the model, without the batch axis."""
 
     dtype: Dtype
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
 
     def __str__(self) -> str:
-        """Say it for a person."""
+        """Describe it for a person."""
         return f"{self.dtype} of shape {self.shape}"
 
 
@@ -43,14 +43,14 @@ class FileEntry(Record):
 
 
 class GitState(Record):
-    """The commit that trained, and whether the tree had changes beside it; None where neither is known."""
+    """The commit of the training, and whether there were uncommitted changes; None: unknown."""
 
     commit: str | None = None
     dirty: bool | None = None
 
 
 class TrackedRun(Record):
-    """Where the Weights & Biases record of the training lies."""
+    """Where the Weights & Biases run of the training is."""
 
     mode: Literal["online", "offline", "disabled"]
     id: str | None = None
@@ -59,7 +59,7 @@ class TrackedRun(Record):
 
 
 class ClassMetrics(Record):
-    """Figures of one class against all others; n samples of the test set have it. None is what cannot be known."""
+    """Metrics of one class against all others; n samples of the test set have this class. None: not defined."""
 
     n: Annotated[int, Field(ge=0)]
     precision: float | None
@@ -70,12 +70,12 @@ class ClassMetrics(Record):
 
 
 class Metrics(Record):
-    """Figures on the test set. accuracy = n_correct / n, as IEEE double; loss is the trained loss's mean.
+    """Metrics on the test set. accuracy = n_correct / n, as IEEE double; loss is the mean of the trained loss.
 
-    The others are means over the classes that the test set has, each counting the same; auroc and average_precision
-    are of one class against all others, gini = 2 auroc - 1. None is what cannot be known: a class that the test set
-    lacks has no recall. per_class, and confusion (row: the label; column: the prediction), are in the order of the
-    manifest's classes.
+    The other metrics are means over the classes in the test set, with equal weights. auroc and average_precision
+    compare one class with all others; gini = 2 auroc - 1. None: the metric is not defined, for example the recall of a
+    class that is not in the test set. per_class and confusion (row: the label; column: the prediction) are in the
+    order of the manifest's classes.
     """
 
     n: Annotated[int, Field(ge=1)]
@@ -93,7 +93,7 @@ class Metrics(Record):
 
 
 class Manifest(Record):
-    """Everything a reader needs in order to prepare inputs for the model and to trust it."""
+    """The content of manifest.json: how to prepare inputs, how the model was trained, and the hash of each file."""
 
     format_version: Literal[2] = 2
     bundle_id: Name
@@ -105,7 +105,7 @@ class Manifest(Record):
     preprocessing: Preprocessing
     experiment: dict[str, JsonValue]
     data_sha256: Sha256  # of all three splits
-    test_sha256: Sha256  # of the test set: accuracies can be compared where it is equal
+    test_sha256: Sha256  # of the test set: two accuracies can be compared only when it is equal
     metrics: Metrics
     best_epoch: Annotated[int, Field(ge=1)]
     epochs_trained: Annotated[int, Field(ge=1)]
@@ -114,14 +114,14 @@ class Manifest(Record):
     seed: int
     git: GitState
     versions: dict[str, str]
-    machine: str = "unknown"  # kind of processor and memory, beside which the seconds have to be read
+    machine: str = "unknown"  # kind of processor and memory; train_seconds depends on it
     tracked_run: TrackedRun
     created_at: AwareDatetime
     files: dict[str, FileEntry] = Field(default_factory=dict)
 
     @property
     def prep_sha256(self) -> str:
-        """Hash of what one input has to look like: preprocessing, dtype and shape."""
+        """Hash of the preparation of one input: preprocessing, dtype and shape."""
         return sha256_of_json({"preprocessing": self.preprocessing.model_dump(), "input": self.input.model_dump()})
 
 
@@ -136,7 +136,7 @@ def read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); a bundle needs its manifest") from error
     if len(text) > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; that is no manifest")
+        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; a manifest is smaller")
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:

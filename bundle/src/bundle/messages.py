@@ -1,4 +1,4 @@
-"""What error messages have in common."""
+"""Common parts of error messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,13 +7,13 @@ MAX_CHARACTERS = 300
 
 
 def one_line(error: BaseException) -> str:
-    """Bring another library's error, often a page long, to at most 300 characters on one line."""
+    """Shorten another library's error, often a page long, to at most 300 characters on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
 
 
 def did_you_mean(given: object, known: Iterable[str], otherwise: str | None = None) -> str:
-    """Name the known word that a misspelt one is near to; where none is, say `otherwise`, or name all known ones."""
+    """Suggest the known word nearest to a misspelt one. If none is near, return `otherwise` or list all words."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(str(given).lower(), names, n=1)
     return f"did you mean {names[near[0]]}?" if near else otherwise or f"known are {', '.join(names.values())}"

@@ -1,8 +1,9 @@
-"""Write a bundle so that a reader sees all of it or nothing.
+"""Write a bundle so that a reader sees all its files or none.
 
-Everything is staged in a temporary directory on the same volume and fsynced; one rename makes the bundle appear, and
-only then the dataset's pointer is replaced. A trainer killed before the rename leaves a directory `.tmp-*`, which no
-reader looks at and the next trainer removes: it holds a lock on its own, so a dead one's can be told.
+All files are written to a temporary directory on the same volume and fsynced. One rename makes the bundle appear. Then
+the dataset's pointer is replaced. When a trainer is killed before the rename, a directory `.tmp-*` stays. Readers
+ignore it, and the next trainer removes it. A running trainer holds a lock on its directory; one without a lock is
+abandoned.
 """
 
 import fcntl
@@ -26,9 +27,9 @@ STAGING_PREFIX = ".tmp-"
 
 
 class Pointer(Record):
-    """The trainer's proposal for a dataset: a bundle, the sha256 of its model.h5, and when it was proposed.
+    """The trainer's proposal for a dataset: a bundle, the sha256 of its model.h5, and the time of the proposal.
 
-    promote: serve it also where its accuracy is below that of the model that serves.
+    promote: serve the bundle even if its accuracy is lower than that of the model that serves now.
     """
 
     bundle_id: Name
@@ -44,7 +45,7 @@ def file_sha256(path: Path) -> str:
 
 
 def bundle_path(models: Path, bundle_id: str) -> Path:
-    """Tell where a bundle lies on the volume, published or not."""
+    """Return the path of a bundle on the volume; the bundle need not exist."""
     return models / "bundles" / bundle_id
 
 
@@ -55,9 +56,9 @@ def list_bundles(models: Path) -> list[Path]:
 
 @contextmanager
 def staging(models: Path) -> Iterator[Path]:
-    """Give a private directory on the models volume to write a bundle into; it is removed unless published.
+    """Make a private directory on the models volume for a new bundle; it is removed unless it is published.
 
-    Removes what dead trainers left behind. Raises BundleError when the volume cannot be written.
+    Also removes the directories of trainers that died. Raises BundleError when the volume cannot be written.
     """
     bundles = models / "bundles"
     try:
@@ -78,14 +79,14 @@ def staging(models: Path) -> Iterator[Path]:
             f"the bundle could not be written to {bundles}: {error.strerror}; nothing was published"
         ) from error
     finally:
-        shutil.rmtree(path, ignore_errors=True)  # already gone when it was published
+        shutil.rmtree(path, ignore_errors=True)  # a published bundle was renamed: nothing to remove
         os.close(lock)
 
 
 def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
-    """Make the staged files appear as bundle `manifest.bundle_id`; return the manifest with their hashes in it.
+    """Publish the staged files as bundle `manifest.bundle_id`; return the manifest with their hashes.
 
-    Raises BundleError when that bundle exists already. The pointer does not move: that is `point`.
+    Raises BundleError when that bundle exists already. Does not change the pointer: `point` does.
     """
     files = {
         path.name: FileEntry(sha256=file_sha256(path), size=path.stat().st_size) for path in sorted(staged.iterdir())
@@ -95,7 +96,7 @@ def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
     for path in staged.iterdir():
         path.chmod(0o644)
         fsync(path)
-    staged.chmod(0o755)  # mkdtemp makes it private; readers run as another user
+    staged.chmod(0o755)  # mkdtemp makes it private, but readers run as another user
     fsync(staged)
     target = bundle_path(models, manifest.bundle_id)
     try:
@@ -111,9 +112,9 @@ def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
 
 
 def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
-    """Propose a published bundle as its dataset's current one, by replacing the pointer in one step.
+    """Propose a published bundle for its dataset: replace the pointer in one step.
 
-    promote: see Pointer. Raises BundleError when the volume cannot be written; the pointer is then what it was.
+    promote: see Pointer. Raises BundleError when the volume cannot be written; then the old pointer stays.
     """
     pointer = Pointer(
         bundle_id=manifest.bundle_id,
@@ -143,7 +144,7 @@ def read_pointer(path: Path) -> Pointer:
 
 
 def pointers(models: Path) -> dict[str, Path]:
-    """List the datasets that have a pointer, and its file."""
+    """Return the pointer file of each dataset that has one."""
     return {path.stem: path for path in sorted((models / "current").glob("[!.]*.json"))}
 
 
@@ -162,12 +163,12 @@ def _remove_abandoned(bundles: Path) -> None:
         try:
             handle = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # published since it was listed
+            continue  # published after it was listed
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            continue  # its trainer is alive
+            continue  # its trainer is running
         else:
-            shutil.rmtree(path, ignore_errors=True)  # it may have been published since
+            shutil.rmtree(path, ignore_errors=True)  # it may have been published in between
         finally:
             os.close(handle)

@@ -1,11 +1,11 @@
-"""`split.csv`: which sample trained, which validated, which tested, and where each came from.
+"""`split.csv`: the part of each sample (train, validation or test), and its source.
 
     part,sample,label,source,sha256
     train,0,cat,cat/001.jpg,9f86d081884c...
     ...
 
-part is train, validation or test; sample counts from 0 within the part (for test: the row of test_set.npz); source is a
-file, a line or a row; sha256 is content_sha256 of the prepared array, as hexadecimal text.
+part: train, validation or test. sample: counts from 0 within the part (for test: the row of test_set.npz). source: a
+file, a line or a row. sha256: content_sha256 of the prepared array, as hexadecimal text.
 """
 
 import csv
@@ -33,12 +33,12 @@ class SplitRow(NamedTuple):
 
 
 def content_sha256(sample: npt.NDArray[np.generic]) -> bytes:
-    """Hash the elements of one prepared array, C order, little-endian; dtype and shape are the manifest's."""
+    """Hash the elements of one prepared array, in C order and little-endian; the manifest has dtype and shape."""
     return hashlib.sha256(np.ascontiguousarray(sample).data).digest()
 
 
 def write_split(path: Path, rows: Iterable[SplitRow]) -> None:
-    """Write the file."""
+    """Write split.csv."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
@@ -46,7 +46,7 @@ def write_split(path: Path, rows: Iterable[SplitRow]) -> None:
 
 
 def read_split(path: Path) -> Iterator[SplitRow]:
-    """Read the file, row by row. Raises BundleError naming the line that is not as above."""
+    """Read split.csv row by row. Raises BundleError, which names the line with the wrong format."""
     line = 1
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -57,7 +57,7 @@ def read_split(path: Path) -> Iterator[SplitRow]:
                 line = rows.line_num
                 part, sample, label, source, sha256 = row
                 if len(bytes.fromhex(sha256)) != hashlib.sha256().digest_size:
-                    raise ValueError("sha256 is none")
+                    raise ValueError("its last value is not a sha256")
                 yield SplitRow(part, int(sample), label, source, sha256)
     except (OSError, ValueError, csv.Error) as error:
         raise BundleError(f"{path}, line {line}: not a readable split ({error}); publish it again") from error

@@ -1,4 +1,4 @@
-"""`test_set.npz`: the samples that judged the model, x (n, ...), and their labels y (n,), numbers into the classes."""
+"""`test_set.npz`: the samples x (n, ...) of the test set, and their labels y (n,), numbers into the classes."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ from bundle.verify import Bundle
 
 
 def read_test_set(bundle: Bundle) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Read x (n, ...) in the input's dtype and y (n,). Raises BundleError when they are not what the manifest says."""
+    """Read x (n, ...) in the input's dtype and y (n,). Raises BundleError when they differ from the manifest."""
     manifest, path = bundle.manifest, bundle.path / TEST_SET_FILE
     found = read_npz(path, ("x", "y"))
     if "x" not in found or "y" not in found or found["y"].dtype.kind not in "iu":

@@ -1,8 +1,8 @@
-"""Distrust a bundle before anything in it is used.
+"""Check a bundle before it is used.
 
-Order matters: manifest, then size and sha256 of every file, then the structure of the HDF5 file (of a private copy, so
-that what was checked is what is loaded), and only then Keras. Keras itself is not trusted with a forged file:
-CVE-2025-9905 (safe_mode ignored for .h5), CVE-2026-1669 (external datasets read host files).
+The order matters: the manifest, then size and sha256 of every file, then the structure of the HDF5 file, and only then
+Keras loads it. The structure is checked in a private copy, and that copy is loaded. Keras alone is not safe with a
+forged file: CVE-2025-9905 (safe_mode ignored for .h5), CVE-2026-1669 (external datasets read host files).
 """
 
 import json
@@ -34,7 +34,7 @@ REQUIRED_FILES = (MODEL_FILE, TEST_SET_FILE, PREDICTIONS_FILE, SPLIT_FILE)
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files were found to have the sizes and hashes that its manifest names."""
+    """A bundle whose files have the sizes and hashes in its manifest."""
 
     path: Path
     manifest: Manifest
@@ -48,19 +48,19 @@ class Bundle:
 def open_bundle(path: Path) -> Bundle:
     """Read the manifest and compare every file with it.
 
-    Raises BundleError naming the file that is missing, of another size or of another hash.
+    Raises BundleError, which names the file that is missing or has another size or hash.
     """
     manifest = read_manifest(path / MANIFEST_FILE)
     if path.resolve().name != manifest.bundle_id:
         raise BundleError(
-            f"{path} holds bundle {manifest.bundle_id}; a bundle lies in the directory of its name: rename it back"
+            f"{path} holds bundle {manifest.bundle_id}; a bundle's directory has its name: rename the directory back"
         )
     for name in REQUIRED_FILES:
         if name not in manifest.files:
             raise BundleError(f"{path / MANIFEST_FILE} does not list {name}; the bundle is incomplete")
     for name, entry in manifest.files.items():
         if Path(name).name != name:
-            raise BundleError(f"{path / MANIFEST_FILE} lists {name!r}; a bundle's files lie beside its manifest")
+            raise BundleError(f"{path / MANIFEST_FILE} lists {name!r}; a bundle's files are beside its manifest")
         size, digest = _measure(path / name)
         if size != entry.size or size > MAX_FILE_BYTES:
             raise BundleError(f"{path / name} has {size} bytes, the manifest says {entry.size}; publish it again")
@@ -73,7 +73,7 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def open_current(models: Path, pointer_path: Path) -> Bundle:
-    """Open the bundle that a pointer names. Raises BundleError also when the two disagree."""
+    """Open the bundle that a pointer names. Raises BundleError, also when the pointer and the manifest disagree."""
     pointer = read_pointer(pointer_path)
     bundle = open_bundle(bundle_path(models, pointer.bundle_id))
     if bundle.model_sha256 != pointer.sha256 or bundle.manifest.dataset != pointer_path.stem:
@@ -82,7 +82,7 @@ def open_current(models: Path, pointer_path: Path) -> Bundle:
 
 
 def check_h5(path: Path) -> None:
-    """Refuse an HDF5 model file that reaches outside itself, declares more data than it holds, or names odd layers.
+    """Refuse an HDF5 model file that links to other files, declares more data than it holds, or has unknown layers.
 
     path must be a private copy. Raises BundleError.
     """
@@ -99,14 +99,14 @@ def check_h5(path: Path) -> None:
 
 
 def _measure(path: Path) -> tuple[int, str]:
-    """Tell a file's size in bytes, and its sha256 (of a file that is not too large)."""
+    """Return a file's size in bytes and its sha256; the sha256 is empty for a file that is too large."""
     try:
         if path.is_symlink() or not path.is_file():
             raise BundleError(f"{path} is missing or not a plain file; the bundle is incomplete")
         size = path.stat().st_size
         return size, file_sha256(path) if size <= MAX_FILE_BYTES else ""
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); its reader needs the right to") from error
+        raise BundleError(f"{path} cannot be read ({error.strerror}); allow this user to read it") from error
 
 
 def _check_links(group: h5py.Group) -> None:
@@ -135,25 +135,25 @@ def _objects(group: h5py.Group) -> Iterator[h5py.Group | h5py.Dataset]:
 def _declared_bytes(item: h5py.Group | h5py.Dataset) -> int:
     data = item.size * item.dtype.itemsize if isinstance(item, h5py.Dataset) and item.size else 0
     attributes = (h5py.h5a.open(item.id, name.encode()) for name in item.attrs)
-    # Not get_storage_size: h5py takes its 0 for an error, and each layer without weights has such an empty attribute.
+    # Not get_storage_size: h5py treats its 0 as an error, and each layer without weights has such an empty attribute.
     return int(data + sum(a.get_space().get_simple_extent_npoints() * a.get_type().get_size() for a in attributes))
 
 
 def _check_layers(file: h5py.File) -> None:
     if "model_config" not in file.attrs:
-        raise BundleError("model.h5 holds no model_config; it is not a whole Keras model")
+        raise BundleError("model.h5 holds no model_config; it is not a complete Keras model")
     for entry in _serialized_objects(json.loads(file.attrs["model_config"])):
         module, name = entry.get("module"), entry["class_name"]
         plain = module in PLAIN_MODULES or (module, name) == ("keras", "DTypePolicy")
         layer = module in (None, "keras.layers") and name in ALLOWED_LAYERS | CONTAINERS
         if not (plain or layer) or entry.get("registered_name"):
             raise BundleError(
-                f"model.h5 holds {module or 'a layer'} {name}, which is not on the allow-list; refused unread"
+                f"model.h5 holds {module or 'a layer'} {name}, which is not on the allow-list; refused without loading"
             )
 
 
 def _serialized_objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Walk Keras's JSON; yield everything in it that Keras would turn into an object."""
+    """Yield each part of Keras's JSON that Keras would convert to an object."""
     if isinstance(value, dict):
         if "class_name" in value:
             yield value

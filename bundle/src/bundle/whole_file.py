@@ -1,4 +1,4 @@
-"""Write a file so that a reader sees all of it or what was there before."""
+"""Write a file so that a reader sees the whole new file or the old one."""
 
 import os
 import tempfile
@@ -10,9 +10,9 @@ from typing import IO
 
 @contextmanager
 def write_whole(path: Path) -> Iterator[IO[bytes]]:
-    """Give a file to write; when the block ends it is fsynced, readable by all (0644) and renamed to path.
+    """Open a temporary file to write; at the end of the block, fsync it, set mode 0644 and rename it to path.
 
-    A block that raises leaves what was there. Raises OSError when the directory cannot be written.
+    When the block raises, the old file stays. Raises OSError when the directory cannot be written.
     """
     handle, name = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
@@ -23,12 +23,12 @@ def write_whole(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(name, path)
     finally:
-        Path(name).unlink(missing_ok=True)  # already gone when it was renamed
+        Path(name).unlink(missing_ok=True)  # does nothing after the rename
     fsync(path.parent)
 
 
 def fsync(path: Path) -> None:
-    """Bring a file or a directory to the disk."""
+    """Write a file or a directory to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,6 +1,6 @@
 """The tables of contract 2.
 
-Revision: 0.1.0, the first.
+Revision: 0.1.0, the first. Longer than 300 lines, because a migration is one file.
 """
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column(
             "chunk_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the chunk"
         ),
-        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset that the inputs belong to"),
+        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset of the inputs"),
         sa.Column(
             "prep_sha256",
             sa.LargeBinary(),
@@ -34,21 +34,21 @@ def upgrade() -> None:
             "classes",
             sa.ARRAY(sa.Text()),
             nullable=True,
-            comment="label names; input.label_no counts from 0 into it; NULL when unlabelled",
+            comment="label names; input.label_no is an index into them, from 0; NULL: no labels",
         ),
-        sa.Column("source", sa.Text(), nullable=False, comment="where the inputs came from"),
+        sa.Column("source", sa.Text(), nullable=False, comment="file, folder or bundle of the inputs"),
         sa.Column(
             "content_sha256",
             sa.LargeBinary(),
             nullable=True,
-            comment="hash of arrays and labels: the same content twice is one chunk",
+            comment="hash of arrays and labels; equal content is stored as one chunk",
         ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when the row's transaction began, by the server's clock",
+            comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("dtype in ('uint8', 'int32', 'float32')", name=op.f("chunk_dtype_check")),
         sa.CheckConstraint(
@@ -62,7 +62,7 @@ def upgrade() -> None:
             "dataset", "prep_sha256", "content_sha256", name=op.f("chunk_dataset_prep_sha256_content_sha256_key")
         ),
         schema="ml",
-        comment="A closed set of inputs, loaded in one transaction; the unit of work.",
+        comment="A fixed set of inputs, loaded in one transaction; the unit of work.",
     )
     op.create_table(
         "model",
@@ -76,9 +76,9 @@ def upgrade() -> None:
             "bundle_id",
             sa.Text(),
             nullable=False,
-            comment="identity of the model: the directory of its bundle on the models volume",
+            comment="id of the model's bundle, and name of its directory; identifies the model",
         ),
-        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset that the model was trained on"),
+        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset of the training"),
         sa.Column(
             "prep_sha256",
             sa.LargeBinary(),
@@ -88,25 +88,25 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False, comment="name of the experiment"),
         sa.Column("input_dtype", sa.Text(), nullable=False, comment="dtype of one input: uint8, int32 or float32"),
         sa.Column(
-            "input_shape", sa.ARRAY(sa.Integer()), nullable=False, comment="shape of one input, without the job axis"
+            "input_shape", sa.ARRAY(sa.Integer()), nullable=False, comment="shape of one input, without the batch axis"
         ),
         sa.Column(
             "classes",
             sa.ARRAY(sa.Text()),
             nullable=False,
-            comment="class names; prediction.class_no counts from 0 into it",
+            comment="class names; prediction.class_no is an index into them, from 0",
         ),
         sa.Column(
             "metrics",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=False,
-            comment="the manifest's figures on the test set",
+            comment="the metrics on the test set, from the manifest",
         ),
         sa.Column(
             "manifest",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=False,
-            comment="the whole manifest: experiment, git commit, versions, W&B run",
+            comment="the whole manifest, with experiment, git commit, versions and W&B run",
         ),
         sa.Column(
             "state", sa.Text(), nullable=False, comment="available, serving (at most one per dataset) or retired"
@@ -116,14 +116,14 @@ def upgrade() -> None:
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when the row's transaction began, by the server's clock",
+            comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("state in ('available', 'serving', 'retired')", name=op.f("model_state_check")),
         sa.CheckConstraint("length(sha256) = 32 and length(prep_sha256) = 32", name=op.f("model_hashes_check")),
         sa.PrimaryKeyConstraint("model_id", name=op.f("model_pkey")),
         sa.UniqueConstraint("bundle_id", name=op.f("model_bundle_id_key")),
         schema="ml",
-        comment="A published model, registered after its bundle was verified; nothing is predicted for an available one.",
+        comment="A published model, registered after its bundle was verified. An available model predicts nothing.",
     )
     op.create_index(
         "model_serving_idx",
@@ -145,21 +145,21 @@ def upgrade() -> None:
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when the row's transaction began, by the server's clock",
+            comment="start of the row's transaction, by the server's clock",
         ),
         sa.PrimaryKeyConstraint("ping_id", name=op.f("ping_pkey")),
         schema="ml",
-        comment="Round trips of `pypredict ping`: what was stored, and read back equal.",
+        comment="Round trips of `pypredict ping`: the stored text and array.",
     )
     op.create_table(
         "vocabulary",
         sa.Column(
-            "prep_sha256", sa.LargeBinary(), nullable=False, comment="the preprocessing that the words belong to"
+            "prep_sha256", sa.LargeBinary(), nullable=False, comment="hash of the preprocessing with these words"
         ),
-        sa.Column("words", sa.ARRAY(sa.Text()), nullable=False, comment="token number (from 0) to word"),
+        sa.Column("words", sa.ARRAY(sa.Text()), nullable=False, comment="word of each token number, from 0"),
         sa.PrimaryKeyConstraint("prep_sha256", name=op.f("vocabulary_pkey")),
         schema="ml",
-        comment="Words of a text preprocessing, so that SQL can show a text.",
+        comment="The words of a text preprocessing, to show texts in SQL.",
     )
     op.create_table(
         "input",
@@ -168,9 +168,7 @@ def upgrade() -> None:
         ),
         sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
         sa.Column("sample_no", sa.Integer(), nullable=False, comment="position in the chunk, from 0"),
-        sa.Column(
-            "label_no", sa.Integer(), nullable=True, comment="number into chunk.classes, from 0; NULL when unlabelled"
-        ),
+        sa.Column("label_no", sa.Integer(), nullable=True, comment="index into chunk.classes, from 0; NULL: no label"),
         sa.Column(
             "payload", sa.LargeBinary(), nullable=False, comment="the array as the bytes of a .npy file (version 1.0)"
         ),
@@ -183,7 +181,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("input_id", name=op.f("input_pkey")),
         sa.UniqueConstraint("chunk_id", "sample_no", name=op.f("input_chunk_id_sample_no_key")),
         schema="ml",
-        comment="One array and its label.",
+        comment="One array, with its label if there is one.",
     )
     op.create_table(
         "job",
@@ -191,34 +189,39 @@ def upgrade() -> None:
         sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False, comment="pending, running or done"),
         sa.Column(
-            "attempt", sa.Integer(), server_default="0", nullable=False, comment="fencing token: counts the claims"
+            "attempt", sa.Integer(), server_default="0", nullable=False, comment="fencing token: the number of claims"
         ),
         sa.Column(
             "failures",
             sa.Integer(),
             server_default="0",
             nullable=False,
-            comment="claims that ended in a fault or a death",
+            comment="number of claims that ended with an error or the worker's death",
         ),
-        sa.Column("worker", sa.Text(), nullable=True, comment="who holds or held the lease"),
+        sa.Column("worker", sa.Text(), nullable=True, comment="worker that holds or held the lease"),
         sa.Column(
-            "lease_until", sa.DateTime(timezone=True), nullable=True, comment="a running job may be retaken after this"
+            "lease_until",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="end of the lease; another worker may claim the job after this time",
         ),
         sa.Column(
             "run_after",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="not before this",
+            comment="the job may be claimed after this time",
         ),
         sa.Column("last_error", sa.Text(), nullable=True, comment="why the last attempt failed"),
         sa.Column(
             "in_flight",
             sa.BigInteger(),
             nullable=True,
-            comment="the input tried alone, committed before it runs (row-by-row work)",
+            comment="the input that is predicted alone now; committed before its prediction",
         ),
-        sa.Column("done_at", sa.DateTime(timezone=True), nullable=True, comment="when its predictions were committed"),
+        sa.Column(
+            "done_at", sa.DateTime(timezone=True), nullable=True, comment="time of the commit of its predictions"
+        ),
         sa.CheckConstraint("(state = 'done') = (done_at is not null)", name=op.f("job_done_check")),
         sa.CheckConstraint("(state = 'running') = (lease_until is not null)", name=op.f("job_lease_check")),
         sa.CheckConstraint("state in ('pending', 'running', 'done')", name=op.f("job_state_check")),
@@ -226,7 +229,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("job_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "chunk_id", name=op.f("job_pkey")),
         schema="ml",
-        comment="One model times one chunk: who works on it, and until when.",
+        comment="One model times one chunk, with its state, worker and lease.",
     )
     op.create_index("job_chunk_id_idx", "job", ["chunk_id"], unique=False, schema="ml")
     op.create_index(
@@ -237,28 +240,28 @@ def upgrade() -> None:
         sa.Column(
             "promotion_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the entry"
         ),
-        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset whose serving model it is about"),
+        sa.Column("dataset", sa.Text(), nullable=False, comment="dataset whose serving model changed"),
         sa.Column("action", sa.Text(), nullable=False, comment="promoted, declined, rolled back or retired"),
         sa.Column("from_model_id", sa.BigInteger(), nullable=True, comment="model that served before; NULL: none"),
         sa.Column(
             "to_model_id",
             sa.BigInteger(),
             nullable=True,
-            comment="model that serves from now on, NULL: none; of a declined proposal: the model that does not",
+            comment="model that serves from now on; NULL: none. If declined: the refused model",
         ),
         sa.Column("why", sa.Text(), nullable=False, comment="the reason in words"),
         sa.Column(
             "proposed_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="when the trainer proposed it; NULL: not the trainer",
+            comment="time of the trainer's proposal; NULL: by a person",
         ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when the row's transaction began, by the server's clock",
+            comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("(action = 'retired') = (to_model_id is null)", name=op.f("promotion_to_model_check")),
         sa.CheckConstraint(
@@ -268,7 +271,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["to_model_id"], ["ml.model.model_id"], name=op.f("promotion_to_model_id_fkey")),
         sa.PrimaryKeyConstraint("promotion_id", name=op.f("promotion_pkey")),
         schema="ml",
-        comment="History of which model serves a dataset.",
+        comment="History of the serving models of each dataset.",
     )
     op.create_index("promotion_dataset_idx", "promotion", ["dataset"], unique=False, schema="ml")
     op.create_table(
@@ -279,15 +282,13 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("test_set_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "chunk_id", name=op.f("test_set_pkey")),
         schema="ml",
-        comment="Which chunks are a model's own test set: its accuracy in SQL is counted over these.",
+        comment="The chunks of a model's own test set; its accuracy in SQL is counted over them.",
     )
     op.create_table(
         "input_name",
         sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
         sa.Column("sample_no", sa.Integer(), nullable=False, comment="position in the chunk, from 0"),
-        sa.Column(
-            "name", sa.Text(), nullable=False, comment="name of the file in its folder, or the place in its file"
-        ),
+        sa.Column("name", sa.Text(), nullable=False, comment="path of the file in its folder, or place in the file"),
         sa.ForeignKeyConstraint(
             ["chunk_id", "sample_no"],
             ["ml.input.chunk_id", "ml.input.sample_no"],
@@ -295,14 +296,14 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("chunk_id", "sample_no", name=op.f("input_name_pkey")),
         schema="ml",
-        comment="Where an input came from within its source; rows of an array file have none, their number says it.",
+        comment="The name of an input within its source. Rows of an array file have no name, only a number.",
     )
     op.create_table(
         "prediction",
         sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
         sa.Column("input_id", sa.BigInteger(), nullable=False, comment="the input"),
         sa.Column(
-            "class_no", sa.Integer(), nullable=False, comment="most probable class: number into model.classes, from 0"
+            "class_no", sa.Integer(), nullable=False, comment="most probable class: index into model.classes, from 0"
         ),
         sa.Column("score", sa.REAL(), nullable=False, comment="probability of that class"),
         sa.Column(
@@ -315,35 +316,35 @@ def upgrade() -> None:
             "in_training",
             sa.Boolean(),
             nullable=True,
-            comment="whether the model was trained or chosen on this very content; NULL for inputs without a label",
+            comment="true: the same content was in the training or validation part; NULL: input without a label",
         ),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when the row's transaction began, by the server's clock",
+            comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("score between 0 and 1.0001", name=op.f("prediction_score_check")),
         sa.ForeignKeyConstraint(["input_id"], ["ml.input.input_id"], name=op.f("prediction_input_id_fkey")),
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("prediction_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "input_id", name=op.f("prediction_pkey")),
         schema="ml",
-        comment="What a model said of an input; written once, together with the job's 'done'.",
+        comment="The prediction of a model for an input; written once, in one transaction with the job's 'done'.",
     )
     op.create_index("prediction_input_id_idx", "prediction", ["input_id"], unique=False, schema="ml")
     op.create_table(
         "prediction_error",
         sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
         sa.Column("input_id", sa.BigInteger(), nullable=False, comment="the input"),
-        sa.Column("reason", sa.Text(), nullable=False, comment="short code of the cause"),
-        sa.Column("detail", sa.Text(), nullable=False, comment="the cause in words"),
+        sa.Column("reason", sa.Text(), nullable=False, comment="short code of the reason"),
+        sa.Column("detail", sa.Text(), nullable=False, comment="the reason in words"),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when the row's transaction began, by the server's clock",
+            comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint(
             "reason in ('corrupt', 'wrong_dtype', 'wrong_shape', 'not_finite', 'bad_output', 'model_error', 'crash', 'too_large')",
@@ -353,26 +354,29 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("prediction_error_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "input_id", name=op.f("prediction_error_pkey")),
         schema="ml",
-        comment="An input that a model could not predict, and why; the other outcome of a prediction.",
+        comment="An input that a model could not predict, with the reason; stored instead of a prediction.",
     )
     op.create_table(
         "suspect",
         sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
         sa.Column("input_id", sa.BigInteger(), nullable=False, comment="the input"),
         sa.Column(
-            "deaths", sa.Integer(), nullable=False, comment="how often a worker died with this input alone in flight"
+            "deaths",
+            sa.Integer(),
+            nullable=False,
+            comment="how often a worker died while it predicted this input alone",
         ),
         sa.CheckConstraint("deaths >= 1", name=op.f("suspect_deaths_check")),
         sa.ForeignKeyConstraint(["input_id"], ["ml.input.input_id"], name=op.f("suspect_input_id_fkey")),
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("suspect_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "input_id", name=op.f("suspect_pkey")),
         schema="ml",
-        comment="Inputs under suspicion of killing the worker; two deaths alone make a crash.",
+        comment="Inputs that may kill the worker. After two deaths alone, an input becomes a crash.",
     )
 
-    # Arrays hardly compress; uncompressed out-of-line storage reads faster and lets substring() fetch a slice.
+    # Arrays compress badly. Uncompressed storage out of line is faster to read, and substring() can read a slice.
     op.execute("ALTER TABLE ml.input ALTER COLUMN payload SET STORAGE EXTERNAL")
 
 
 def downgrade() -> None:
-    raise RuntimeError("revision 0.1.0 is the first; drop the schema ml to go back before it")
+    raise RuntimeError("revision 0.1.0 is the first; to go back, drop the schema ml")

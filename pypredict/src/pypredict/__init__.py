@@ -1,7 +1,7 @@
-"""The predict service: arrays into Postgres as BYTEA, predictions beside them, exactly once.
+"""The predict service: store arrays in Postgres as BYTEA, predict each of them exactly once, store the predictions.
 
-The walk: `source` (arrays from a bundle) -> `codec` (.npy bytes) -> `copyfmt` (COPY streams) -> `store` (SQL) ->
-`worker` (claim, predict, finish) with `predictor` (the verified model) -> `report`. `schema` is contract 2.
+The pipeline: `source` (read inputs) -> `codec` (.npy bytes) -> `binary_copy` (COPY streams) -> `store` (SQL) ->
+`worker` (claim, predict, finish) with `models` (verified models) -> `report`. `schema` is contract 2.
 """
 
 

@@ -1,12 +1,12 @@
-"""Whole chunks as streams of PostgreSQL's binary COPY format, built and parsed without Python per row.
+"""Build and parse whole chunks as streams of PostgreSQL's binary COPY format, without a Python loop over the rows.
 
 The format (PostgreSQL manual, "COPY", "Binary Format"; every integer big-endian):
 
     stream  = "PGCOPY\\n\\xff\\r\\n\\0" int32 flags=0 int32 extension=0   row*   int16 -1
     row     = int16 number of fields, then for each field: int32 length (-1 for NULL), that many bytes
 
-All rows of a chunk have one size, so the rows are one numpy structured array whose fields are the bytes above.
-Streams here:
+All rows of a chunk have the same size, so the rows are one numpy structured array with the bytes above as its fields.
+The streams in this module:
 
     ml.input (chunk_id int8, sample_no int4, label_no int4 or NULL, payload bytea)        written
     (input_id int8, payload bytea)                                                        read
@@ -29,13 +29,13 @@ from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, Array, bounded_header, np
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 TRAILER = struct.pack(">h", -1)
 FLOAT4_OID = 700
-BLOCK_BYTES = 128 * 2**10  # of a stream at once: it stays in the processor's cache on its way to the socket
+BLOCK_BYTES = 128 * 2**10  # size of one block of a stream: it fits into the processor's cache
 
 
 def input_stream(chunk_id: int, arrays: Array, labels: npt.NDArray[np.int32] | None) -> Iterator[bytes]:
-    """Build the COPY stream of one chunk of ml.input, block by block: one is sent while the server takes in the last.
+    """Build the COPY stream of one chunk of ml.input, block by block, so that the server can read while we build.
 
-    arrays: (n, ...) in a dtype of the codec; labels: (n,) numbers into chunk.classes, or None. Raises CodecError.
+    arrays: (n, ...) in a dtype of the codec. labels: (n,) numbers into chunk.classes, or None. Raises CodecError.
     """
     name = arrays.dtype.newbyteorder("=").name
     header = bounded_header(name, arrays.shape[1:])
@@ -69,9 +69,9 @@ def prediction_stream(
     probabilities: npt.NDArray[np.float32],
     in_training: npt.NDArray[np.bool_] | None,
 ) -> bytearray:
-    """Build the COPY stream of one job of ml.prediction; class_no is the arg max, score its probability.
+    """Build the COPY stream of one job of ml.prediction. class_no is the most probable class, score its probability.
 
-    input_ids: (n,), probabilities: (n, k) float32, in_training: (n,), or None where nobody looked.
+    input_ids: (n,). probabilities: (n, k) float32. in_training: (n,), or None when it was not computed.
     """
     k = probabilities.shape[1]
     array = np.dtype([(name, ">i4") for name in ("dims", "nulls", "oid", "length", "lower")])
@@ -95,18 +95,22 @@ def prediction_stream(
 def parse_inputs(
     stream: bytes | bytearray | memoryview, dtype: str, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.int64], Array] | None:
-    """Parse (input_id, payload) rows that all have the payload the chunk promises; None when any row differs.
+    """Parse (input_id, payload) rows if all payloads have this dtype and shape; return None if one of them differs.
 
-    Returns input_ids (n,) int64 and arrays (n, *shape), a view of the stream: its rows lie a few bytes apart, and
-    whoever cuts them into jobs copies them anyway.
+    Returns input_ids (n,) int64 and arrays (n, *shape), a view of the stream. Its rows are not contiguous; the caller
+    copies them when it splits them for the model.
     """
     header = npy_header(dtype, shape)
-    if math.prod(shape) > MAX_PAYLOAD_BYTES:  # no payload is that large, nor any numpy type
+    if math.prod(shape) > MAX_PAYLOAD_BYTES:  # larger than any payload, and than any numpy dtype
         return None
     row = np.dtype(
         [
-            *[("fields", ">i2"), ("n1", ">i4"), ("input_id", ">i8"), ("n2", ">i4")],
-            *[("header", np.uint8, len(header)), ("data", DTYPES[dtype], shape)],
+            ("fields", ">i2"),
+            ("n1", ">i4"),
+            ("input_id", ">i8"),
+            ("n2", ">i4"),
+            ("header", np.uint8, len(header)),
+            ("data", DTYPES[dtype], shape),
         ]
     )
     n, rest = divmod(len(stream) - len(SIGNATURE) - len(TRAILER), row.itemsize)
@@ -121,7 +125,7 @@ def parse_inputs(
 
 
 def iterate_inputs(stream: bytes | bytearray | memoryview) -> Iterator[tuple[int, memoryview | None]]:
-    """Walk (input_id, payload or NULL) rows one by one: the careful path for a chunk with an odd row in it."""
+    """Yield (input_id, payload or None) row by row: slower, for a chunk that parse_inputs cannot parse."""
     view = memoryview(stream)
     offset = len(SIGNATURE)
     while struct.unpack_from(">h", view, offset) != (-1,):

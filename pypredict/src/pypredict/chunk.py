@@ -1,7 +1,7 @@
-"""The unit of work: a closed set of inputs that were prepared alike.
+"""A chunk: a fixed set of inputs with the same preparation, and the unit of work.
 
-A chunk's content hash is over the prepared arrays, labels and classes, so the same content is the same chunk whatever
-file it came from.
+The content hash of a chunk covers the prepared arrays, labels and classes. So equal content is the same chunk, even
+from another file.
 """
 
 import functools
@@ -16,15 +16,15 @@ import numpy.typing as npt
 from pypredict.codec import Array
 
 CHUNK_INPUTS = 1_000
-CHUNK_BYTES = 8 * 2**20  # small enough that hashing the next one and sending this one overlap
+CHUNK_BYTES = 8 * 2**20  # small, so that one chunk is hashed while another one is sent
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Inputs that are loaded in one transaction and predicted as one job.
 
-    first_row: position of the first input in its source. arrays: (n, ...) raw; labels: (n,) int32 numbers into classes,
-    or None when unlabelled (classes is None, too). names: where each input comes from; None: its row says it.
+    first_row: position of the first input in its source. arrays: (n, ...) raw. labels: (n,) int32 numbers into classes;
+    without labels, labels and classes are None. names: the name of each input; None: its row in the source.
     """
 
     dataset: str
@@ -37,12 +37,12 @@ class Chunk:
     names: tuple[str, ...] | None = None
 
     def name_of(self, sample_no: int) -> str:
-        """Say where an input came from within the source, as split.csv does."""
+        """Return the name of an input within its source, in the same form as split.csv."""
         return f"row {self.first_row + sample_no}" if self.names is None else self.names[sample_no]
 
     @functools.cached_property
     def content_sha256(self) -> bytes:
-        """Hash of what is stored: dtype, shape, classes, elements, labels."""
+        """Hash of dtype, shape, classes, elements and labels."""
         head = [self.arrays.dtype.str, self.arrays.shape, self.classes]
         digest = hashlib.sha256(json.dumps(head).encode())
         digest.update(np.ascontiguousarray(self.arrays).data)
@@ -52,7 +52,7 @@ class Chunk:
 
 
 def inputs_per_chunk(input_bytes: int) -> int:
-    """Tell how many inputs of this size make a chunk: at most 1,000, and 8 MiB."""
+    """Return how many inputs of this size fit into a chunk: at most 1,000 inputs and 8 MiB."""
     return max(1, min(CHUNK_INPUTS, CHUNK_BYTES // max(1, input_bytes)))
 
 

@@ -1,4 +1,4 @@
-"""The command line of the predict service: reads the settings once and passes them down."""
+"""The command line of the predict service. It reads the settings once and passes them on."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ log = logging.getLogger("pypredict")
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence on stderr and exit code 1, never a traceback."""
+    """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -54,17 +54,17 @@ def _options(
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    """Store arrays in Postgres, predict them with the published model, store the predictions there."""
+    """Store arrays in Postgres, predict them with the published model, and store the predictions there."""
 
 
 @app.command("migrate", epilog="Example: PGUSER=ml_owner pypredict migrate --passfile .local/postgres/pgpass")
 def migrate_command(
     db: Annotated[Path | None, typer.Option(help="Directory with migrations/, views.sql and roles.sql.")] = None,
     passfile: Annotated[
-        list[Path] | None, typer.Option(help="pgpass file whose passwords the logins get; may be given again.")
+        list[Path] | None, typer.Option(help="pgpass file with the passwords of the logins; can be repeated.")
     ] = None,
 ) -> None:
-    """Bring the database to the current schema, as its owner."""
+    """Migrate the database to the current schema, as its owner."""
     from pypredict import schema
     from pypredict.migrate import migrate
 
@@ -77,21 +77,21 @@ def migrate_command(
 @app.command("load", epilog="Example: pypredict load photographs/ --dataset animals")
 def load_command(
     source: Annotated[
-        list[Path], typer.Argument(help="A bundle or its pointer, a folder or file of images, .npy, .npz, .csv, .txt.")
+        list[Path], typer.Argument(help="Bundle, pointer to a bundle, folder of images, image, .npy, .npz, .csv, .txt.")
     ],
     *,
-    dataset: Annotated[str | None, typer.Option(help="Dataset the inputs belong to (not for a bundle).")] = None,
+    dataset: Annotated[str | None, typer.Option(help="The dataset of the inputs (not for a bundle).")] = None,
     text_column: Annotated[str, typer.Option(help="CSV: the column with the texts.")] = "text",
     label_column: Annotated[str | None, typer.Option(help="CSV: the column with the labels, if any.")] = None,
     label_map: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Which class a label stands for, one cats=cat a line.")
+        Path | None, typer.Option(metavar="FILE", help="File with the class of each label: one cats=cat per line.")
     ] = None,
-    ignore_labels: Annotated[bool, typer.Option("--ignore-labels", help="Store everything without labels.")] = False,
+    ignore_labels: Annotated[bool, typer.Option("--ignore-labels", help="Store all inputs without labels.")] = False,
     models: ModelsDirectory = None,
 ) -> None:
-    """Store inputs in the database as BYTEA; the same content twice is stored once, under its first name.
+    """Store inputs in the database as BYTEA; equal content is stored once, under its first name.
 
-    All sources that can be loaded are; exit code 1 when one could not be, with its reason.
+    When a source cannot be loaded, the others are still loaded; then the command prints the reason and exits with 1.
     """
     from pypredict.labels import Labelling, read_label_map
     from pypredict.load import LoadOptions, load_sources
@@ -101,19 +101,19 @@ def load_command(
         raise PypredictError("--label-map and --ignore-labels exclude each other; give one of them")
     labelling = Labelling(ignore=ignore_labels) if label_map is None else read_label_map(label_map)
     settings = read_settings()
-    how = LoadOptions(dataset, TextColumns(text_column, label_column), labelling, models or settings.models)
+    options = LoadOptions(dataset, TextColumns(text_column, label_column), labelling, models or settings.models)
     with open_database(settings) as engine:
-        load_sources(engine, source, how)
+        load_sources(engine, source, options)
 
 
 @app.command("run", epilog="Example: pypredict run --until-empty")
 def run_command(
-    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when nothing is left to predict.")] = False,
+    until_empty: Annotated[bool, typer.Option("--until-empty", help="End when no input is pending.")] = False,
     models: ModelsDirectory = None,
-    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Answer Prometheus on this port.")] = None,
-    metrics_address: Annotated[str, typer.Option(help="The address that port is bound to.")] = "127.0.0.1",
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port for Prometheus metrics.")] = None,
+    metrics_address: Annotated[str, typer.Option(help="Address for Prometheus metrics.")] = "127.0.0.1",
 ) -> None:
-    """Predict every pending input with the published model, as a daemon or until nothing is left."""
+    """Predict every pending input with the published model, as a daemon or until no input is pending."""
     from pypredict.health import check_writable
     from pypredict.listen import Stop
     from pypredict.status import serve_metrics
@@ -122,7 +122,7 @@ def run_command(
     stop = Stop()
     _check_models(models or settings.models)
     with open_database(settings, wait=True) as engine:
-        for number in (signal.SIGTERM, signal.SIGINT):  # before this nothing is in hand, and a signal ends it at once
+        for number in (signal.SIGTERM, signal.SIGINT):  # until here no job is claimed, so a signal may end the process
             signal.signal(number, _stop_once(stop))
         check_writable(settings.health_file)
         worker = _make_worker(engine, settings, models, stop)
@@ -138,14 +138,15 @@ def predict_command(
         list[str],
         typer.Argument(metavar="FILE|TEXT...", help="Image, .npy or .txt files (a .txt is one text), or texts."),
     ],
-    dataset: Annotated[str, typer.Option(help="Dataset whose model shall predict.")],
-    text: Annotated[bool, typer.Option("--text", help="Take each argument as a text, never as a file.")] = False,
+    dataset: Annotated[str, typer.Option(help="Use the model of this dataset.")],
+    text: Annotated[bool, typer.Option("--text", help="Treat each argument as a text, never as a file.")] = False,
     models: ModelsDirectory = None,
-    timeout_seconds: Annotated[float, typer.Option(help="How long a running daemon is waited for.")] = 30,
+    timeout_seconds: Annotated[float, typer.Option(help="Time to wait for a running daemon, in seconds.")] = 30,
 ) -> None:
-    """Store single inputs and print class and confidence; the running daemon predicts, or else this process.
+    """Store single inputs, predict them, and print class and confidence.
 
-    All that can be predicted is printed; exit code 1 when an input could not be, with its reason.
+    A running daemon predicts them; without a daemon, this process does. When an input cannot be predicted, the others
+    are still printed; then the command prints the reason and exits with 1.
     """
     from pypredict.listen import Stop
     from pypredict.predict_items import UnansweredError, predict_items
@@ -165,7 +166,7 @@ def predict_command(
 
 @app.command("status", epilog="Example: pypredict status")
 def status_command() -> None:
-    """Show the queue: what waits, for how long, and how fast it shrinks."""
+    """Show the queue: how many inputs wait, for how long, and how many are predicted per second."""
     from pypredict.status import read_status, status_lines
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
@@ -179,7 +180,7 @@ def export_command(
     path: Annotated[Path, typer.Argument(help="The file to write: .csv or .parquet.")],
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
 ) -> None:
-    """Write predictions with their labels to a file, streamed."""
+    """Write predictions and labels to a file, row by row."""
     from pypredict.export import export
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
@@ -189,7 +190,7 @@ def export_command(
 
 @app.command("health", epilog="Example: pypredict health")
 def health_command() -> None:
-    """Exit 0 while the daemon's loop turns: looks at the age of PYPREDICT_HEALTH_FILE and at nothing else."""
+    """Exit with 0 when the daemon runs and can work: reads only PYPREDICT_HEALTH_FILE and its age."""
     from pypredict.health import check_health
 
     check_health(read_settings().health_file)
@@ -197,43 +198,43 @@ def health_command() -> None:
 
 @app.command("report", epilog="Example: pypredict report")
 def report_command() -> None:
-    """Show progress, accuracy and confusion matrix; exit 1 when SQL and manifest disagree."""
+    """Show progress, accuracy and confusion matrix; exit with 1 when SQL and manifest disagree."""
     from pypredict.report import check, show
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
         show(connection, make_console())
-        problems = check(connection).problems
+        problems = check(connection)
     if problems:
         raise PypredictError("; ".join(problems))
 
 
 @app.command("check", epilog="Example: pypredict check && echo all is well")
 def check_command() -> None:
-    """Check integrity, accuracy against the manifests and the schema version; exit 1 when something is wrong."""
+    """Check integrity, accuracy against the manifests, and the schema version; exit with 1 when something is wrong."""
     from pypredict.report import check
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
-        problems = check(connection).problems
+        problems = check(connection)
     if problems:
         raise PypredictError("; ".join(problems))
-    log.info("integrity is empty, every serving model's accuracy in SQL is its manifest's")
+    log.info("integrity is empty, and for every serving model the accuracy in SQL equals the manifest's")
 
 
 @app.command("ping", epilog="Example: pypredict ping")
 def ping_command() -> None:
-    """Store a line of text and a small array, read them back, compare."""
+    """Store a line of text and a small array, read them back, and compare them."""
     from pypredict.ping import ping
 
     with open_database(read_settings()) as engine:
-        trip = ping(engine)
-    make_console().print(f"PostgreSQL {trip.server_version}: round trip in {trip.milliseconds:.1f} ms\n{trip.line}")
+        done = ping(engine)
+    make_console().print(f"PostgreSQL {done.server_version}: round trip in {done.milliseconds:.1f} ms\n{done.line}")
 
 
 def _check_models(directory: Path) -> None:
-    """Refuse a models directory that is not there."""
+    """Refuse a models directory that does not exist."""
     if not directory.is_dir():
         raise PypredictError(
-            f"there is no models directory {directory}; train a model first (pyml train), or name the directory with "
+            f"there is no models directory {directory}; train a model first (pyml train), or set the directory with "
             "--models or PYPREDICT_MODELS"
         )
 
@@ -258,9 +259,9 @@ def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, s
 def _stop_once(stop: "Stop") -> Callable[[int, object], None]:
     def handle(number: int, _: object) -> None:
         if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)  # the second one ends the process as if killed
+            signal.signal(number, signal.SIG_DFL)  # the second signal ends the process at once
             signal.raise_signal(number)
-        log.info("stopping after the job in hand")
+        log.info("stopping after the current job")
         stop.set()
 
     return handle

@@ -1,4 +1,4 @@
-"""What every command needs: the settings, a console, a database, and one sentence for each error."""
+"""Common parts of all commands: options, a console, a database, and one sentence for each error."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR",
 
 
 def make_console() -> "Console":
-    """Make a console that prints data as it is, brackets and colons included; a pipe has no width, and cuts nothing."""
+    """Make a console that prints data unchanged, also brackets and colons; to a pipe it prints 160 columns."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
@@ -28,7 +28,7 @@ def make_console() -> "Console":
 
 @contextmanager
 def open_database(settings: Settings, *, any_schema: bool = False, wait: bool = False) -> Iterator["sa.Engine"]:
-    """Connect; wait: for a database that is not there yet, since a service may start before it."""
+    """Connect. wait: wait for a database that does not answer yet, since a service may start before it."""
     from pypredict.database import check_schema, connect
 
     engine = connect(settings.database_url, wait_seconds=settings.wait_seconds if wait else 0)
@@ -42,7 +42,7 @@ def open_database(settings: Settings, *, any_schema: bool = False, wait: bool = 
 
 
 def explain_error(error: Exception) -> str | None:
-    """Say in one sentence what went wrong; None for an error that is a defect of this program."""
+    """Explain an error in one sentence; None for an error that is a bug of this program."""
     if isinstance(error, PypredictError | BundleError):
         return str(error)
 
@@ -55,8 +55,8 @@ def explain_error(error: Exception) -> str | None:
 
     if isinstance(error, ValidationError):
         return (
-            f"a stored {error.title.lower()} is not one that this version reads ({explain(error)}); use the version of "
-            "pypredict that stored it, or a newer one"
+            f"this version cannot read a stored {error.title.lower()} ({explain(error)}); use the version of pypredict "
+            "that stored it, or a newer one"
         )
     if isinstance(error, sa.exc.DBAPIError | psycopg2.Error):
         return f"the database refused a statement: {reason(error)}"

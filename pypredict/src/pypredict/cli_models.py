@@ -1,4 +1,4 @@
-"""The commands `pypredict models ...`: which model serves a dataset, and why."""
+"""The commands `pypredict models ...`: show and change which model serves a dataset."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pypredict.registry import Model
 
-models_app = typer.Typer(no_args_is_help=True, help="Which model serves: list, history, promote, retire, roll back.")
+models_app = typer.Typer(no_args_is_help=True, help="Show and change which model serves a dataset.")
 log = logging.getLogger("pypredict")
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's number or its bundle's id.")]
@@ -23,7 +23,7 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's numbe
 
 @models_app.command("list", epilog="Example: pypredict models list")
 def list_command(models: ModelsDirectory = None) -> None:
-    """List every published model, and which one serves."""
+    """List every published model and its state; the serving model predicts."""
     from pypredict.registry import list_models
     from pypredict.report import models_table
 
@@ -36,7 +36,7 @@ def list_command(models: ModelsDirectory = None) -> None:
 
 @models_app.command("history", epilog="Example: pypredict models history digits")
 def history_command(dataset: Annotated[str | None, typer.Argument(help="Only this dataset.")] = None) -> None:
-    """Show which model came to serve, when, and why; also the proposals that were declined."""
+    """Show each change of the serving model with its time and reason, and the declined proposals."""
     from pypredict.registry import check_dataset
     from pypredict.report import history_table
 
@@ -52,7 +52,7 @@ def promote_command(
     rescore: Annotated[bool, typer.Option("--rescore", help="Also predict the older inputs of the dataset.")] = False,
     models: ModelsDirectory = None,
 ) -> None:
-    """Let a model serve its dataset; the one before it is retired."""
+    """Let a model serve its dataset; the model that served until now is retired."""
     from pypredict.promotion import promote
     from pypredict.registry import find_model
     from pypredict.store import rescore as plan_older
@@ -72,7 +72,7 @@ def promote_command(
 
 @models_app.command("retire", epilog="Example: pypredict models retire 3")
 def retire_command(model: ModelName) -> None:
-    """Let a model serve no longer; its predictions stay."""
+    """Retire a serving model; its predictions stay."""
     from pypredict.promotion import retire
     from pypredict.registry import find_model
 
@@ -84,7 +84,7 @@ def retire_command(model: ModelName) -> None:
 
 @models_app.command("rollback", epilog="Example: pypredict models rollback digits")
 def rollback_command(dataset: str, models: ModelsDirectory = None) -> None:
-    """Let the model that served a dataset before serve it again; each time one step further back."""
+    """Let the previous model serve a dataset again; each call goes one step further back."""
     from pypredict.promotion import roll_back, served_before
     from pypredict.registry import find_model
 
@@ -97,7 +97,7 @@ def rollback_command(dataset: str, models: ModelsDirectory = None) -> None:
 
 
 def _register_new(engine: "sa.Engine", directory: Path) -> None:
-    """Register what is published here, so that it can be named; nothing where there is no models directory."""
+    """Register new bundles, so that a command can name them; do nothing without a models directory."""
     from pypredict.models import Models
     from pypredict.publications import Publications
 
@@ -107,7 +107,7 @@ def _register_new(engine: "sa.Engine", directory: Path) -> None:
 def _serve(
     engine: "sa.Engine", directory: Path, model: "Model", serve: Callable[["sa.Connection", "Model"], None]
 ) -> None:
-    """Verify and try a registered model, then let it serve. Raises BundleError."""
+    """Verify a registered model, test one prediction, then let it serve. Raises BundleError."""
     from bundle.publish import bundle_path
     from bundle.verify import open_bundle
     from pypredict.models import Models

@@ -1,4 +1,4 @@
-"""One array as the bytes of a `.npy` file, version 1.0 (NEP 1), and back, strictly.
+"""Encode one array as the bytes of a `.npy` file, version 1.0 (NEP 1), and decode such bytes strictly.
 
     offset  bytes     content
     0       6         \\x93NUMPY
@@ -8,9 +8,9 @@
                       10 + H is a multiple of 64
     10 + H  n         the elements: little-endian, C order, n = product(shape) * itemsize
 
-`np.save` writes the same bytes, so any language that reads `.npy` reads a payload. `np.load` is not used for reading:
-it allocates what a forged header declares and ignores trailing bytes. Written dtypes are those of DTYPES; bool and the
-other integers and floats have to be cast by the caller, who knows the range.
+`np.save` writes the same bytes, so every library that reads `.npy` files can read a payload. `np.load` does not read
+payloads here: it allocates the size that a forged header declares, and it ignores trailing bytes. Only the dtypes in
+DTYPES are written. The caller casts bool and other numbers, because only the caller knows their range.
 """
 
 import ast
@@ -27,17 +27,17 @@ Array = npt.NDArray[np.generic]
 
 MAGIC = b"\x93NUMPY\x01\x00"
 MAX_HEADER_BYTES = 1_000
-MAX_PAYLOAD_BYTES = 64 * 2**20  # the schema's CHECK says the same; larger BYTEA values fail in dumps
+MAX_PAYLOAD_BYTES = 64 * 2**20  # the schema has a CHECK with the same limit; larger BYTEA values fail in dumps
 MAX_DIMENSIONS = 8
 DTYPES = {"uint8": "|u1", "int32": "<i4", "float32": "<f4"}  # name in chunk.dtype -> descr in the header
 
 
 class CodecError(PypredictError):
-    """Bytes that are not a payload, or an array that cannot become one."""
+    """Bytes are not a valid payload, or an array cannot be encoded."""
 
 
 def encode(array: Array) -> bytes:
-    """Turn one array into `.npy` bytes: little-endian, C order.
+    """Encode one array as `.npy` bytes: little-endian, C order.
 
     array: dtype of DTYPES in any byte order, at least one dimension and one element. Raises CodecError.
     """
@@ -48,10 +48,10 @@ def encode(array: Array) -> bytes:
 
 
 def bounded_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Build npy_header's bytes for an array that is to be stored. Raises CodecError for one that is too large, too."""
+    """Build the header of an array to store, as npy_header does. Also raises CodecError for a too large array."""
     n = payload_bytes(dtype, shape)
     if n > MAX_PAYLOAD_BYTES:
-        raise CodecError(f"an array of {n} bytes is too large; {MAX_PAYLOAD_BYTES} are the limit, store smaller ones")
+        raise CodecError(f"an array of {n} bytes is too large; the limit is {MAX_PAYLOAD_BYTES}, store smaller arrays")
     return npy_header(dtype, shape)
 
 
@@ -69,14 +69,14 @@ def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def payload_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Tell how many bytes an array of this dtype (of DTYPES) and shape takes as a payload. Raises CodecError."""
+    """Return the size in bytes of the payload of an array with this dtype (of DTYPES) and shape. Raises CodecError."""
     return len(npy_header(dtype, shape)) + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
 
 
 def decode(payload: bytes | memoryview) -> Array:
-    """Read `.npy` bytes as a read-only array over the same memory.
+    """Decode `.npy` bytes as a read-only array over the same memory.
 
-    Nothing is allocated for what the header declares: the length has to fit first. Raises CodecError.
+    The length is compared with the header before anything is allocated. Raises CodecError.
     """
     payload = memoryview(payload)
     dtype, shape, start = read_header(payload)
@@ -90,11 +90,16 @@ def decode(payload: bytes | memoryview) -> Array:
 def read_header(payload: bytes | memoryview) -> tuple[str, tuple[int, ...], int]:
     """Read dtype name, shape and the offset of the elements. Raises CodecError."""
     if bytes(payload[:8]) != MAGIC:
-        raise CodecError(f"a payload starts with {MAGIC!r} (.npy version 1.0), this one with {bytes(payload[:8])!r}")
+        raise CodecError(
+            f"the payload starts with {bytes(payload[:8])!r}; a payload starts with {MAGIC!r} (.npy version 1.0)"
+        )
     length = int.from_bytes(payload[8:10], "little")
     if length > MAX_HEADER_BYTES or len(payload) < 10 + length:
-        raise CodecError(f"the header declares {length} bytes; at most {MAX_HEADER_BYTES} that are there are read")
-    return *_parse_header(bytes(payload[10 : 10 + length])), 10 + length
+        raise CodecError(
+            f"the header declares {length} bytes; the payload must hold them, and the limit is {MAX_HEADER_BYTES}"
+        )
+    dtype, shape = _parse_header(bytes(payload[10 : 10 + length]))
+    return dtype, shape, 10 + length
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""The settings of the predict service, read once in `cli`, from the environment (PYPREDICT_*, DATABASE_URL)."""
+"""The settings of the predict service. `cli` reads them once from the environment (PYPREDICT_*, DATABASE_URL)."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pypredict import PypredictError
 
 
 class Settings(BaseSettings):
-    """Where the models and the database are, and how patient the worker is; times in seconds, finite."""
+    """The places of the models and the database, and the times of the worker; times in seconds, finite."""
 
     model_config = SettingsConfigDict(env_prefix="PYPREDICT_", frozen=True, allow_inf_nan=False)
 
@@ -23,7 +23,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Read the environment. Raises PypredictError naming the variable that has no meaning."""
+    """Read the environment. Raises PypredictError, which names the variable with an invalid value."""
     try:
         return Settings()
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""The way to Postgres: one engine, configured by libpq's own variables, and errors that a person understands.
+"""Connect to Postgres with libpq's own variables, and turn database errors into plain sentences.
 
-PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSFILE are read by libpq itself (docs/operations.md); DATABASE_URL, when
-set, goes before them. No password is ever part of a message of ours.
+libpq reads PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSFILE itself (docs/operations.md). DATABASE_URL, if set, has
+priority. Our messages never contain a password.
 """
 
 import logging
@@ -18,13 +18,16 @@ from pypredict import PypredictError, schema
 
 log = logging.getLogger(__name__)
 
-# A dead peer is noticed within a minute: after 30 s idle 3 probes 10 s apart, or data unacknowledged for as long.
-# roles.sql sets the same for the server's end.
+# A dead connection is noticed within a minute: after 30 s without data, 3 probes follow with 10 s between them; and the
+# server must acknowledge data within 60 s. roles.sql sets the same times on the server.
 KEEPALIVE: dict[str, Any] = {
-    **{"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3},
+    "keepalives": 1,
+    "keepalives_idle": 30,  # s
+    "keepalives_interval": 10,  # s
+    "keepalives_count": 3,
     "tcp_user_timeout": 60_000,  # ms
 }
-# What the server's absence or refusal raises.
+# The errors of a server that does not answer or refuses the connection.
 OUTAGE = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError)
 FINAL_ERRORS = (
     "password authentication failed",
@@ -37,13 +40,13 @@ FINAL_ERRORS = (
 
 
 class DatabaseError(PypredictError):
-    """The database is absent, refuses the login, or has another schema than this code."""
+    """The database does not answer, refuses the login, or has another schema than this code needs."""
 
 
 def connect(url: str | None, *, wait_seconds: float = 30, application: str = "pypredict") -> sa.Engine:
-    """Make an engine and wait up to wait_seconds until the server answers, which is logged once.
+    """Make an engine, and wait up to wait_seconds until the server answers. The wait is logged once.
 
-    Raises DatabaseError at once on a refused login, and after wait_seconds when nothing answers.
+    Raises DatabaseError at once when the login is refused, and after wait_seconds when no server answers.
     """
     _check_url(url)
     engine = sa.create_engine(
@@ -75,25 +78,25 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
 
 
 def _check_url(url: str | None) -> None:
-    """Refuse what libpq would quote in its complaint, password and all. Raises DatabaseError."""
+    """Refuse an invalid URL ourselves, because libpq's error would show its password. Raises DatabaseError."""
     try:
         parts = psycopg2.extensions.parse_dsn(url or "")
     except psycopg2.ProgrammingError:
         parts = {"port": "?"}
     if not all(port.isdecimal() for port in parts.get("port", "0").split(",")):
         raise DatabaseError(
-            "DATABASE_URL is not as libpq wants it: postgresql://USER@HOST:PORT/DATABASE, with :PASSWORD after USER if "
-            "no PGPASSFILE holds it, and every character of it that is neither letter nor digit written as %XX"
+            "libpq cannot read DATABASE_URL; write postgresql://USER@HOST:PORT/DATABASE, with :PASSWORD after USER if "
+            "no PGPASSFILE holds it, and write each character of the password that is not a letter or digit as %XX"
         )
 
 
 def is_refused_login(error: BaseException) -> bool:
-    """Tell whether the server answers and refuses the login, which waiting does not mend."""
+    """Return whether the server answers and refuses the login; then it is useless to wait."""
     return any(final in str(error) for final in FINAL_ERRORS)
 
 
 def check_schema(connection: sa.Connection) -> None:
-    """Refuse a database whose schema is not the one this code was written for. Raises DatabaseError."""
+    """Refuse a database with another schema revision than this code needs. Raises DatabaseError."""
     found = None
     if connection.execute(sa.text("SELECT to_regclass('ml.alembic_version')")).scalar() is not None:
         found = connection.execute(sa.text("SELECT version_num FROM ml.alembic_version")).scalar()
@@ -105,7 +108,7 @@ def check_schema(connection: sa.Connection) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Say on one line why a statement or a connection failed, without the statement itself."""
+    """Return the reason of a failed statement or connection on one line, without the statement."""
     if isinstance(error, sa.exc.DBAPIError) and error.orig is not None:
         return one_line(error.orig)
     return one_line(error)

@@ -1,4 +1,4 @@
-"""Predictions with labels as a CSV or Parquet file, streamed: memory stays flat however many there are."""
+"""Export predictions and labels to a CSV or Parquet file, row by row, so that memory use stays constant."""
 
 import os
 from collections.abc import Callable
@@ -22,14 +22,14 @@ FETCH_ROWS = 20_000
 
 
 def export_csv(connection: sa.Connection, file: IO[bytes], dataset: str | None) -> None:
-    """Write CSV with a header by the server's own COPY."""
+    """Write CSV with a header, using the server's COPY."""
     cursor: Any = connection.connection.cursor()  # psycopg2's own
     query = sql.SQL("COPY (" + ROWS + ") TO STDOUT (FORMAT csv, HEADER)").format(dataset=sql.Literal(dataset))
     cursor.copy_expert(query.as_string(cursor), file)
 
 
 def export_parquet(connection: sa.Connection, file: IO[bytes], dataset: str | None) -> None:
-    """Write Parquet, 20,000 rows a row group, from a server-side cursor. Raises PypredictError without pyarrow."""
+    """Write Parquet in row groups of 20,000 rows, from a server-side cursor. Raises PypredictError without pyarrow."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -40,11 +40,19 @@ def export_parquet(connection: sa.Connection, file: IO[bytes], dataset: str | No
     text, number = pa.string(), pa.int64()
     schema = pa.schema(
         [
-            *(("input_id", number), ("name", text), ("dataset", text), ("model_id", number)),
-            *(("in_test_set", pa.bool_()), ("in_training", pa.bool_())),
-            *(("label", text), ("predicted", text), ("score", pa.float32())),
-            *(("predicted_at", pa.timestamp("us", tz="UTC")), ("source", text)),
-            *(("chunk_id", number), ("sample_no", pa.int32())),
+            ("input_id", number),
+            ("name", text),
+            ("dataset", text),
+            ("model_id", number),
+            ("in_test_set", pa.bool_()),
+            ("in_training", pa.bool_()),
+            ("label", text),
+            ("predicted", text),
+            ("score", pa.float32()),
+            ("predicted_at", pa.timestamp("us", tz="UTC")),
+            ("source", text),
+            ("chunk_id", number),
+            ("sample_no", pa.int32()),
         ]
     )
     result = connection.execution_options(stream_results=True, max_row_buffer=FETCH_ROWS).execute(
@@ -62,11 +70,12 @@ FORMATS: dict[str, Callable[[sa.Connection, IO[bytes], str | None], None]] = {
 
 
 def export(connection: sa.Connection, path: Path, dataset: str | None) -> None:
-    """Write path (.csv or .parquet) whole or not at all. Raises PypredictError, also for an unknown dataset."""
+    """Write the file path (.csv or .parquet); after an error, an old file stays. Raises PypredictError."""
     if dataset is not None:
         check_dataset(connection, dataset)
     if path.suffix not in FORMATS:
-        raise PypredictError(f"{path} ends in {path.suffix or 'nothing'}; a file ending in .csv or .parquet is needed")
+        ending = f"the ending {path.suffix}" if path.suffix else "no ending"
+        raise PypredictError(f"{path} has {ending}; a file ending in .csv or .parquet is needed")
     if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
         raise PypredictError(f"{path} is a directory; the name of a file is needed")
     try:

@@ -1,36 +1,37 @@
-"""Is the daemon's loop turning, and can it work? It writes a file each turn: empty, or what keeps it from working."""
+"""Check that the daemon runs and can work. In each loop it writes a file: empty, or the reason why it cannot work."""
 
 import time
 from pathlib import Path
 
 from pypredict import PypredictError
 
-# Longer than loading a model or predicting a chunk takes, shorter than a person's patience.
-MAX_AGE_SECONDS = 60
+MAX_AGE_SECONDS = 60  # longer than to load a model or to predict a chunk
 
 
 def check_health(path: Path | None) -> None:
-    """Raise PypredictError when the file is not set, missing, older than a minute, or names a trouble."""
+    """Raise PypredictError when the file is not set, missing, older than a minute, or not empty."""
     if path is None:
-        raise PypredictError("PYPREDICT_HEALTH_FILE is not set; the daemon and this command need the same one")
+        raise PypredictError("PYPREDICT_HEALTH_FILE is not set; set the same file for the daemon and this command")
     try:
         age, trouble = time.time() - path.stat().st_mtime, path.read_text()
     except OSError as error:
-        raise PypredictError(f"{path} is not there ({error.strerror}); the daemon has not started") from error
+        raise PypredictError(f"{path} cannot be read ({error.strerror}); the daemon has not started") from error
     if age > MAX_AGE_SECONDS:
-        raise PypredictError(f"the daemon last turned {age:.0f} s ago, {MAX_AGE_SECONDS} s are allowed; restart it")
+        raise PypredictError(
+            f"the daemon wrote {path} {age:.0f} s ago, the limit is {MAX_AGE_SECONDS} s; restart the daemon"
+        )
     if trouble:
         raise PypredictError(f"the daemon cannot work: {trouble}; check PGUSER and PGPASSFILE, then restart it")
 
 
 def check_writable(path: Path | None) -> None:
-    """Write the file that the worker will write each turn. Raises PypredictError when it cannot be written."""
+    """Write the file once before the worker starts. Raises PypredictError when it cannot be written."""
     if path is None:
         return
     try:
         path.write_text("")
     except OSError as error:
         raise PypredictError(
-            f"{path} cannot be written ({error.strerror}); let PYPREDICT_HEALTH_FILE name a file in a directory "
-            "that is there and can be written"
+            f"{path} cannot be written ({error.strerror}); set PYPREDICT_HEALTH_FILE to a file in a directory that "
+            "exists and can be written"
         ) from error

@@ -1,6 +1,6 @@
-"""Labels of what is loaded: each has to be a class of the model, or is mapped to one, or all are ignored.
+"""Convert the labels of a source to class numbers. Each label must be a class of the model, or be mapped to one.
 
-A label map is a UTF-8 text file with one `label=class` a line; empty lines, and lines that begin with #, are skipped.
+A label map is a UTF-8 text file with one `label=class` per line. Empty lines and lines that begin with # are skipped.
 """
 
 import difflib
@@ -22,14 +22,14 @@ SHOWN = 10  # names in a message
 
 
 class LabelError(PypredictError):
-    """A label is no class of the model, or a label map is not one."""
+    """A label is not a class of the model, or a label map is invalid."""
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """What is done with the labels of a source: they are classes, or mapping makes them classes, or they are ignored.
+    """How to use the labels of a source: as classes, through a mapping to classes, or not at all.
 
-    mapping: label -> class, as read from `file`; used: those of its labels that were met so far.
+    mapping: label -> class, as read from `file`. used: the labels of the mapping that a source has had until now.
     """
 
     ignore: bool = False
@@ -37,34 +37,36 @@ class Labelling:
     mapping: Mapping[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
-    def number(self, labels: Collection[str], classes: Sequence[str], path: Path) -> dict[str, int] | None:
-        """Give the class number of each label; None where there are none, or they are ignored.
+    def class_numbers(self, labels: Collection[str], classes: Sequence[str], path: Path) -> dict[str, int] | None:
+        """Return the class number of each label; None when there are no labels, or when they are ignored.
 
-        Raises LabelError naming those that are no classes.
+        Raises LabelError, which names the labels that are not classes.
         """
         if self.ignore or not labels:
             return None
         odd = {label: name for label, name in self.mapping.items() if name not in classes}
         if odd:
             lines = ", ".join(f"{label}={name}" for label, name in odd.items())
-            raise LabelError(f"{self.file}: {lines} maps to no class of the model; its classes are {_list(classes)}")
+            raise LabelError(
+                f"{self.file}: {lines} does not map to a class of the model; its classes are {_list(classes)}"
+            )
         numbers = {name: number for number, name in enumerate(classes)}
         found = {label: self.mapping.get(label, label) for label in labels}
         unknown = sorted(label for label, name in found.items() if name not in numbers)
         if unknown:
             raise LabelError(
-                f"{readable_name(str(path))} holds labels that are no classes of the model: {_list(unknown)}; "
+                f"{readable_name(str(path))} holds labels that are not classes of the model: {_list(unknown)}; "
                 f"its classes are {_list(classes)}; give --label-map FILE with lines such as "
                 f"{_suggest(unknown[0], classes)}, or --ignore-labels"
             )
         self.used.update(self.mapping.keys() & set(labels))
         return {label: numbers[name] for label, name in found.items()}
 
-    def number_array(self, y: Array, n: int, classes: Sequence[str], path: Path) -> npt.NDArray[np.int32] | None:
-        """Give the class numbers (n,) of the labels of an array file. Raises LabelError, ArraysError.
+    def array_class_numbers(self, y: Array, n: int, classes: Sequence[str], path: Path) -> npt.NDArray[np.int32] | None:
+        """Return the class numbers (n,) of the labels of an array file. Raises LabelError, ArraysError.
 
-        Whole numbers are class names where all classes are whole numbers, or where there is a mapping; else, as one-hot
-        rows always, they count the model's classes from 0.
+        Whole numbers are class names if all classes are whole numbers, or if there is a mapping. Otherwise they are
+        class numbers from 0. One-hot rows are always class numbers from 0.
         """
         if self.ignore:
             return None
@@ -73,7 +75,7 @@ class Labelling:
         if labels.dtype.kind == "U" or self.mapping or (not one_hot and all(map(_is_whole_number, classes))):
             found, positions = np.unique(labels, return_inverse=True)
             names = [str(label) for label in found]
-            numbers = self.number(names, classes, path) or {}
+            numbers = self.class_numbers(names, classes, path) or {}
             return np.array([numbers[name] for name in names], np.int32)[positions]
         if one_hot and y.shape[1] != len(classes):
             raise LabelError(f"{path} holds one-hot labels of {y.shape[1]} classes; {_of_the_model(classes)}")
@@ -85,14 +87,14 @@ class Labelling:
         return labels.astype(np.int32)
 
     def warn_of_unused(self) -> None:
-        """Log the labels of the mapping that no source has."""
+        """Log a warning about the labels of the mapping that no source has."""
         unused = [label for label in self.mapping if label not in self.used]
         if unused:
             log.warning("%s: no input has the label %s; check the spelling", self.file, _list(unused))
 
 
 def read_label_map(path: Path) -> Labelling:
-    """Read a label map. Raises LabelError naming the line that is not label=class."""
+    """Read a label map. Raises LabelError, which names the line that is not label=class."""
     try:
         lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -106,7 +108,7 @@ def read_label_map(path: Path) -> Labelling:
         if not label or not name:
             raise LabelError(f"{path}, line {number}: {line.strip()!r} is not label=class, for example cats=cat")
         if mapping.setdefault(label, name) != name:
-            raise LabelError(f"{path}, line {number}: {label} is mapped to {mapping[label]} already")
+            raise LabelError(f"{path}, line {number}: {label} is already mapped to {mapping[label]}")
     if not mapping:
         raise LabelError(f"{path} maps no label; lines label=class are needed, for example cats=cat")
     return Labelling(file=path, mapping=mapping)

@@ -1,4 +1,4 @@
-"""Renewing the leases of the jobs in hand, from a thread of its own, at a third of their length."""
+"""Renew the leases of the jobs that this worker holds, in a separate thread, after each third of the lease."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Leases:
-    """The jobs that this worker holds. A context manager: the thread lives inside."""
+    """The jobs that this worker holds. A context manager: the thread runs inside it."""
 
     def __init__(self, engine: sa.Engine, lease_seconds: float) -> None:
         self._engine = engine
@@ -32,17 +32,17 @@ class Leases:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop renewing; what is still held expires."""
+        """Stop renewing; the leases that are still held expire."""
         self._end.set()
         self._thread.join()
 
     def add(self, job: Job) -> None:
-        """Keep this job's lease alive."""
+        """Renew this job's lease from now on."""
         with self._lock:
             self._held.add(job)
 
     def drop(self, job: Job) -> None:
-        """Let it be: finished, released or lost."""
+        """Stop renewing this job's lease, because the job is finished, released or lost."""
         with self._lock:
             self._held.discard(job)
 

@@ -1,6 +1,6 @@
-"""Waiting: until a chunk arrives, until told to stop, or until it is time to look again.
+"""Wait until a chunk arrives, until a stop, or until the time to poll.
 
-A notification is a hint that shortens the wait, never the only signal: without it the worker polls.
+A notification only shortens the wait. The worker also polls, so a lost notification does no harm.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from pypredict.database import OUTAGE
 log = logging.getLogger(__name__)
 
 CHANNEL = "ml_chunk"  # db/views.sql: the trigger on ml.chunk
-PRESENCE = 7_316_003  # advisory lock, shared by every daemon as long as it listens
+PRESENCE = 7_316_003  # number of the advisory lock that every daemon holds, shared, while it listens
 
 
 class Stop:
-    """A flag that a signal handler can set and that also ends a wait at once."""
+    """A stop flag that a signal handler can set. Setting it also ends a wait at once."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -33,16 +33,16 @@ class Stop:
             os.write(self._write, b"\0")
 
     def is_set(self) -> bool:
-        """Tell whether somebody asked to stop."""
+        """Return whether `set` was called."""
         return self._set
 
     def fileno(self) -> int:
-        """Give the descriptor that becomes readable."""
+        """Return the file descriptor that becomes readable at a stop."""
         return self._read
 
 
 def somebody_listens(connection: sa.Connection) -> bool:
-    """Tell whether a daemon is there to predict what is loaded now."""
+    """Return whether a daemon listens, so that it will predict new chunks."""
     held = sa.text(
         "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :presence AND granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -51,7 +51,7 @@ def somebody_listens(connection: sa.Connection) -> bool:
 
 
 class Listener:
-    """One connection that LISTENs, opened when needed and again after a fault."""
+    """One connection with LISTEN; `open` opens it again after an error."""
 
     def __init__(self, engine: sa.Engine, stop: Stop) -> None:
         self._engine = engine
@@ -59,7 +59,7 @@ class Listener:
         self._connection: psycopg2.extensions.connection | None = None
 
     def open(self) -> None:
-        """Start listening, as a daemon does; call before looking for work, so that nothing falls between."""
+        """Start listening. Call it before a claim, so that no chunk is missed between the claim and the wait."""
         if self._connection is None:
             with contextlib.suppress(*OUTAGE):
                 pooled = self._engine.raw_connection()
@@ -71,7 +71,7 @@ class Listener:
                 self._connection = connection
 
     def wait(self, seconds: float) -> bool:
-        """Return when a chunk was announced, at a stop, or after the given seconds; tell whether one was announced."""
+        """Wait for a new chunk, a stop, or the given seconds; return whether there is a new chunk."""
         waiting: list[Stop | psycopg2.extensions.connection] = [self._stop]
         if self._connection is not None:
             waiting.append(self._connection)

@@ -1,4 +1,4 @@
-"""From a source into the database: find out how its dataset is prepared, then one transaction per chunk."""
+"""Load sources into the database: find the preparation of the dataset, then store one chunk per transaction."""
 
 import logging
 import os
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 
 FIND_SOURCE = sa.text("SELECT source FROM ml.chunk WHERE chunk_id = :chunk_id")
 SHOWN = 3  # sources in a message
-WRITERS = 4  # connections that store at the same time; what they bring stands in docs/benchmarks.md
+WRITERS = 4  # connections that store at the same time; docs/benchmarks.md shows their effect
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What sources are loaded as; dataset and labelling do not go with a bundle, which says both itself."""
+    """How to load sources. A bundle needs no dataset and no labelling, because its manifest has both."""
 
     dataset: str | None
     columns: TextColumns
@@ -46,7 +46,7 @@ class LoadOptions:
 
 
 def load_sources(engine: sa.Engine, sources: Sequence[Path], options: LoadOptions) -> None:
-    """Load every source that can be loaded. Raises PypredictError that names the others, each with its reason."""
+    """Load every source that can be loaded. Raises PypredictError with one reason for each other source."""
     problems: list[str] = []
     for path in sources:
         try:
@@ -63,27 +63,27 @@ def _load_source(engine: sa.Engine, path: Path, options: LoadOptions) -> None:
     if bundle is not None:
         if options.labelling != Labelling():
             raise PypredictError(
-                f"{path} is a bundle, whose test set has its labels; leave out --label-map and --ignore-labels"
+                f"{path} is a bundle, and its test set has labels already; leave out --label-map and --ignore-labels"
             )
         load_chunks(engine, bundle.manifest.bundle_id, cut_test_set(bundle), bundle.manifest.metrics.n)
         return
     if options.dataset is None:
-        raise PypredictError(f"{path} is no bundle, so its dataset must be named: --dataset NAME")
+        raise PypredictError(f"{path} is not a bundle, so name its dataset: --dataset NAME")
     how = preparation(engine, options.models, options.dataset)
     load_chunks(engine, str(path), read_source(path, how, options.columns, options.labelling), None)
 
 
 def bundle_at(path: Path) -> Bundle | None:
-    """Open the bundle, or the pointer to one, at path; None when there is neither. Raises BundleError."""
+    """Open the bundle at path, or the bundle of the pointer at path; None when it is neither. Raises BundleError."""
     if path.suffix == ".json":
         return open_current(path.parent.parent, path)
     return open_bundle(path) if os.path.isfile(path / MANIFEST_FILE) else None  # noqa: PTH113 - a name may be too long
 
 
 def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
-    """Find how a dataset's inputs are prepared: as its serving model says, or the one that is published.
+    """Find the preparation of a dataset: that of its serving model, else that of its published model.
 
-    Raises SourceError when there is no model yet, BundleError when the published one cannot be trusted.
+    Raises SourceError when there is no model yet, and BundleError when the published bundle is invalid.
     """
     with engine.begin() as connection:
         serving = registry.serving_manifest(connection, dataset)
@@ -93,14 +93,14 @@ def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
     path = proposed.get(dataset)
     if path is None:
         known = ", ".join(proposed) or "none"
-        raise SourceError(f"no model of dataset {dataset} is known, known are {known}; train one first: pyml train")
+        raise SourceError(f"dataset {dataset} has no model; datasets with a model: {known}; train one: pyml train")
     bundle = open_current(models, path)
     return Preparation(bundle.manifest, read_known_words(bundle.path, bundle.manifest))
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A chunk in the database: its number, how many inputs it holds, and under which source it was there already."""
+    """A chunk in the database: its number, its count of inputs, and its first source if it was stored before."""
 
     chunk_id: int
     n_inputs: int
@@ -110,8 +110,8 @@ class Stored:
 def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: int | None) -> list[int]:
     """Store chunks, each in its own transaction, with a progress bar on a terminal; return their numbers.
 
-    WRITERS connections share the work, since most of it is the server's and one connection keeps one of its cores
-    busy. An error ends the load after the chunks that are on their way; loading again stores only what is missing.
+    WRITERS connections share the work: the server does most of it, and one connection uses one of its cores. After an
+    error, the chunks that are already submitted are stored, and the load ends. A second load stores only the rest.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
@@ -120,24 +120,24 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
     ):
         task = progress.add_task(name, total=total)
         stored: list[Stored] = []
-        on_the_way: deque[Future[Stored]] = deque()
+        submitted: deque[Future[Stored]] = deque()
 
-        def settle() -> None:
-            stored.append(on_the_way.popleft().result())
+        def wait_for_oldest() -> None:
+            stored.append(submitted.popleft().result())
             progress.advance(task, stored[-1].n_inputs)
 
         for chunk in chunks:
-            if len(on_the_way) > WRITERS:  # one more waits, and the source is read no further
-                settle()
-            on_the_way.append(threads.submit(_store, engine, chunk))
-        while on_the_way:
-            settle()
-    log.info("%s: %s", name, _count(stored))
+            if len(submitted) > WRITERS:  # one chunk waits already: do not read more of the source into memory
+                wait_for_oldest()
+            submitted.append(threads.submit(_store, engine, chunk))
+        while submitted:
+            wait_for_oldest()
+    log.info("%s: %s", name, _summarize(stored))
     return [chunk.chunk_id for chunk in stored]
 
 
-def _count(stored: list[Stored]) -> str:
-    """Say how many inputs are new, and where the others are, which keep the name under which they came first."""
+def _summarize(stored: list[Stored]) -> str:
+    """Say how many inputs are new, how many were there already, and the first sources of those."""
     loaded = sum(chunk.n_inputs for chunk in stored if chunk.known_as is None)
     there = sum(chunk.n_inputs for chunk in stored) - loaded
     sources = list(dict.fromkeys(chunk.known_as for chunk in stored if chunk.known_as is not None))

@@ -1,7 +1,8 @@
-"""Bring a database to the current schema: Alembic's migrations, then the plain SQL that is reapplied each time.
+"""Migrate a database to the current schema: run Alembic's migrations, then apply views.sql and roles.sql each time.
 
-Runs as the owner of the database. Roles are cluster-wide and made idempotently; logins get their passwords from pgpass
-files, as a SCRAM verifier computed here, so that no password reaches the server's log.
+Runs as the owner of the database. Roles belong to the whole cluster, and roles.sql makes only the missing ones. The
+logins get their passwords from pgpass files. The SCRAM verifier is computed here, so that no password is in the
+server's log.
 """
 
 import logging
@@ -21,19 +22,19 @@ from pypredict import PypredictError
 
 log = logging.getLogger(__name__)
 
-LOGINS = ("pypredict", "reader")  # made by roles.sql
-LOCK_SECONDS = 30  # how long a migration waits for others, and holds up those who come after it
-LOCK = 7_316_002  # advisory lock: two migrations at the same moment come one after the other
+LOGINS = ("pypredict", "reader")  # roles.sql makes them
+LOCK_SECONDS = 30  # how long a migration waits for other transactions, while new ones wait for it
+LOCK = 7_316_002  # number of the advisory lock that lets only one migration run at a time
 
 
 def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: float = LOCK_SECONDS) -> str:
-    """Apply what is missing, in one transaction; return the revision before (or "none").
+    """Run the missing migrations in one transaction; return the old revision (or "none").
 
-    db: the directory with migrations/, roles.sql and views.sql. Raises PypredictError when it is not there, and when
-    another transaction keeps a table or view for longer than lock_seconds.
+    db: the directory with migrations/, roles.sql and views.sql. Raises PypredictError when it does not exist, and when
+    another transaction locks a table or view for longer than lock_seconds.
     """
     if not (db / "migrations" / "env.py").is_file():
-        raise PypredictError(f"{db} holds no migrations; give the project's db directory with --db")
+        raise PypredictError(f"{db} holds no migrations; set the project's db directory with --db")
     timeout = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
     try:
         with engine.begin() as connection:
@@ -43,8 +44,8 @@ def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: fl
         if not isinstance(getattr(error, "orig", error), psycopg2.errors.LockNotAvailable):
             raise
         raise PypredictError(
-            f"another transaction has kept what the migration changes for {lock_seconds:g} s; nothing was changed: "
-            "end it (pg_stat_activity names it) and migrate again"
+            f"another transaction has locked tables or views for {lock_seconds:g} s; nothing was changed: end that "
+            "transaction (pg_stat_activity shows it) and migrate again"
         ) from error
 
 
@@ -58,11 +59,11 @@ def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
     except alembic.util.CommandError as error:
         raise PypredictError(
             f"the database has schema revision {before}, which this version does not know; use the version of "
-            "pypredict that made it, or begin with an empty database"
+            "pypredict that made it, or start with an empty database"
         ) from error
     with closing(connection.connection.cursor()) as cursor:
         for name in ("views.sql", "roles.sql"):
-            cursor.execute((db / name).read_text())  # without parameters: % stands for itself
+            cursor.execute((db / name).read_text())  # without parameters, so that % needs no escape
     for passfile in passfiles:
         _set_passwords(connection, passfile)
     return before or "none"
@@ -77,7 +78,7 @@ def alembic_config(db: Path, connection: sa.Connection) -> alembic.config.Config
 
 
 def head_revision(db: Path) -> str | None:
-    """Tell the newest revision in db/migrations."""
+    """Return the newest revision in db/migrations."""
     config = alembic.config.Config()
     config.set_main_option("script_location", str(db / "migrations"))
     return ScriptDirectory.from_config(config).get_current_head()
@@ -89,7 +90,7 @@ def _revision(connection: sa.Connection) -> str | None:
 
 
 def _set_passwords(connection: sa.Connection, passfile: Path) -> None:
-    """Give the logins named in a pgpass file (host:port:database:user:password) their passwords."""
+    """Set the passwords of the logins in a pgpass file (host:port:database:user:password)."""
     try:
         lines = passfile.read_text().splitlines()
     except OSError as error:
@@ -100,4 +101,4 @@ def _set_passwords(connection: sa.Connection, passfile: Path) -> None:
         if len(fields) == 5 and fields[3] in LOGINS:
             verifier = psycopg2.extensions.encrypt_password(fields[4], fields[3], driver, "scram-sha-256")
             connection.exec_driver_sql(f'ALTER ROLE "{fields[3]}" PASSWORD %s', (verifier,))
-            log.info("password of login %s set", fields[3])
+            log.info("the password of login %s is set", fields[3])

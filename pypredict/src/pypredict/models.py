@@ -1,4 +1,4 @@
-"""The models a worker can serve: verified, loaded, and their outputs checked."""
+"""The models of a worker: verify them, load them, and check their inputs and outputs."""
 
 import logging
 import threading
@@ -34,7 +34,7 @@ def load_predict(bundle: Bundle) -> Predict:
 
 
 class Models:
-    """Loaded models by their number in ml.model. Not for several threads at once, but for `predict`."""
+    """Loaded models by their number in ml.model. Only `predict` may be called from several threads at once."""
 
     def __init__(self, directory: Path, load: Callable[[Bundle], Predict] = load_predict) -> None:
         self._directory = directory
@@ -43,19 +43,19 @@ class Models:
         self._predicts: dict[int, Predict] = {}
         self._training: dict[int, Hashes] = {}
         self._refused: dict[int, str] = {}
-        self._lock = threading.Lock()  # one thread may refuse a model while another looks at what is wanted
+        self._lock = threading.Lock()  # one thread may refuse a model while another one calls `servable`
 
-    def admit(self, model_id: int, bundle: Bundle) -> None:
-        """Load and try a model, so that it can be served. Raises BundleError."""
+    def load(self, model_id: int, bundle: Bundle) -> None:
+        """Load a model and test one prediction, so that it can serve. Raises BundleError."""
         with self._lock:
             self._predicts[model_id], self._training[model_id] = self._load(bundle), _read_training(bundle)
             self._bundles[model_id] = bundle
 
     def servable(self, wanted: Sequence[WantedModel], *, lazily: bool) -> tuple[list[int], list[str]]:
-        """Say which of the wanted models can be served, and what is wrong with the others, a sentence each.
+        """Return which of the wanted models can serve, and one sentence for each other model.
 
-        Verifies and, unless lazily, loads those that are new; forgets the models that are wanted no longer. A refused
-        model is named in the log once; unless lazily it is tried again each time.
+        Verifies new models and drops models that are no longer wanted. lazily=False: also loads new models, and tries a
+        refused model again in each call. A refused model is logged once.
         """
         with self._lock:
             for model in wanted:
@@ -76,11 +76,11 @@ class Models:
             return list(self._bundles), list(self._refused.values())
 
     def problem(self, model_id: int) -> str | None:
-        """Say what is wrong with a refused model; None when it is not refused."""
+        """Return the reason for which a model is refused; None when it is not refused."""
         return self._refused.get(model_id)
 
     def refuse(self, model_id: int, problem: str) -> None:
-        """Serve a model no longer, for what is wrong with it."""
+        """Stop serving a model, for this reason."""
         with self._lock:
             self._refuse(model_id, problem)
 
@@ -91,16 +91,16 @@ class Models:
         self._refused[model_id] = problem
 
     def in_training(self, model_id: int, arrays: Array) -> npt.NDArray[np.bool_]:
-        """Tell of each array (n, ...) whether its content trained the model or chose its epoch; (n,)."""
+        """Return for each array (n, ...) whether the same content was in the training or validation part; (n,)."""
         hashes, learned = _hashes(map(content_sha256, arrays)), self._training[model_id]
         place = np.searchsorted(learned, hashes)
         return np.asarray(np.append(learned, np.uint64(0))[place] == hashes)
 
     def predict(self, model_id: int, inputs: Inputs) -> tuple[Inputs, Probabilities]:
-        """Predict the finite inputs; the others, and those without a proper output, become errors.
+        """Predict the inputs. An input with NaN or infinity, or with an invalid output, becomes an error.
 
         Returns the predicted inputs (with all errors) and their probabilities (n, k). Raises BundleError when the
-        model does not load, and whatever the model raises.
+        model does not load. An error of the model itself is not caught.
         """
         predict = self._loaded(model_id)
         if inputs.arrays.dtype.kind == "f":
@@ -111,7 +111,7 @@ class Models:
         probabilities = predict(inputs.arrays)
         if probabilities.shape != (len(inputs.arrays), len(self._bundles[model_id].manifest.classes)):
             probabilities = np.full((len(inputs.arrays), 1), np.nan, np.float32)
-        good = np.asarray(((probabilities >= 0) & (probabilities <= 1.0001)).all(axis=1))  # False for NaN, too
+        good = np.asarray(((probabilities >= 0) & (probabilities <= 1.0001)).all(axis=1))  # also False for NaN
         return inputs.keep(good, "bad_output", "the model gave no probability for each class"), probabilities[good]
 
     def _verify(self, model: WantedModel) -> None:
@@ -119,7 +119,7 @@ class Models:
             return
         bundle = open_bundle(bundle_path(self._directory, model.bundle_id))
         if bundle.model_sha256 != model.sha256:
-            raise BundleError(f"bundle {model.bundle_id} holds another model than the one registered; restore it")
+            raise BundleError(f"bundle {model.bundle_id} holds another model than the registered one; restore it")
         self._bundles[model.model_id] = bundle
 
     def _loaded(self, model_id: int) -> Predict:
@@ -130,11 +130,11 @@ class Models:
 
 
 def _read_training(bundle: Bundle) -> Hashes:
-    """Read the hashes of the samples that trained a model or chose its epoch, ascending. Raises BundleError."""
+    """Read the hashes of the training and validation samples of a model, sorted. Raises BundleError."""
     rows = read_split(bundle.path / SPLIT_FILE)
     return np.sort(_hashes(bytes.fromhex(row.sha256) for row in rows if row.part != "test"))
 
 
 def _hashes(digests: Iterable[bytes]) -> Hashes:
-    """Keep 8 bytes of each digest: enough to tell samples apart, and numpy can look them up."""
+    """Keep 8 bytes of each digest: enough to distinguish samples, and a numpy dtype."""
     return np.frombuffer(b"".join(digest[:8] for digest in digests), np.uint64)

@@ -1,8 +1,8 @@
-"""Row-by-row work for a job that failed three times: find the input that fails or kills, predict the rest.
+"""Predict the inputs of a job one by one, after the job failed three times: find the bad input, predict the others.
 
-The input about to run is committed first (`job.in_flight`). A worker that dies leaves it there, and the next claim
-counts the death; an input that died twice alone in flight is a `crash` and is not tried again. Suspects run last, so
-that a death of another cause rarely meets the same input twice.
+Before each prediction, the input's number is committed in `job.in_flight`. When the worker dies, the number stays
+there, and the next claim counts the death. After two deaths alone, an input is a `crash` and is not tried again.
+Suspects run last, so that a death with another cause rarely hits the same input twice.
 """
 
 import logging
@@ -24,9 +24,9 @@ MAX_DEATHS = 2
 def predict_alone(
     engine: sa.Engine, job: Job, inputs: Inputs, models: Models, stopped: Callable[[], bool]
 ) -> tuple[Inputs, Probabilities] | None:
-    """Predict the inputs one at a time; return the predicted ones (with all errors) and their probabilities (n, k).
+    """Predict the inputs one by one; return the predicted ones (with all errors) and their probabilities (n, k).
 
-    None when it was stopped in between. Raises LeaseLostError.
+    Returns None after a stop. Raises LeaseLostError.
     """
     with engine.begin() as connection:
         deaths = store.read_deaths(connection, job)
@@ -46,7 +46,7 @@ def predict_alone(
                 job.model_id, Inputs(inputs.input_ids[[row]], inputs.arrays[[row]], [])
             )
         except BundleError:
-            raise  # the model does not load: no fault of this input
+            raise  # the model does not load: this input is not the cause
         except Exception as error:
             errors.append(InputError(input_id, "model_error", f"{type(error).__name__}: {error}"))
         else:
@@ -55,6 +55,6 @@ def predict_alone(
                 done[row] = probabilities
     rows = sorted(done)
     for refused in errors[len(inputs.errors) :]:
-        log.error("input %d is set aside: %s, %s", refused.input_id, refused.reason, refused.detail)
+        log.error("input %d gets no prediction: %s, %s", refused.input_id, refused.reason, refused.detail)
     probabilities = np.concatenate([done[row] for row in rows]) if rows else np.empty((0, 0), np.float32)
     return Inputs(inputs.input_ids[rows], inputs.arrays[rows], errors), probabilities

@@ -1,4 +1,4 @@
-"""`pypredict ping`: a line of text and a small array to the database and back, compared, with the time it took."""
+"""`pypredict ping`: store a line of text and a small array, read them back, compare them, and measure the time."""
 
 import time
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ READ = sa.text("SELECT line, payload FROM ml.ping WHERE ping_id = :ping_id")
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What came back: the server's version, the line, and the time from INSERT to the compared array."""
+    """The result: the server's version, the line, and the time from INSERT to the decoded array."""
 
     server_version: str
     line: str
@@ -24,7 +24,7 @@ class RoundTrip:
 
 
 def ping(engine: sa.Engine) -> RoundTrip:
-    """Store, commit, read back, compare. Raises PypredictError when something else came back."""
+    """Store, commit, read back and compare. Raises PypredictError when the data have changed."""
     line = pyjokes.get_joke()
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
     with engine.connect() as connection:
@@ -37,5 +37,5 @@ def ping(engine: sa.Engine) -> RoundTrip:
     back = decode(row.payload)
     elapsed = time.perf_counter() - started
     if row.line != line or back.dtype != array.dtype or not np.array_equal(back, array):
-        raise PypredictError(f"round trip {ping_id} came back changed: {row.line!r}, {back!r}")
+        raise PypredictError(f"the data of round trip {ping_id} have changed: {row.line!r}, {back!r}")
     return RoundTrip(version, line, elapsed * 1000)

@@ -1,8 +1,8 @@
-"""Planning: which (model, chunk) pairs are missing, at a cost that does not grow with the tables.
+"""Plan jobs: add the missing (model, chunk) pairs, at a cost that does not grow with the tables.
 
-Every chunk is looked at by the first plan, by one after another model came to serve, and now and then; in between only
-the newest are. Chunk numbers are drawn before they are committed, so a lower one may appear after a higher one: that is
-what the slack is for, and the whole look for the loader that took longer.
+A full plan looks at all chunks: the first time, after a change of the serving models, and every WHOLE_SECONDS. The
+plans in between look only at the newest chunks. A chunk gets its number before its commit, so a lower number can appear
+after a higher one. SLACK covers short delays, and the next full plan covers long ones.
 """
 
 import math
@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from pypredict import store
 
 SLACK = 100  # chunk numbers
-WHOLE_SECONDS = 60  # between two looks at everything; longer where one takes more than a hundredth of that
+WHOLE_SECONDS = 60  # between two full plans; longer when one full plan takes more than 1 % of this time
 
 
 class Planner:
-    """What one worker has planned so far. Forget it (make a new one) when a transaction that planned was lost."""
+    """The planning state of one worker. After a lost transaction, make a new one."""
 
     def __init__(self) -> None:
         self._newest = 0
@@ -25,9 +25,9 @@ class Planner:
         self._next_whole = -math.inf
 
     def plan(self, connection: sa.Connection) -> int:
-        """Add the missing jobs; return how many there were."""
+        """Add the missing jobs; return their number."""
         began = time.monotonic()
-        newest, serving = store.read_horizon(connection)
+        newest, serving = store.read_planning_state(connection)
         whole = serving != self._serving or began >= self._next_whole
         planned = store.plan_jobs(connection, 0 if whole else self._newest - SLACK)
         if whole:

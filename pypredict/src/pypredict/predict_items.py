@@ -1,4 +1,4 @@
-"""Single inputs: stored like any other, predicted by the running daemon, or by this process when none is there."""
+"""Store single inputs and wait for their predictions. Without a running daemon, this process predicts them."""
 
 import os
 import time
@@ -30,7 +30,7 @@ LOOK_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Answer:
-    """What the serving model says of one input: class and probability, or the reason why not."""
+    """The result for one input: class and probability, or the reason why there is no prediction."""
 
     item: str
     predicted: str | None
@@ -40,29 +40,29 @@ class Answer:
 
 
 class UnansweredError(PypredictError):
-    """Some inputs could not be predicted; str() says which and why, answers holds those of the others."""
+    """Some inputs could not be predicted; str() names them and the reasons. answers: the results of the others."""
 
     def __init__(self, problems: Sequence[str], answers: Sequence[Answer], n_items: int) -> None:
-        of_how_many = f"{len(problems)} of {n_items} inputs could not be predicted: " if n_items > 1 else ""
-        super().__init__(of_how_many + "; ".join(dict.fromkeys(problems)))
+        count = f"{len(problems)} of {n_items} inputs could not be predicted: " if n_items > 1 else ""
+        super().__init__(count + "; ".join(dict.fromkeys(problems)))
         self.answers = answers
 
 
 def predict_items(
     worker: Worker, dataset: str, items: Sequence[str], timeout_seconds: float, *, as_text: bool = False
 ) -> list[Answer]:
-    """Store each item (an image, .npy or .txt file, or a text) as a chunk and wait for its prediction.
+    """Store each item (an image, .npy or .txt file, or a text) as a chunk, and wait for its prediction.
 
-    worker predicts them when no daemon is there. as_text: every item is a text, whatever it looks like.
+    worker: predicts the items when no daemon is running. as_text: treat every item as a text.
 
-    Raises PypredictError when no model serves, BundleError when a published one cannot be trusted; UnansweredError,
+    Raises PypredictError when no model serves, BundleError when a published bundle is invalid, and UnansweredError,
     after all items were tried, when some could not be read, prepared or predicted.
     """
     engine = worker.engine
     with engine.begin() as connection:
         daemon = somebody_listens(connection)
     if not daemon:
-        worker.take_in(dataset)
+        worker.import_new(dataset)
         with engine.begin() as connection:
             if registry.serving_manifest(connection, dataset) is None:
                 raise PypredictError(f"no model serves {dataset}; train one, or see `pypredict models list`")
@@ -82,7 +82,7 @@ def predict_items(
             answers += _wait(engine, item, chunk, chunk_id, 0 if done_here else timeout_seconds)
         except (BundleError, PypredictError) as error:
             problems.append(str(error))
-            timeout_seconds = 0  # nobody predicts: the others have waited as long
+            timeout_seconds = 0  # the other items have waited for the same time already
     problems += [f"{answer.item}: {answer.reason}" for answer in answers if answer.predicted is None]
     if problems:
         raise UnansweredError(problems, answers, len(items))
@@ -96,15 +96,15 @@ def _read(how: Preparation, item: str, as_text: bool) -> Chunk:
     if as_text or (is_text and not _looks_like_path(item)):
         return text_chunk(item, how, "command line")
     if is_text and not os.path.exists(item):  # noqa: PTH110 - as above
-        raise SourceError(f"{item} looks like a file and does not exist; give one that does, or --text for a text")
+        raise SourceError(f"{item} looks like a file and does not exist; give a file that exists, or --text for a text")
     chunks = list(read_source(Path(item), how, TextColumns(), Labelling(ignore=True)))
     if len(chunks) != 1:
-        raise SourceError(f"{item} holds {len(chunks)} chunks of inputs; use `pypredict load` for so many")
+        raise SourceError(f"{item} holds {len(chunks)} chunks of inputs; use `pypredict load` for so many inputs")
     return chunks[0]
 
 
 def _looks_like_path(item: str) -> bool:
-    """Tell what begins or ends like a path, or is one word with a separator; a review may well hold a separator."""
+    """Return whether item begins or ends like a path, or is one word with a /; a longer text may contain a /."""
     if item.startswith(("/", "./", "../", "~/")) or Path(item).suffix.lower() in FILE_SUFFIXES:
         return True
     return "/" in item and len(item.split()) == 1
@@ -113,7 +113,7 @@ def _looks_like_path(item: str) -> bool:
 def _store(engine: sa.Engine, chunk: Chunk) -> int:
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, chunk)
-        store.rush(connection, chunk_id)
+        store.plan_urgent(connection, chunk_id)
     return chunk_id
 
 

@@ -1,7 +1,7 @@
-"""Which model serves a dataset: taken from the trainer's proposal, promoted, retired or rolled back by a person.
+"""Decide which model serves a dataset: accept or decline the trainer's proposal, promote, retire, roll back.
 
-Each change, and each proposal that was declined, is a row of ml.promotion. The caller owns the transaction: functions
-take a connection and never commit; a lock on the dataset lets only one transaction at a time change what serves it.
+Each change and each declined proposal is a row of ml.promotion. The caller owns the transaction: functions take a
+connection and never commit. A lock on the dataset lets only one transaction at a time change its serving model.
 """
 
 import logging
@@ -32,7 +32,7 @@ HISTORY = sa.text("""
 
 
 class PromotionError(PypredictError):
-    """No model serves, or none served before."""
+    """A model does not serve its dataset, or no other model served before."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Proposal:
 
 
 def is_known(connection: sa.Connection, proposal: Proposal) -> bool:
-    """Tell whether a proposal was promoted or declined before: a pointer that has not moved undoes no roll-back."""
+    """Return whether a proposal was promoted or declined before; so an old pointer does not undo a roll-back."""
     values = {"model_id": proposal.model.model_id, "proposed_at": proposal.pointer.proposed_at}
     return bool(connection.execute(KNOWN_PROPOSAL, values).scalar_one())
 
 
 def objection(connection: sa.Connection, proposal: Proposal) -> str | None:
-    """Say why a proposal is not to be promoted: what serves has a higher accuracy on the same test set. None: it is."""
+    """Return why a proposal must not be promoted: its accuracy is lower on the same test set. None: no objection."""
     serving = registry.serving_manifest(connection, proposal.model.dataset)
     if serving is None or proposal.pointer.promote or not is_worse(proposal.manifest, serving):
         return None
@@ -59,13 +59,13 @@ def objection(connection: sa.Connection, proposal: Proposal) -> str | None:
 
 
 def decline(connection: sa.Connection, proposal: Proposal, why: str) -> None:
-    """Note and log that a proposal is not promoted; once, whoever else decides meanwhile."""
+    """Store and log that a proposal is not promoted; do nothing if another process has decided already."""
     model = proposal.model
     _lock(connection, model.dataset)
     if not is_known(connection, proposal):
         _add(connection, model.dataset, "declined", model, why=why, pointer=proposal.pointer)
         log.warning(
-            "model %d (%s) is not promoted: %s; `pypredict models promote %d` does it all the same",
+            "model %d (%s) is not promoted: %s; to promote it anyway: pypredict models promote %d",
             model.model_id,
             model.bundle_id,
             why,
@@ -74,7 +74,7 @@ def decline(connection: sa.Connection, proposal: Proposal, why: str) -> None:
 
 
 def accept(connection: sa.Connection, proposal: Proposal) -> None:
-    """Let a proposed model serve its dataset, if there is still no objection; once, whoever else decides meanwhile."""
+    """Let a proposed model serve its dataset, if there is still no objection and no other process has decided."""
     model = proposal.model
     _lock(connection, model.dataset)
     objected = objection(connection, proposal)
@@ -89,31 +89,31 @@ def accept(connection: sa.Connection, proposal: Proposal) -> None:
 
 
 def promote(connection: sa.Connection, model: Model) -> None:
-    """Let a model serve its dataset, and retire the one that did."""
+    """Let a model serve its dataset, and retire the model that served until now."""
     _serve(connection, "promoted", model, "by `pypredict models promote`")
 
 
 def roll_back(connection: sa.Connection, model: Model) -> None:
-    """Let a model that `served_before` gave serve again."""
+    """Let the model that `served_before` returned serve again."""
     _serve(connection, "rolled back", model, "by `pypredict models rollback`")
 
 
 def retire(connection: sa.Connection, model: Model) -> None:
-    """Let a model serve no longer; its open jobs are still done. Raises PromotionError when it does not serve."""
+    """Retire a serving model; its open jobs are still predicted. Raises PromotionError when it does not serve."""
     _lock(connection, model.dataset)
     if connection.execute(SERVING, {"dataset": model.dataset}).scalar() != model.model_id:
         raise PromotionError(
-            f"model {model.model_id} does not serve {model.dataset}; `pypredict models list` shows which does"
+            f"model {model.model_id} does not serve {model.dataset}; `pypredict models list` shows the serving model"
         )
     _add(connection, model.dataset, "retired", None, why="by `pypredict models retire`")
     connection.execute(RETIRE, {"dataset": model.dataset})
 
 
 def served_before(connection: sa.Connection, dataset: str) -> int:
-    """Tell which model served a dataset before the present one, or last, where none serves.
+    """Return the model that served a dataset before the present one; if none serves now, the last that served.
 
-    Each roll-back goes one step further back. Raises PromotionError when there is none, RegistryError for an unknown
-    dataset.
+    Each roll-back goes one step further back. Raises PromotionError when there is no such model, and RegistryError for
+    an unknown dataset.
     """
     registry.check_dataset(connection, dataset)
     served: list[int | None] = []
@@ -127,12 +127,14 @@ def served_before(connection: sa.Connection, dataset: str) -> int:
     while served and served[-1] in (None, present):
         served.pop()
     if not served or served[-1] is None:
-        raise PromotionError(f"no model served {dataset} before the present one; `pypredict models list` shows all")
+        raise PromotionError(
+            f"no model served {dataset} before the present one; `pypredict models list` shows all models"
+        )
     return served[-1]
 
 
 def _lock(connection: sa.Connection, dataset: str) -> None:
-    """Let nobody else change what serves a dataset until this transaction ends."""
+    """Keep other transactions from changing the serving model of a dataset until this transaction ends."""
     connection.execute(LOCK_DATASET, {"dataset": dataset})
 
 

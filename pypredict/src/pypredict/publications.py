@@ -1,6 +1,6 @@
-"""What the trainer published, taken into the database: new bundles as available models, proposals as serving ones.
+"""Import the trainer's publications: register new bundles as available models, and decide on new proposals.
 
-A bundle that is refused concerns its own dataset only: it is named in the log once, and tried again now and then.
+A refused bundle does not affect other datasets. It is logged once and tried again after RETRY_SECONDS.
 """
 
 import logging
@@ -20,12 +20,12 @@ from pypredict.source import cut_test_set, read_words
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 30  # until a refused bundle is looked at again
+RETRY_SECONDS = 30  # time until a refused bundle is tried again
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why something was refused, in which version of it, and when it is tried again (time.monotonic)."""
+    """A refused file: its version, the reason, and the time of the next try (time.monotonic)."""
 
     version: bytes
     problem: str
@@ -33,56 +33,56 @@ class Refusal:
 
 
 class Publications:
-    """The bundles and pointers on the models volume, as far as one process has taken them in."""
+    """The bundles and pointers on the models volume, and which of them this process has imported."""
 
     def __init__(self, engine: sa.Engine, directory: Path, models: Models) -> None:
         self._engine = engine
         self._directory = directory
         self._models = models
-        self._taken: dict[Path, bytes] = {}  # pointers and bundles, in the version that was taken
+        self._imported: dict[Path, bytes] = {}  # pointers and bundles, with the imported version
         self._refused: dict[Path, Refusal] = {}
 
-    def take_in(self, dataset: str | None = None) -> list[str]:
-        """Register new bundles and decide on new proposals, of all datasets or of one.
+    def import_new(self, dataset: str | None = None) -> list[str]:
+        """Register all new bundles, and decide on the new proposals of all datasets or of one.
 
-        Returns what is wrong with a proposal, a sentence each.
+        Returns one sentence for each refused proposal.
         """
         self.register_new()
         problems = []
         for name, path in pointers(self._directory).items():
             if dataset in (None, name):
-                problems += self._take(path, _content(path), self._take_proposal)
+                problems += self._import_once(path, _content(path), self._import_proposal)
         return problems
 
     def register_new(self) -> None:
         """Register every bundle that is not registered yet, as available."""
-        paths = [path for path in list_bundles(self._directory) if path not in self._taken]
+        paths = [path for path in list_bundles(self._directory) if path not in self._imported]
         if not paths:
             return
         with self._engine.begin() as connection:
             known = registry.registered_bundles(connection)
         for path in paths:
             if path.name in known:
-                self._taken[path] = b""
+                self._imported[path] = b""
             else:
-                self._take(path, b"", self._register)
+                self._import_once(path, b"", self._register)
 
-    def _take(self, path: Path, version: bytes, take: Callable[[Path], None]) -> list[str]:
-        """Take a path in this version, once; return what is wrong with it."""
-        if self._taken.get(path) == version:
+    def _import_once(self, path: Path, version: bytes, import_path: Callable[[Path], None]) -> list[str]:
+        """Import this version of a path once; return the problem, if any."""
+        if self._imported.get(path) == version:
             return []
         refused = self._refused.get(path)
         is_new = refused is None or refused.version != version
         if refused is not None and not is_new and time.monotonic() < refused.next_try:
             return [refused.problem]
         try:
-            take(path)
+            import_path(path)
         except (BundleError, PypredictError) as error:
             if is_new:
-                log.error("%s is not taken, its dataset stays as it is: %s", path.name, error)
+                log.error("%s is refused, its dataset does not change: %s", path.name, error)
             self._refused[path] = Refusal(version, str(error), time.monotonic() + RETRY_SECONDS)
             return [str(error)]
-        self._taken[path] = version
+        self._imported[path] = version
         return []
 
     def _register(self, path: Path) -> None:
@@ -91,8 +91,8 @@ class Publications:
             model = registry.register_model(connection, bundle)
         log.info("model %d (%s) is available for %s", model.model_id, path.name, model.dataset)
 
-    def _take_proposal(self, path: Path) -> None:
-        """Decide on the bundle that a pointer names; a model that is to serve is tried before."""
+    def _import_proposal(self, path: Path) -> None:
+        """Decide on the bundle that a pointer names; load and test the model before it serves."""
         pointer = read_pointer(path)
         bundle = open_current(self._directory, path)
         with self._engine.begin() as connection:
@@ -116,8 +116,11 @@ def put_into_service(
     model: registry.Model,
     serve: Callable[[sa.Connection, registry.Model], None],
 ) -> None:
-    """Try a model; then store its test set and vocabulary and let it serve, in one transaction. Raises BundleError."""
-    models.admit(model.model_id, bundle)
+    """Load and test a model; then, in one transaction, store its test set and vocabulary and let it serve.
+
+    Raises BundleError.
+    """
+    models.load(model.model_id, bundle)
     chunks, words = list(cut_test_set(bundle)), read_words(bundle)
     with engine.begin() as connection:
         registry.add_test_set(connection, model.model_id, [store.load_chunk(connection, chunk)[0] for chunk in chunks])
@@ -130,4 +133,4 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
-        return b""  # what is wrong with it is said when it is taken
+        return b""  # the import will name the problem

@@ -1,7 +1,7 @@
-"""The models in the database: what is registered, which model serves a dataset, what an input of it looks like.
+"""The models in the database: register, find and list them, with their test sets and vocabularies.
 
-A model's identity is its bundle: two bundles may hold equal weights. `promotion` decides which of them serves. The
-caller owns the transaction: functions take a connection and never commit.
+A model's identity is its bundle: two bundles may hold equal weights. `promotion` decides which model serves. The caller
+owns the transaction: functions take a connection and never commit.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,12 +43,12 @@ DATASETS = sa.text("SELECT DISTINCT dataset FROM ml.model UNION SELECT DISTINCT 
 
 
 class RegistryError(PypredictError):
-    """There is no such model or dataset, or a bundle is not the one that was registered."""
+    """A model or dataset does not exist, or a bundle differs from the registered one."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model as people see it; sha256 of its model.h5, as hexadecimal text."""
+    """A registered model. sha256: the hash of its model.h5, as hexadecimal text."""
 
     model_id: int
     dataset: str
@@ -62,7 +62,7 @@ class Model:
 
 @dataclass(frozen=True)
 class WantedModel:
-    """A model that serves or has open jobs; sha256 of its model.h5, as hexadecimal text."""
+    """A model that serves or has open jobs. sha256: the hash of its model.h5, as hexadecimal text."""
 
     model_id: int
     dataset: str
@@ -72,9 +72,9 @@ class WantedModel:
 
 
 def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
-    """Register a verified bundle as available, once.
+    """Register a verified bundle as available, unless it is registered already.
 
-    Raises RegistryError when a bundle of that name with another model.h5 is registered.
+    Raises RegistryError when a bundle with the same id and another model.h5 is registered.
     """
     manifest = bundle.manifest
     row = {
@@ -94,19 +94,19 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
     known = find_model(connection, manifest.bundle_id)
     if known.sha256 != bundle.model_sha256:
         raise RegistryError(
-            f"bundle {manifest.bundle_id} is registered with another model.h5; restore that one, or give the "
-            "experiment another name and train it"
+            f"bundle {manifest.bundle_id} is registered with another model.h5; restore that file, or train the "
+            "experiment under another name"
         )
     return known
 
 
 def registered_bundles(connection: sa.Connection) -> set[str]:
-    """Give the ids of all bundles that are registered."""
+    """Return the ids of all registered bundles."""
     return set(connection.execute(BUNDLES).scalars())
 
 
 def add_vocabulary(connection: sa.Connection, prep_sha256: str, words: Sequence[str]) -> None:
-    """Store the words of a text preprocessing, by token number, once."""
+    """Store the words of a text preprocessing, in the order of their token numbers, once."""
     connection.execute(ADD_VOCABULARY, {"prep_sha256": bytes.fromhex(prep_sha256), "words": list(words)})
 
 
@@ -117,7 +117,7 @@ def serving_manifest(connection: sa.Connection, dataset: str) -> Manifest | None
 
 
 def add_test_set(connection: sa.Connection, model_id: int, chunk_ids: Iterable[int]) -> None:
-    """Say which chunks are a model's own test set."""
+    """Store which chunks are the test set of a model."""
     for chunk_id in chunk_ids:
         connection.execute(ADD_TEST_SET, {"model_id": model_id, "chunk_id": chunk_id})
 
@@ -133,7 +133,7 @@ def list_models(connection: sa.Connection) -> list[Model]:
 
 
 def find_model(connection: sa.Connection, given: str) -> Model:
-    """Find a model by its number or its bundle's id. Raises RegistryError naming the known ones."""
+    """Find a model by its number or its bundle's id. Raises RegistryError, which names the newest models."""
     models = list_models(connection)
     for model in models:
         if given in (str(model.model_id), model.bundle_id):
@@ -143,7 +143,7 @@ def find_model(connection: sa.Connection, given: str) -> Model:
 
 
 def check_dataset(connection: sa.Connection, dataset: str) -> None:
-    """Raise RegistryError for a dataset of which there is neither a model nor an input, naming the known ones."""
+    """Raise RegistryError for a dataset without a model and without an input; it names the known datasets."""
     known = connection.execute(DATASETS).scalars().all()
     if dataset not in known:
-        raise RegistryError(f"there is no dataset {dataset}; known are {', '.join(known) or 'none'}")
+        raise RegistryError(f"there is no dataset {dataset}; the known datasets are: {', '.join(known) or 'none'}")

@@ -1,8 +1,7 @@
-"""What a person sees in the terminal: progress, accuracy in SQL beside the manifest's, the confusion matrix."""
+"""Tables for the terminal: progress, accuracy in SQL and in the manifest, the confusion matrix."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from rich import box
@@ -32,19 +31,12 @@ UNSCORED = sa.text("""
       AND NOT EXISTS (SELECT FROM ml.accuracy a WHERE a.model_id = m.model_id AND a.in_test_set)""")
 
 NUMBER = re.compile(r"[\d.,]+(e-?\d+)?|·")
-MIN_NAME_WIDTH, CELL_GAP = 8, 2  # letters, in a confusion matrix
+MIN_NAME_WIDTH, CELL_GAP = 8, 2  # characters, in a confusion matrix
 MAX_MISTAKES = 20
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the database says what the manifests say, and nothing that must never be; each problem a sentence."""
-
-    problems: list[str]
-
-
-def check(connection: sa.Connection) -> Verdict:
-    """Compare SQL accuracy with the manifests', to the last digit, and look for integrity problems."""
+def check(connection: sa.Connection) -> list[str]:
+    """Compare accuracy in SQL and in the manifests to the last digit, and read ml.integrity; a sentence per problem."""
     problems = [
         f"model {row.model_id} ({row.name}): SQL counts {row.n_correct}/{row.n} = {row.accuracy!r}, "
         f"the manifest says {row.manifest_accuracy!r}"
@@ -56,11 +48,11 @@ def check(connection: sa.Connection) -> Verdict:
         for row in connection.execute(UNSCORED)
     ]
     problems += [f"{row.problem}: {row.detail}" for row in connection.execute(INTEGRITY)]
-    return Verdict(problems)
+    return problems
 
 
 def show(connection: sa.Connection, console: Console) -> None:
-    """Print progress, accuracy, confusion matrix (of each serving model) and refused inputs."""
+    """Print progress, accuracy, the confusion matrix of each serving model, and the refused inputs."""
     progress = [row for row in connection.execute(PROGRESS) if row.state == "serving" or row.jobs]
     console.print(
         _table(
@@ -79,7 +71,7 @@ def show(connection: sa.Connection, console: Console) -> None:
                 (r.model_id, r.name, r.n, repr(r.accuracy), repr(r.manifest_accuracy), "=" if r.agrees else "DIFFERS")
                 for r in accuracy
             ],
-            ("model", "experiment", "inputs", "counted in SQL", "in the manifest", ""),
+            ("model", "experiment", "inputs", "in SQL", "in the manifest", ""),
         )
     )
     others = [
@@ -87,7 +79,7 @@ def show(connection: sa.Connection, console: Console) -> None:
         for r in connection.execute(OTHER_ACCURACY)
     ]
     if others:
-        columns = ("model", "experiment", "learned from them", "inputs", "accuracy")
+        columns = ("model", "experiment", "in training", "inputs", "accuracy")
         console.print(_table("Accuracy on other inputs with labels", others, columns))
     serving = {row.model_id for row in progress if row.state == "serving"}
     for row in accuracy:
@@ -99,13 +91,13 @@ def show(connection: sa.Connection, console: Console) -> None:
 
 
 def models_table(models: Sequence[Model]) -> Table:
-    """Lay out the registered models."""
+    """Make a table of the registered models."""
     rows = [(m.model_id, m.dataset, m.state, f"{m.accuracy:.4f}", m.bundle_id) for m in models]
     return _table("Models", rows, ("model", "dataset", "state", "test accuracy", "bundle"))
 
 
 def history_table(connection: sa.Connection, dataset: str | None) -> Table:
-    """Lay out which model came to serve, when, and why; the newest first."""
+    """Make a table of the changes of serving models, the newest first."""
     rows = [
         (f"{row.at:%Y-%m-%d %H:%M}", row.dataset, row.action, row.from_bundle or "-", row.to_bundle or "-", row.why)
         for row in connection.execute(PROMOTIONS, {"dataset": dataset})
@@ -114,13 +106,13 @@ def history_table(connection: sa.Connection, dataset: str | None) -> Table:
 
 
 def answers_table(answers: Sequence[Answer]) -> Table:
-    """Lay out what was asked and what the model says."""
+    """Make a table of single inputs and their predictions."""
     rows = [(a.item, a.predicted or a.reason, "" if a.score is None else f"{a.score:.4f}", a.model) for a in answers]
     return _table("Predictions", rows, ("input", "class", "confidence", "model"))
 
 
 def _confusion(connection: sa.Connection, model_id: int, name: str, width: int) -> Table:
-    """Lay out the confusion matrix; where it is too wide, the most frequent mistakes."""
+    """Make a table of the confusion matrix, or of the most frequent mistakes if the matrix is too wide."""
     classes = connection.execute(CLASSES, {"model_id": model_id}).scalar_one()
     counts = {(row.label, row.predicted): row.n for row in connection.execute(CONFUSION, {"model_id": model_id})}
     digits = max((len(str(n)) for n in counts.values()), default=1)
@@ -134,7 +126,7 @@ def _confusion(connection: sa.Connection, model_id: int, name: str, width: int) 
 
 
 def _table(title: str, rows: Sequence[tuple[object, ...]], columns: Sequence[str]) -> Table:
-    """Lay out rows; where they are too wide, words fold and numbers stay whole."""
+    """Make a table of the rows. If it is too wide, words are folded and numbers stay on one line."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         texts = [str(row[number]) for row in rows]

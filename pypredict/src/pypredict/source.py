@@ -1,6 +1,6 @@
-"""Where inputs come from: a bundle's test set, array files, images, texts; prepared as the model's manifest says.
+"""Read inputs from a bundle's test set, array files, images or texts, and prepare them as the manifest says.
 
-Everything is read in chunks, so a source may be larger than memory (an .npz or .npy is read whole).
+Sources are read in chunks, so a source may be larger than memory. Only .npz and .npy files are read whole.
 """
 
 import functools
@@ -36,39 +36,39 @@ from pypredict.labels import Labelling
 log = logging.getLogger(__name__)
 
 FILE_SUFFIXES = IMAGE_SUFFIXES | {".csv", ".tsv", ".txt", ".npy", ".npz", ".json", ".md", ".html", ".pdf", ".zip"}
-KINDS = "a bundle, a folder, an image, .npy, .npz, .csv or .txt"
+KINDS = "a bundle, a folder, or an image, .npy, .npz, .csv or .txt file"
 MAX_TEXT_BYTES = 16 * 2**20
 
-Row = tuple[Array, str | None, str]  # a prepared input, its label, and where it came from
+Row = tuple[Array, str | None, str]  # a prepared input, its label, its name
 
 
 class SourceError(PypredictError):
-    """A source is missing or holds something else than was promised."""
+    """A source is missing or has the wrong content."""
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How inputs of a dataset are prepared: its model's manifest, and all words that it knows (texts only)."""
+    """The preparation of a dataset's inputs: its model's manifest, and all words of the vocabulary (texts only)."""
 
     manifest: Manifest
     words: Sequence[str] = ()
 
     @functools.cached_property
     def token_numbers(self) -> Mapping[str, int]:
-        """Number the words."""
+        """The number of each word."""
         return token_numbers(self.words)
 
 
 @dataclass(frozen=True)
 class TextColumns:
-    """The columns of a CSV file of texts; without a label column the texts are unlabelled."""
+    """The columns of a CSV file of texts; without a label column, the texts have no labels."""
 
     text: str = "text"
     label: str | None = None
 
 
 def cut_test_set(bundle: Bundle) -> Iterator[Chunk]:
-    """Cut a bundle's test set into chunks. Raises SourceError or BundleError when it is not what the manifest says."""
+    """Cut a bundle's test set into chunks. Raises SourceError or BundleError when it differs from the manifest."""
     manifest = bundle.manifest
     x, y = read_test_set(bundle)
     yield from cut(
@@ -83,7 +83,7 @@ def cut_test_set(bundle: Bundle) -> Iterator[Chunk]:
 
 
 def read_words(bundle: Bundle) -> list[str]:
-    """Read the words that have a token number, by it; empty when the model takes no texts. Raises BundleError."""
+    """Read the words that have a token number, in that order; empty for a model without texts. Raises BundleError."""
     preprocessing = bundle.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
         return []
@@ -91,7 +91,7 @@ def read_words(bundle: Bundle) -> list[str]:
 
 
 def read_known_words(path: Path, manifest: Manifest) -> list[str]:
-    """Read all words that the bundle at path knows; empty when its model takes no texts. Raises BundleError."""
+    """Read all words of the vocabulary in the bundle at path; empty for a model without texts. Raises BundleError."""
     preprocessing = manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
         return []
@@ -101,15 +101,15 @@ def read_known_words(path: Path, manifest: Manifest) -> list[str]:
 def read_source(
     path: Path, how: Preparation, columns: TextColumns, labelling: Labelling | None = None
 ) -> Iterator[Chunk]:
-    """Read a file or folder as the chunks of how's dataset; labels are classes of its model, or as labelling says.
+    """Read a file or folder as chunks of the dataset of `how`. Labels must be classes of its model; see Labelling.
 
-    Nothing is yielded before all labels are known to be classes. Raises SourceError, LabelError or a BundleError
-    naming the place.
+    All labels are checked before the first chunk is yielded. Raises SourceError, LabelError or BundleError, which name
+    the place.
     """
     labelling = labelling or Labelling()
     suffix = path.suffix.lower()
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
-        raise SourceError(f"{readable_name(str(path))} does not exist; give {KINDS} file")
+        raise SourceError(f"{readable_name(str(path))} does not exist; give {KINDS}")
     if path.is_dir() or suffix in IMAGE_SUFFIXES:
         return _read_images(path, how, labelling)
     if suffix in (".csv", ".tsv"):
@@ -118,21 +118,21 @@ def read_source(
         return _read_text(path, how)
     if suffix in (".npy", ".npz"):
         return _read_arrays(path, how, labelling)
-    raise SourceError(f"{path} is of no kind that can be read; give {KINDS}")
+    raise SourceError(f"{path} has an unknown file type; give {KINDS}")
 
 
 def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
-    """Prepare texts as (n, length) int32. Raises SourceError when the dataset's model takes something else."""
+    """Prepare texts as (n, length) int32. Raises SourceError when the dataset's model does not take texts."""
     preprocessing = how.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
-        raise SourceError(f"dataset {how.manifest.dataset} takes no texts: its model wants {how.manifest.input}")
+        raise SourceError(f"dataset {how.manifest.dataset} takes no texts: its model needs {how.manifest.input}")
     return np.stack([prepare_text(text, preprocessing, how.token_numbers) for text in texts])
 
 
 def text_chunk(text: str, how: Preparation, source: str, name: str | None = None) -> Chunk:
-    """Prepare one text as a chunk of its own. Raises SourceError when it holds no word."""
+    """Prepare one text as a chunk with one input. Raises SourceError when the text has no word."""
     if not words_of(text):
-        raise SourceError(f"{name or 'the text'} holds no word; give a text that can be predicted")
+        raise SourceError(f"{name or 'the text'} holds no word; give a text with words")
     return Chunk(
         dataset=how.manifest.dataset,
         prep_sha256=how.manifest.prep_sha256,
@@ -146,7 +146,7 @@ def text_chunk(text: str, how: Preparation, source: str, name: str | None = None
 
 
 def _read_test_names(bundle: Bundle) -> list[str]:
-    """Read where each test sample came from, as split.csv says. Raises SourceError, BundleError."""
+    """Read the source of each test sample from split.csv. Raises SourceError, BundleError."""
     path, n = bundle.path / SPLIT_FILE, bundle.manifest.metrics.n
     rows = [row for row in read_split(path) if row.part == "test"]
     if [row.sample for row in rows] != list(range(n)):
@@ -155,7 +155,7 @@ def _read_test_names(bundle: Bundle) -> list[str]:
 
 
 def _read_arrays(path: Path, how: Preparation, labelling: Labelling) -> Iterator[Chunk]:
-    """Read x and, when there, y from .npz; x alone from .npy."""
+    """Read x and, if present, y from an .npz file; read x from an .npy file."""
     if path.suffix.lower() == ".npy":
         x, y = read_npy(path), None
     else:
@@ -167,7 +167,7 @@ def _read_arrays(path: Path, how: Preparation, labelling: Labelling) -> Iterator
             )
         x, y = found["x"], found.get("y")
     arrays = stack_samples(path, x, how.manifest.input)
-    numbers = None if y is None else labelling.number_array(y, len(arrays), how.manifest.classes, path)
+    numbers = None if y is None else labelling.array_class_numbers(y, len(arrays), how.manifest.classes, path)
     yield from cut(
         arrays,
         numbers,
@@ -181,11 +181,11 @@ def _read_arrays(path: Path, how: Preparation, labelling: Labelling) -> Iterator
 def _read_images(path: Path, how: Preparation, labelling: Labelling) -> Iterator[Chunk]:
     preprocessing = how.manifest.preprocessing
     if not isinstance(preprocessing, ImagePreprocessing):
-        raise SourceError(_say_no_images(how.manifest))
+        raise SourceError(_refuse_images(how.manifest))
     images = list_images(path) if path.is_dir() else [(path, None)]
     folder = path if path.is_dir() else path.parent
     labels = {label for _, label in images if label is not None}
-    numbers = labelling.number(labels, how.manifest.classes, path)
+    numbers = labelling.class_numbers(labels, how.manifest.classes, path)
 
     def rows() -> Iterator[Row]:
         skipped = 0
@@ -208,11 +208,11 @@ def _read_images(path: Path, how: Preparation, labelling: Labelling) -> Iterator
 def _read_csv(path: Path, how: Preparation, columns: TextColumns, labelling: Labelling) -> Iterator[Chunk]:
     label_column = None if labelling.ignore else columns.label
     labels: set[str] = set()
-    if label_column is not None:  # a first pass over the labels alone: all have to be classes
+    if label_column is not None:  # read the labels first, to check that all are classes
         labels = {row.label for row in read_texts(path, columns.text, label_column) if row.label}
     elif not labelling.ignore and "label" in csv_columns(path):
-        log.warning("%s: its column label is ignored; --label-column label loads the labels", path)
-    numbers = labelling.number(labels, how.manifest.classes, path)
+        log.warning("%s: the column label is ignored; --label-column label loads the labels", path)
+    numbers = labelling.class_numbers(labels, how.manifest.classes, path)
 
     def rows() -> Iterator[Row]:
         empty = True
@@ -229,7 +229,7 @@ def _read_csv(path: Path, how: Preparation, columns: TextColumns, labelling: Lab
 def _gather(
     rows: Iterator[Row], step: int, path: Path, how: Preparation, numbers: Mapping[str, int] | None
 ) -> Iterator[Chunk]:
-    """Make chunks of step rows each; numbers: the class number of each label, None when unlabelled."""
+    """Make chunks of `step` rows each. numbers: the class number of each label; None: without labels."""
     for first_row in itertools.count(step=step):
         part = list(itertools.islice(rows, step))
         if not part:
@@ -253,7 +253,9 @@ def _read_text(path: Path, how: Preparation) -> Iterator[Chunk]:
         with path.open("rb") as file:
             content = file.read(MAX_TEXT_BYTES + 1)
         if len(content) > MAX_TEXT_BYTES:
-            raise SourceError(f"{path} is larger than {MAX_TEXT_BYTES} bytes; a .csv holds many texts, one a row")
+            raise SourceError(
+                f"{path} is larger than {MAX_TEXT_BYTES} bytes; for many texts, use a .csv with one text per row"
+            )
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
@@ -261,18 +263,18 @@ def _read_text(path: Path, how: Preparation) -> Iterator[Chunk]:
     yield text_chunk(text, how, readable_name(str(path)), readable_name(path.name))
 
 
-def _say_no_images(manifest: Manifest) -> str:
-    """Say why an image file is refused, and how to make an array of it."""
-    refused = f"dataset {manifest.dataset} takes no image files: its model wants {manifest.input}"
+def _refuse_images(manifest: Manifest) -> str:
+    """Say why an image file is refused, and how to convert it to an array."""
+    refused = f"dataset {manifest.dataset} takes no image files: its model needs {manifest.input}"
     if isinstance(manifest.preprocessing, TextPreprocessing):
-        return f"{refused}, made of texts"
+        return f"{refused}, made from texts"
     shape = manifest.input.shape
     mode = {(): "L", (1,): "L", (3,): "RGB"}.get(shape[2:]) if len(shape) > 1 else None
     if mode is None:
         return f"{refused}, as an .npy or .npz file"
     image = f"PIL.Image.open('x.png').convert('{mode}').resize(({shape[1]}, {shape[0]}))"
     return (
-        f"{refused}; make an .npy file of it, with values as in training: "
+        f"{refused}; convert it to an .npy file, with values as in training: "
         f"python3 -c \"import numpy, PIL.Image; numpy.save('x.npy', numpy.asarray({image}))\"; "
         "or train on the image files, as kind image-folder"
     )

@@ -1,4 +1,4 @@
-"""How the queue stands: for `pypredict status`, and for Prometheus in its text format."""
+"""The state of the queue, for `pypredict status` and for Prometheus."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
@@ -11,7 +11,7 @@ from pypredict import PypredictError
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-# The open jobs by a partial index, what is not planned yet as the worker would plan it, those done in a minute.
+# Open jobs (by a partial index), pairs that the worker has not planned yet, and jobs done within the last minute.
 STATUS = sa.text("""
     WITH unplanned AS (SELECT chunk_id FROM ml.unplanned(0)),
          open AS (SELECT j.state, c.n_inputs, c.created_at FROM ml.job j JOIN ml.chunk c USING (chunk_id)
@@ -34,7 +34,7 @@ STATUS = sa.text("""
 
 @dataclass(frozen=True)
 class Status:
-    """The queue now; each field's metadata says what it is, and its unit."""
+    """The current state of the queue; each field's metadata has its meaning and its unit."""
 
     open_jobs: int = field(metadata={"meaning": "Jobs that are not done"})
     running_jobs: int = field(metadata={"meaning": "Jobs that a worker holds"})
@@ -53,7 +53,7 @@ def read_status(connection: sa.Connection) -> Status:
 
 
 def status_lines(status: Status) -> Iterator[str]:
-    """Say each number for a person, with its unit."""
+    """Yield a line for each number, with its unit and its meaning."""
     for one in fields(status):
         value = getattr(status, one.name)
         number = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
@@ -61,14 +61,14 @@ def status_lines(status: Status) -> Iterator[str]:
 
 
 class Collector:
-    """Reads the status when Prometheus asks."""
+    """Reads the status for each request of Prometheus."""
 
     def __init__(self, engine: sa.Engine, predicted: Callable[[], int]) -> None:
         self._engine = engine
         self._predicted = predicted
 
     def collect(self) -> "Iterator[Metric]":
-        """Yield every number as a metric, and the inputs that this worker has predicted."""
+        """Yield every number as a metric, and the count of inputs that this worker has predicted."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         with self._engine.begin() as connection:
@@ -81,9 +81,9 @@ class Collector:
 
 
 def serve_metrics(port: int, address: str, engine: sa.Engine, predicted: Callable[[], int]) -> int:
-    """Answer Prometheus on this port from a thread of its own; return the port (0 takes a free one).
+    """Answer Prometheus on this port in a separate thread; return the port (0: use a free one).
 
-    Raises PypredictError when the port or the address cannot be had.
+    Raises PypredictError when the port or the address cannot be used.
     """
     from prometheus_client import CollectorRegistry, start_http_server
 
@@ -93,7 +93,7 @@ def serve_metrics(port: int, address: str, engine: sa.Engine, predicted: Callabl
         server, _ = start_http_server(port, address, registry)
     except OSError as error:
         raise PypredictError(
-            f"port {port} of {address} cannot be had for the metrics ({error.strerror}); choose another --metrics-port "
+            f"port {port} of {address} cannot be used for metrics ({error.strerror}); choose another --metrics-port "
             "or --metrics-address"
         ) from error
     return int(server.server_port)

@@ -1,7 +1,8 @@
-"""Everything that is said to Postgres about chunks and jobs, as named SQL.
+"""All SQL about chunks, jobs and outcomes, as named statements and one function for each.
 
-The caller owns the transaction: functions take a connection and never commit. Times are the server's (now()). Rows
-travel as binary COPY (`copyfmt`).
+The caller owns the transaction: functions take a connection and never commit. Times are the server's (now()). Rows are
+sent and read as binary COPY (`binary_copy`). Longer than 300 lines, because the statements and the functions that run
+them belong together.
 """
 
 import io
@@ -18,8 +19,8 @@ from pypredict.binary_copy import input_stream, iterate_inputs, parse_inputs, pr
 from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode, payload_bytes
 
-MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks at once: one read, one predicted, one written
-READ_TIMES = 4  # a payload may be this much larger than promised, and its fault is still told exactly
+MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks in memory: one read, one predicted, one written
+READ_TIMES = 4  # a payload up to this many times too large is still read, to name its exact error
 
 ADD_CHUNK = sa.text("""
     INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source, content_sha256)
@@ -35,35 +36,35 @@ ADD_NAMES = sa.text("""
 PLAN = sa.text("""
     INSERT INTO ml.job (model_id, chunk_id)
     SELECT model_id, chunk_id FROM ml.unplanned(:after)
-    ORDER BY model_id, chunk_id  -- two workers that plan at once wait for each other, never in a circle
+    ORDER BY model_id, chunk_id  -- a fixed order, so that two workers that plan at once cannot deadlock
     ON CONFLICT DO NOTHING""")
-HORIZON = sa.text("""
+PLANNING_STATE = sa.text("""
     SELECT coalesce(max(chunk_id), 0) AS newest,
            ARRAY(SELECT model_id FROM ml.model WHERE state = 'serving' ORDER BY model_id) AS serving
     FROM ml.chunk""")
-# The serving model gets what it was never given, however old.
+# Plan all chunks without a job of the serving model, also the oldest.
 RESCORE = sa.text("""
     INSERT INTO ml.job (model_id, chunk_id)
     SELECT m.model_id, c.chunk_id
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND m.dataset = :dataset AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
     ON CONFLICT DO NOTHING""")
-# A chunk that somebody waits for is the oldest of all: the next claim takes it.
-RUSH = sa.text("""
+# An urgent chunk, for which a person waits, gets the oldest run_after, so the next claim takes it.
+PLAN_URGENT = sa.text("""
     INSERT INTO ml.job (model_id, chunk_id, run_after)
     SELECT m.model_id, c.chunk_id, '-infinity'
     FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
     WHERE m.state = 'serving' AND c.chunk_id = :chunk_id AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
     ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")
-# The oldest open job that nobody holds. A running job carries its lease's end in run_after too, so that one
-# condition and one index find both the pending and the abandoned; retaking an abandoned one counts as a failure.
+# Claim the oldest open job without a valid lease. The run_after of a running job is the end of its lease, so one
+# condition and one index find pending jobs and jobs with an expired lease. An expired lease counts as a failure.
 CLAIM = sa.text("""
     UPDATE ml.job j
     SET state = 'running', attempt = j.attempt + 1, failures = j.failures + (j.state = 'running')::int,
         worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
         run_after = now() + :lease * interval '1 second'
     FROM (SELECT model_id, chunk_id, in_flight FROM ml.job
-          WHERE state <> 'done' AND run_after <= CASE WHEN :rushed THEN '-infinity' ELSE now() END
+          WHERE state <> 'done' AND run_after <= CASE WHEN :urgent THEN '-infinity' ELSE now() END
             AND model_id = ANY(:models) AND chunk_id = coalesce(:chunk_id, chunk_id)
             AND chunk_id <> ALL(CAST(:without AS bigint[]))
           ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED) open
@@ -100,16 +101,16 @@ COUNT_OPEN = sa.text("""
 
 
 class StoreError(PypredictError):
-    """The database holds, or does not hold, something that this step needs."""
+    """The database does not hold what this step needs, or cannot store what it got."""
 
 
 class LeaseLostError(StoreError):
-    """Another worker has taken the job over: the caller has to roll back."""
+    """Another worker has claimed the job: the caller must roll back."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A claimed job: one model, one chunk, and the attempt that fences it."""
+    """A claimed job: one model, one chunk, and the attempt, which is its fencing token."""
 
     model_id: int
     chunk_id: int
@@ -123,7 +124,7 @@ class Job:
 
 @dataclass(frozen=True)
 class InputError:
-    """Why one input has no prediction; reason is one of the schema's codes."""
+    """The reason why one input has no prediction; `reason` is one of the schema's codes."""
 
     input_id: int
     reason: str
@@ -132,14 +133,14 @@ class InputError:
 
 @dataclass(frozen=True)
 class Inputs:
-    """A chunk as read: the good rows as arrays (n, ...), the odd ones as errors."""
+    """A chunk that was read: the valid rows as arrays (n, ...), the others as errors."""
 
     input_ids: npt.NDArray[np.int64]
     arrays: Array
     errors: list[InputError]
 
     def keep(self, good: npt.NDArray[np.bool_], reason: str, detail: str) -> "Inputs":
-        """Turn the rows that are not good (n,) into errors."""
+        """Return only the rows that are good (n,); the other rows become errors."""
         if good.all():
             return self
         errors = [InputError(int(input_id), reason, detail) for input_id in self.input_ids[~good]]
@@ -147,7 +148,7 @@ class Inputs:
 
 
 def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
-    """Store a chunk and its inputs, once; return its number and whether it is new. Raises CodecError, StoreError."""
+    """Store a chunk and its inputs once; return its number and whether it is new. Raises CodecError, StoreError."""
     key = {
         "dataset": chunk.dataset,
         "prep_sha256": bytes.fromhex(chunk.prep_sha256),
@@ -170,29 +171,31 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
         if chunk.names is not None:
             connection.execute(ADD_NAMES, {"chunk_id": new, "names": list(chunk.names)})
     except ValueError as error:  # psycopg2: a string with a NUL byte
-        raise StoreError(f"a class name, a name or the source of {chunk.source} cannot be stored: {error}") from error
+        raise StoreError(
+            f"{chunk.source}: a class name, an input's name or the source name cannot be stored: {error}"
+        ) from error
     return int(new), True
 
 
 def plan_jobs(connection: sa.Connection, after: int = 0) -> int:
-    """Add the missing (model, chunk) pairs, only of chunks with a number above `after`; return how many there were."""
+    """Add the missing (model, chunk) pairs for chunks with a number above `after`; return how many were missing."""
     return connection.execute(PLAN, {"after": after}).rowcount
 
 
-def read_horizon(connection: sa.Connection) -> tuple[int, list[int]]:
-    """Tell the number of the newest chunk, and which models serve."""
-    row = connection.execute(HORIZON).one()
+def read_planning_state(connection: sa.Connection) -> tuple[int, list[int]]:
+    """Read the number of the newest chunk, and the numbers of the serving models."""
+    row = connection.execute(PLANNING_STATE).one()
     return row.newest, row.serving
 
 
 def rescore(connection: sa.Connection, dataset: str) -> int:
-    """Plan for the serving model what it was never given; return how many jobs."""
+    """Plan all chunks of a dataset that its serving model has no job for; return the number of new jobs."""
     return connection.execute(RESCORE, {"dataset": dataset}).rowcount
 
 
-def rush(connection: sa.Connection, chunk_id: int) -> None:
-    """Plan a chunk for the serving model, before everything else; nothing happens when it is being predicted or was."""
-    connection.execute(RUSH, {"chunk_id": chunk_id})
+def plan_urgent(connection: sa.Connection, chunk_id: int) -> None:
+    """Plan a chunk for the serving model, before all other jobs; do nothing when its job is running or done."""
+    connection.execute(PLAN_URGENT, {"chunk_id": chunk_id})
 
 
 def claim_job(
@@ -203,11 +206,11 @@ def claim_job(
     *,
     chunk_id: int | None = None,
     without: Collection[int] = (),
-    rushed: bool = False,
+    urgent: bool = False,
 ) -> Job | None:
-    """Take the oldest open job of these models; None when there is none. Commit at once.
+    """Claim the oldest open job of these models; None when there is none. The caller must commit at once.
 
-    chunk_id: only this chunk; without: none of these chunks; rushed: only what somebody waits for.
+    chunk_id: claim only this chunk. without: do not claim these chunks. urgent: claim only urgent jobs.
     """
     values = {
         "models": list(models),
@@ -215,12 +218,12 @@ def claim_job(
         "lease": lease_seconds,
         "chunk_id": chunk_id,
         "without": list(without),
-        "rushed": rushed,
+        "urgent": urgent,
     }
     row = connection.execute(CLAIM, values).first()
     if row is None:
         return None
-    if row.died_on is not None:  # the last attempt ended with this input alone in flight
+    if row.died_on is not None:  # the last worker died while it predicted this input alone
         connection.execute(COUNT_DEATH, {"model_id": row.model_id, "input_id": row.died_on})
     return Job(
         model_id=row.model_id,
@@ -235,10 +238,10 @@ def claim_job(
 
 
 def read_inputs(connection: sa.Connection, job: Job) -> Inputs:
-    """Read a job's chunk. A payload that is not what the chunk promises becomes an error, never an exception.
+    """Read a job's chunk. An invalid payload becomes an error of its input, not an exception.
 
-    A chunk over MAX_CHUNK_BYTES is not read, nor is a payload far larger than its chunk promises: these inputs become
-    `too_large`. Raises StoreError when the chunk does not hold as many inputs as it declares.
+    A chunk over MAX_CHUNK_BYTES is not read, and a payload over READ_TIMES times its declared size is not read: these
+    inputs become `too_large`. Raises StoreError when the chunk has another number of inputs than it declares.
     """
     declared = job.n_inputs * payload_bytes(job.dtype, job.shape)
     inputs = _read(connection, job) if declared <= MAX_CHUNK_BYTES else _refuse(connection, job, declared)
@@ -247,7 +250,7 @@ def read_inputs(connection: sa.Connection, job: Job) -> Inputs:
         found = "more" if held > job.n_inputs else held
         raise StoreError(
             f"chunk {job.chunk_id} declares {job.n_inputs} inputs and holds {found}; "
-            "a chunk and its inputs have to be inserted in one transaction"
+            "insert a chunk and its inputs in one transaction"
         )
     return inputs
 
@@ -258,18 +261,19 @@ def _read(connection: sa.Connection, job: Job) -> Inputs:
     query = (
         f"SELECT input_id, CASE WHEN octet_length(payload) <= {limit:d} THEN payload END FROM ml.input"  # noqa: S608
         f" WHERE chunk_id = {job.chunk_id:d} ORDER BY sample_no"
-        f" LIMIT {job.n_inputs + 1:d}"  # one too many is enough to know
+        f" LIMIT {job.n_inputs + 1:d}"  # one more, to notice too many inputs
     )
     _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
     content = stream.getbuffer()
     parsed = parse_inputs(content, job.dtype, job.shape)
     if parsed is not None:
-        return Inputs(*parsed, errors=[])
+        input_ids, parsed_arrays = parsed
+        return Inputs(input_ids, parsed_arrays, errors=[])
     good: list[tuple[int, Array]] = []
     errors: list[InputError] = []
     for input_id, payload in iterate_inputs(content):
         if payload is None:
-            detail = f"the payload is over {limit} bytes, {READ_TIMES} times what its chunk promises"
+            detail = f"the payload is over {limit} bytes, {READ_TIMES} times the size that its chunk declares"
             errors.append(InputError(input_id, "too_large", detail))
             continue
         try:
@@ -279,7 +283,7 @@ def _read(connection: sa.Connection, job: Job) -> Inputs:
             continue
         if array.dtype != job.dtype or array.shape != job.shape:
             reason = "wrong_dtype" if array.dtype != job.dtype else "wrong_shape"
-            detail = f"the payload is {array.dtype} {array.shape}, its chunk says {job.dtype} {job.shape}"
+            detail = f"the payload is {array.dtype} {array.shape}, its chunk declares {job.dtype} {job.shape}"
             errors.append(InputError(input_id, reason, detail))
         else:
             good.append((input_id, array))
@@ -288,7 +292,7 @@ def _read(connection: sa.Connection, job: Job) -> Inputs:
 
 
 def _refuse(connection: sa.Connection, job: Job, declared: int) -> Inputs:
-    detail = f"its chunk holds {declared} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
+    detail = f"its chunk has {declared} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
     ids = connection.execute(LIST_INPUTS, {"chunk_id": job.chunk_id}).scalars()
     refused = [InputError(input_id, "too_large", detail) for input_id in ids]
     return Inputs(np.empty(0, np.int64), np.empty((0, *job.shape), job.dtype), refused)
@@ -301,16 +305,16 @@ def finish_job(
     probabilities: npt.NDArray[np.float32],
     in_training: npt.NDArray[np.bool_] | None = None,
 ) -> None:
-    """Set the job done and add its outcomes, in the caller's one transaction.
+    """Set the job done and add its outcomes, in one transaction of the caller.
 
-    inputs.input_ids (n,), probabilities (n, k) and in_training (n,) belong together row by row. Raises LeaseLostError
-    when the job is no longer ours, StoreError when the outcomes are not one per input; in both cases roll back.
+    The rows of inputs.input_ids (n,), probabilities (n, k) and in_training (n,) correspond. Raises LeaseLostError when
+    another worker has the job, and StoreError unless there is one outcome per input; in both cases roll back.
     """
     found = f"{len(probabilities)} predictions and {len(inputs.errors)} errors"
     if len(probabilities) + len(inputs.errors) != job.n_inputs or len(probabilities) != len(inputs.input_ids):
         raise StoreError(f"chunk {job.chunk_id} got {found} for {job.n_inputs} inputs; nothing was stored")
     if connection.execute(FINISH, _fence(job)).rowcount != 1:
-        raise LeaseLostError(f"chunk {job.chunk_id} was taken over after attempt {job.attempt}; its work is dropped")
+        raise LeaseLostError(_lease_lost(job))
     if len(inputs.input_ids):
         columns = "model_id, input_id, in_training, class_no, score, probs"
         statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
@@ -325,30 +329,34 @@ def finish_job(
 def release_job(
     connection: sa.Connection, job: Job, *, failed: bool, error: str | None = None, delay_seconds: float = 0
 ) -> None:
-    """Give a job back, to rest for delay_seconds; `failed` when its model or inputs are at fault."""
+    """Make a claimed job pending again, to run after delay_seconds. failed: count this attempt as a failure."""
     values = {"failed": int(failed), "error": error, "delay": delay_seconds}
     connection.execute(RELEASE, _fence(job) | values)
 
 
 def renew_lease(connection: sa.Connection, job: Job, lease_seconds: float) -> None:
-    """Push the lease's end to lease_seconds from now; nothing happens when the job is no longer ours."""
+    """Extend the lease to lease_seconds from now; do nothing when another worker has the job."""
     connection.execute(RENEW, _fence(job) | {"lease": lease_seconds})
 
 
 def mark_in_flight(connection: sa.Connection, job: Job, input_id: int) -> None:
-    """Say which input is about to run alone. Commit before it runs. Raises LeaseLostError."""
+    """Store which input is predicted alone next. Commit before the prediction. Raises LeaseLostError."""
     if connection.execute(MARK_IN_FLIGHT, _fence(job) | {"input_id": input_id}).rowcount != 1:
-        raise LeaseLostError(f"chunk {job.chunk_id} was taken over after attempt {job.attempt}; its work is dropped")
+        raise LeaseLostError(_lease_lost(job))
 
 
 def read_deaths(connection: sa.Connection, job: Job) -> dict[int, int]:
-    """Tell how often a worker died with each of the job's inputs alone in flight."""
+    """Return for each suspect input of the job how often a worker died while it predicted this input alone."""
     return {row.input_id: row.deaths for row in connection.execute(READ_DEATHS, _fence(job))}
 
 
 def count_open(connection: sa.Connection, models: Sequence[int], without: Collection[int] = ()) -> int:
-    """Count the jobs of these models that are not done, without those of some chunks."""
+    """Count the jobs of these models that are not done. without: do not count the jobs of these chunks."""
     return int(connection.execute(COUNT_OPEN, {"models": list(models), "without": list(without)}).scalar_one())
+
+
+def _lease_lost(job: Job) -> str:
+    return f"chunk {job.chunk_id}: another worker took the job after attempt {job.attempt}; this work is dropped"
 
 
 def _fence(job: Job) -> dict[str, int]:
@@ -356,16 +364,16 @@ def _fence(job: Job) -> dict[str, int]:
 
 
 class _Blocks:
-    """A stream as psycopg2 wants it: a file, of which it takes whatever `read` gives it."""
+    """A file object for psycopg2 over an iterator of blocks; psycopg2 accepts blocks of any size from `read`."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
 
     def read(self, _: int) -> bytes:
-        """Give the next block, whatever was asked for."""
+        """Return the next block; the requested size is ignored."""
         return next(self._blocks, b"")
 
 
 def _cursor(connection: sa.Connection) -> Any:
-    """Give psycopg2's own cursor, for COPY."""
+    """Return psycopg2's own cursor, for COPY."""
     return connection.connection.cursor()

@@ -1,8 +1,9 @@
-"""Claim a job, predict it, commit predictions and "done" together; again until told to stop.
+"""The worker: claim a job, predict it, commit the predictions and "done" together; repeat until a stop.
 
-Whatever dies, every (model, input) gets exactly one outcome: the claim is committed at once with a lease, and the
-outcomes are committed with the job's `done` in one transaction that only the newest attempt can pass. While the model
-computes, one thread reads the next chunk and another writes the last one.
+Every (model, input) gets exactly one outcome, also when a process dies. The claim is committed at once, with a lease.
+The outcomes are committed with the job's `done` in one transaction, and only the newest attempt can commit it. While
+the model computes, one thread reads the next chunk and another one writes the last chunk. Longer than 300 lines,
+because the methods share the state of one loop.
 """
 
 import logging
@@ -28,7 +29,7 @@ from pypredict.store import Inputs, Job
 
 log = logging.getLogger(__name__)
 
-MAX_FAILURES = 3  # a job that failed this often is worked row by row
+MAX_FAILURES = 3  # after so many failures, a job is predicted row by row
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
 
 
@@ -42,7 +43,7 @@ class Work:
 
 @dataclass
 class Worker:
-    """One worker: it registers what the trainer published, plans, claims and predicts."""
+    """One worker: it registers new bundles, plans, claims and predicts."""
 
     engine: sa.Engine
     directory: Path
@@ -54,14 +55,14 @@ class Worker:
     stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
-        """Nothing is known yet."""
+        """Start with an empty state."""
         self._publications = Publications(self.engine, self.directory, self.models)
         self._servable: list[int] = []
-        self._unreadable: dict[int, str] = {}  # chunks that a run until empty could not read, and why
-        self._problems: list[str] = []  # what is wrong with bundles, as of the last look
-        self._next_look = -math.inf
+        self._unreadable: dict[int, str] = {}  # chunks that a run until empty could not read, and the reasons
+        self._problems: list[str] = []  # the problems with bundles, found by the last check
+        self._next_check = -math.inf  # when to look for new bundles and chunks again (time.monotonic)
         self._outages = 0
-        self._trouble = ""  # why the daemon cannot work, until it can
+        self._trouble = ""  # why the daemon cannot work now; empty: it can
         self._planner = Planner()
         self._idle = False
         self._announced = False
@@ -70,33 +71,33 @@ class Worker:
         self.predicted = 0
 
     def run(self, *, until_empty: bool) -> int:
-        """Work until `stop` is set, or until nothing is left to do; return how many inputs were predicted.
+        """Work until `stop` is set, or with until_empty until no job is open; return how many inputs were predicted.
 
-        A bundle or chunk that cannot be used concerns its own dataset or itself: it is named in the log and the rest is
-        predicted. With until_empty it is then an error (PypredictError) that names them all, and so is an absent
-        database; a daemon tries again. Everything else that a statement raises ends both.
+        An invalid bundle or chunk is logged, and the others are still predicted. A daemon tries invalid ones and an
+        absent database again. With until_empty they raise PypredictError at the end, which names them all. Any other
+        database error ends the run.
         """
         ahead: Future[Work | None] | None = None
         written: Future[None] | None = None
         with self._leases, ThreadPoolExecutor(2, "worker") as threads:
             try:
                 while not self.stop.is_set():
-                    self._beat()
+                    self._write_health()
                     try:
-                        work = self._rushed() if ahead is not None else None
+                        work = self._fetch_urgent() if ahead is not None else None
                         if work is None:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                             work, ahead = ahead.result(), None
                         self._outages, self._trouble = 0, ""
                     except OUTAGE as error:
                         ahead = None
-                        self._wait_out(error, until_empty)
+                        self._wait_for_database(error, until_empty)
                         continue
                     if work is not None:
                         ahead = ahead or threads.submit(self._fetch, until_empty)
                         outcome = self._predict(work)
                         if written is not None:
-                            written.result()  # at most one chunk waits to be written
+                            written.result()  # at most one chunk is being written
                         written = threads.submit(self._write, work.job, outcome) if outcome else None
                         continue
                     if written is not None:
@@ -106,21 +107,21 @@ class Worker:
                         break
                     self._listener.wait(self.poll_seconds)
             finally:
-                self._put_back(ahead)
+                self._release_fetched(ahead)
                 self._listener.close()
         problems = [*self._problems, *self._unreadable.values()]
         if until_empty and problems and not self.stop.is_set():
             raise PypredictError(f"{self.predicted} inputs were predicted, but not all: {'; '.join(problems)}")
         return self.predicted
 
-    def take_in(self, dataset: str) -> None:
-        """Register what is published and decide on the proposal of this dataset. Raises BundleError."""
-        problems = self._publications.take_in(dataset)
+    def import_new(self, dataset: str) -> None:
+        """Register new bundles and decide on the proposal for this dataset. Raises BundleError."""
+        problems = self._publications.import_new(dataset)
         if problems:
             raise BundleError(problems[0])
 
     def run_chunk(self, chunk_id: int, dataset: str) -> bool:
-        """Predict this one chunk here and now; tell whether it was free to take. Raises BundleError, PypredictError."""
+        """Predict this one chunk at once; return False if it cannot be claimed. Raises BundleError, PypredictError."""
         with self.engine.begin() as connection:
             wanted = [
                 model for model in registry.wanted_models(connection) if model.serves and model.dataset == dataset
@@ -143,13 +144,13 @@ class Worker:
         return True
 
     def _fetch(self, until_empty: bool) -> Work | None:
-        """Look for new models now and then, plan, claim and read; None when nothing is open."""
-        look = time.monotonic() >= self._next_look
+        """Claim a job and read its inputs; None when no job is open. Look for new models every poll_seconds."""
+        check = time.monotonic() >= self._next_check
         if not until_empty:
             self._listener.open()
-        if look:
-            self._next_look = time.monotonic() + self.poll_seconds
-            proposals = self._publications.take_in()
+        if check:
+            self._next_check = time.monotonic() + self.poll_seconds
+            proposals = self._publications.import_new()
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
                 wanted = registry.wanted_models(connection)
@@ -160,44 +161,44 @@ class Worker:
         with self.engine.connect() as connection:
             while True:
                 with connection.begin():
-                    job = self._claim(connection, planned=look)
+                    job = self._claim(connection, planned=check)
                 if job is None:
                     return None
                 work = self._read(connection, job, until_empty)
                 if work is not None:
                     return work
 
-    def _rushed(self) -> Work | None:
-        """Claim and read what somebody waits for, once chunks were announced: it goes before the job read ahead."""
+    def _fetch_urgent(self) -> Work | None:
+        """Claim and read an urgent job after a notification: it comes before the job that was read ahead."""
         self._announced = self._listener.wait(0) or self._announced
         if not self._announced:
             return None
         try:
             with self.engine.connect() as connection:
                 with connection.begin():
-                    job = store.claim_job(connection, self._servable, self.name, self.lease_seconds, rushed=True)
-                self._announced = job is not None  # then there may be more
+                    job = store.claim_job(connection, self._servable, self.name, self.lease_seconds, urgent=True)
+                self._announced = job is not None  # after one urgent job there may be another one
                 return None if job is None else self._read(connection, job, until_empty=False)
         except OUTAGE:
-            return None  # the job that is read ahead comes next, and after it the outage is met again
+            return None  # predict the job that was read ahead; the next claim handles the outage
 
     def _read(self, connection: sa.Connection, job: Job, until_empty: bool) -> Work | None:
-        """Read a claimed job; None when its chunk is at fault, whatever SQL has put there, and it was given back."""
+        """Read the inputs of a claimed job; release the job and return None when its chunk cannot be read."""
         self._leases.add(job)
         try:
             with connection.begin():
                 return Work(job, store.read_inputs(connection, job))
         except OUTAGE:
-            self._leases.drop(job)  # it will be retaken when the lease ends
+            self._leases.drop(job)  # it can be claimed again when the lease ends
             raise
         except Exception as error:
-            self._give_back(job, error, failed=True)
+            self._release(job, error, failed=True)
             if until_empty:
                 self._unreadable[job.chunk_id] = f"chunk {job.chunk_id} cannot be read: {reason(error)}"
             return None
 
     def _claim(self, connection: sa.Connection, *, planned: bool) -> Job | None:
-        """Claim a job; plan first if nothing was open the last time, else only when nothing is open now."""
+        """Claim a job. If the last claim found no job, plan first; otherwise plan only if this claim finds no job."""
         if self._idle and not planned:
             self._planner.plan(connection)
             planned = True
@@ -213,54 +214,57 @@ class Worker:
         )
 
     def _predict(self, work: Work) -> tuple[Inputs, Probabilities] | None:
-        """Predict a job, row by row when it has failed too often; None when it was given back."""
+        """Predict a job, row by row after MAX_FAILURES failures; None when the job was released."""
         job, outcome = work.job, None
         try:
             if job.failures < MAX_FAILURES:
                 return self.models.predict(job.model_id, work.inputs)
-            log.warning("chunk %d has failed %d times: row by row", job.chunk_id, job.failures)
+            log.warning("chunk %d has failed %d times: predicting it row by row", job.chunk_id, job.failures)
             outcome = predict_alone(self.engine, job, work.inputs, self.models, self.stop.is_set)
             if outcome is None:
-                self._give_back(job)
+                self._release(job)
         except store.LeaseLostError as error:
             log.warning("%s", error)
             self._leases.drop(job)
-        except BundleError as error:  # its model does not load: no fault of the inputs
-            self._give_back(job)
+        except BundleError as error:  # the model does not load: not a failure of the job
+            self._release(job)
             self.models.refuse(job.model_id, str(error))
             self._servable = [model_id for model_id in self._servable if model_id != job.model_id]
-            self._next_look = -math.inf
+            self._next_check = -math.inf
         except OUTAGE as error:
-            self._give_back(job, error, failed=False)
-        except Exception as error:  # whatever a model raises: the job is at fault, the worker goes on
-            self._give_back(job, error, failed=True)
+            self._release(job, error, failed=False)
+        except Exception as error:  # any error of the model: the job has failed, the worker continues
+            self._release(job, error, failed=True)
         return outcome
 
     def _write(self, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
-        """Commit the outcomes, unless somebody else has taken the job over."""
+        """Commit the outcomes, unless another worker has claimed the job."""
         inputs, probabilities = outcome
         try:
-            learned = self.models.in_training(job.model_id, inputs.arrays) if job.labelled else None
+            in_training = self.models.in_training(job.model_id, inputs.arrays) if job.labelled else None
             with self.engine.begin() as connection:
-                store.finish_job(connection, job, inputs, probabilities, learned)
+                store.finish_job(connection, job, inputs, probabilities, in_training)
         except store.LeaseLostError as error:
             log.warning("%s", error)
         except OUTAGE as error:
-            self._give_back(job, error, failed=False)
+            self._release(job, error, failed=False)
         except Exception as error:
-            self._give_back(job, error, failed=True)
+            self._release(job, error, failed=True)
             raise
         else:
             self.predicted += len(probabilities)
             log.info(
                 "model %d, chunk %d: %d predicted, %d refused",
-                *(job.model_id, job.chunk_id, len(probabilities), len(inputs.errors)),
+                job.model_id,
+                job.chunk_id,
+                len(probabilities),
+                len(inputs.errors),
             )
         finally:
             self._leases.drop(job)
 
-    def _give_back(self, job: Job, error: Exception | None = None, *, failed: bool = False) -> None:
-        """Release a job; where even that fails, its lease runs out."""
+    def _release(self, job: Job, error: Exception | None = None, *, failed: bool = False) -> None:
+        """Release a job; if the database is away, the job is free when its lease expires."""
         self._leases.drop(job)
         why = None if error is None else reason(error)
         if error is not None:
@@ -270,10 +274,10 @@ class Worker:
                 delay = _backoff_seconds(job.failures + 1) if failed else 0
                 store.release_job(connection, job, failed=failed, error=why, delay_seconds=delay)
         except OUTAGE:
-            log.warning("chunk %d could not be released; its lease runs out", job.chunk_id)
+            log.warning("chunk %d could not be released; its lease will expire", job.chunk_id)
 
-    def _put_back(self, ahead: "Future[Work | None] | None") -> None:
-        """Release what was fetched ahead and never begun."""
+    def _release_fetched(self, ahead: "Future[Work | None] | None") -> None:
+        """Release the job that was read ahead and not started."""
         work = None
         if ahead is not None and not ahead.cancel():
             try:
@@ -281,19 +285,19 @@ class Worker:
             except (BundleError, PypredictError, *OUTAGE) as error:
                 log.warning("the next job was not read: %s", reason(error))
         if work is not None:
-            self._give_back(work.job)
+            self._release(work.job)
 
-    def _wait_out(self, error: Exception, until_empty: bool) -> None:
+    def _wait_for_database(self, error: Exception, until_empty: bool) -> None:
         self._outages += 1
         if until_empty and self._outages >= len(BACKOFF_SECONDS):
-            raise PypredictError(f"the database stays away: {reason(error)}; start it and run again") from error
+            raise PypredictError(f"the database does not answer: {reason(error)}; start it and run again") from error
         delay = _backoff_seconds(self._outages)
         if is_refused_login(error):
             self._trouble = f"the database refuses the login: {reason(error)}"
-            self._beat()
-        log.warning("the database is away (%s); again in %.1f s", reason(error), delay)
+            self._write_health()
+        log.warning("the database does not answer (%s); next try in %.1f s", reason(error), delay)
         self._listener.close()
-        self._planner = Planner()  # what it planned last may have been rolled back
+        self._planner = Planner()  # its last plan may have been rolled back
         self._listener.wait(delay)
 
     def _nothing_open(self) -> bool:
@@ -301,8 +305,8 @@ class Worker:
             planned = store.plan_jobs(connection)
             return store.count_open(connection, self._servable, self._unreadable.keys()) == 0 and planned == 0
 
-    def _beat(self) -> None:
-        """Show that the loop turns, and what keeps it from working; `pypredict health` looks at the file."""
+    def _write_health(self) -> None:
+        """Write the health file for `pypredict health`: empty, or the reason why the worker cannot work."""
         if self.health_file is not None:
             self.health_file.write_text(self._trouble)
 

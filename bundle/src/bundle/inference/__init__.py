@@ -1,1 +1,1 @@
-"""A bundle's model, loaded and called, the same for evaluation and serving."""
+"""Load and call a bundle's model, in the same way for evaluation and for serving."""

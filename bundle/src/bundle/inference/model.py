@@ -1,4 +1,4 @@
-"""Load a bundle's model and call it: the same code for the trainer's evaluation and for serving."""
+"""Load a bundle's model and call it. The trainer's evaluation and the predict service use the same code."""
 
 import gc
 import logging
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 Call = Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]
 
-GREETING = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
-BATCH_SIZE = 128  # rows a call; among the fastest of 64 to 1,024 for a small CNN on two cores (docs/benchmarks.md)
-# Calls at the same time: each operation waits for its slowest thread, and when the database has taken one of the cores,
-# the others are idle without a second call to work on.
-CALLS = 2
+STARTUP_LINES = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
+BATCH_SIZE = 128  # rows per call; one of the fastest sizes for a small CNN on two cores (docs/benchmarks.md)
+# Calls at the same time. Each operation waits for its slowest thread. When the database uses one of the cores, the
+# other cores have no work unless there is a second call.
+PARALLEL_CALLS = 2
 
 
 def start_keras() -> None:
-    """Import Keras on TensorFlow (seconds) and keep what they say of themselves off the terminal."""
+    """Import Keras on TensorFlow (this takes seconds) and hide their start-up lines."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "keras" not in sys.modules:
-        with _without_greeting(), _without_collection():
+        with _without_startup_lines(), _without_collection():
             import keras  # noqa: F401
-        # Each save calls .h5 "legacy", which is the contract here; a second model in a process is a "retracing".
+        # They warn at each save that .h5 is "legacy" (it is our contract), and at a second model about "retracing".
         for library in ("absl", "tensorflow"):
             logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Look for no garbage among the half million objects of an import, then or later: a fifth of its time."""
+    """Stop the garbage collector during an import, and exclude its half million objects later: saves a fifth."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -58,8 +58,8 @@ def _without_collection() -> Iterator[None]:
 
 
 @contextmanager
-def _without_greeting() -> Iterator[None]:
-    """Drop TensorFlow's greeting, which C++ writes to file descriptor 2 before any logger exists; keep all else."""
+def _without_startup_lines() -> Iterator[None]:
+    """Hide TensorFlow's start-up lines; C++ writes them to file descriptor 2 before any logger exists."""
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as held:
@@ -70,15 +70,15 @@ def _without_greeting() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(shown, 2)
             held.seek(0)
-            kept = [line for line in held if not any(part in line for part in GREETING)]
+            kept = [line for line in held if not any(part in line for part in STARTUP_LINES)]
             os.write(shown, b"".join(kept))
             os.close(shown)
 
 
 def load_model(bundle: Bundle) -> "keras.Model":
-    """Load model.h5 from a private copy that was verified, and try it on one sample of the manifest's shape.
+    """Copy model.h5, verify the copy, load it, and predict one sample of the manifest's shape.
 
-    Imports Keras (seconds). Raises BundleError when the copy's hash, structure or output is not as promised.
+    Imports Keras (this takes seconds). Raises BundleError when the hash, the structure or the output is wrong.
     """
     manifest = bundle.manifest
     with tempfile.TemporaryDirectory(prefix="model-") as directory:
@@ -98,7 +98,7 @@ def load_model(bundle: Bundle) -> "keras.Model":
 
         try:
             model = keras.models.load_model(private, compile=False, safe_mode=True)
-        except Exception as error:  # Keras raises whatever its layers raise; the file is at fault either way
+        except Exception as error:  # layers raise errors of any class; the cause is always the file
             raise BundleError(f"{bundle.path / MODEL_FILE} does not load in Keras: {error}") from error
     sample = np.zeros((1, *manifest.input.shape), manifest.input.dtype)
     try:
@@ -113,15 +113,15 @@ def predict_probabilities(
 ) -> npt.NDArray[np.float32]:
     """Predict class probabilities.
 
-    arrays: (n, ...) as the manifest's input says, raw. Returns (n, n_classes) float32; a single sigmoid p becomes
-    (1 - p, p). Raises BundleError when the model's output has another width.
+    arrays: (n, ...) raw, with the shape and dtype of the manifest's input. Returns (n, n_classes) float32. A single
+    sigmoid output p becomes (1 - p, p). Raises BundleError when the model's output has another width.
     """
     call = _compiled(model, arrays)
     parts = [arrays[start : start + BATCH_SIZE] for start in range(0, len(arrays), BATCH_SIZE)]
     if len(parts) == 1:
-        found = [call(parts[0])]  # a thread of its own would cost half a millisecond
+        found = [call(parts[0])]  # a thread costs half a millisecond
     else:
-        with ThreadPoolExecutor(CALLS, "predict") as threads:
+        with ThreadPoolExecutor(PARALLEL_CALLS, "predict") as threads:
             found = list(threads.map(call, parts))
     outputs = np.concatenate(found).astype(np.float32, copy=False)
     if n_classes == 2 and outputs.shape[1:] == (1,):
@@ -134,10 +134,10 @@ def predict_probabilities(
 
 
 def _compiled(model: "keras.Model", arrays: npt.NDArray[np.generic]) -> Call:
-    """Give the model as one TensorFlow function, traced once for every number of rows, and kept with the model.
+    """Return the model as one TensorFlow function. It is traced once for all numbers of rows, and kept in the model.
 
-    Keras's predict_on_batch gives the same numbers, but traces anew for the first two numbers of rows that it meets,
-    and each of its calls costs an eighth of a millisecond more.
+    Keras's predict_on_batch gives the same probabilities, but it is slower: it traces again for the first two numbers
+    of rows, and each call takes an eighth of a millisecond more.
     """
     import tensorflow as tf
 

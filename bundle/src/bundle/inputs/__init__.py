@@ -1,1 +1,1 @@
-"""From files and arrays as people have them to what a model takes, the same for training and serving."""
+"""Convert the files and arrays of users into the inputs of a model, in the same way for training and serving."""

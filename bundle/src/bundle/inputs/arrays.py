@@ -1,10 +1,10 @@
-"""Array files as people save them, read without pickles, and what their samples and labels become.
+"""Read array files without pickle, and convert their samples and labels.
 
-Samples become uint8, int32 or float32. A cast keeps every value, except that float64 is rounded to float32. Given to a
-model, one sample or a stack of them is taken, also without the last axis of a model that has one channel.
+Samples become uint8, int32 or float32. A cast keeps every value, except that float64 is rounded to float32. A model
+accepts one sample or a stack of samples. For a model with one channel, the last axis may be missing.
 
-Labels become one for each sample, (n,): names (str), or numbers (int64) of whole numbers in any dtype, of bool, and of
-one-hot rows. A label column (n, 1) is (n,).
+Labels become one label for each sample, (n,). Names stay names (str). Whole numbers of any dtype, bool and one-hot rows
+become numbers (int64). A label column (n, 1) becomes (n,).
 """
 
 from collections.abc import Sequence
@@ -20,20 +20,29 @@ from bundle.messages import one_line
 
 Array = npt.NDArray[np.generic]
 
-# What arrays may hold, and what it becomes where no model says otherwise.
+# The dtypes that an array file may have -> the dtype that the samples get when no model names another one.
 CASTS = {
-    **{kind: kind for kind in ("uint8", "int32", "float32")},
-    **{"bool": "uint8", "float16": "float32", "float64": "float32"},
-    **{"int8": "int32", "int16": "int32", "uint16": "int32", "uint32": "int32", "int64": "int32", "uint64": "int32"},
+    "uint8": "uint8",
+    "int32": "int32",
+    "float32": "float32",
+    "bool": "uint8",
+    "float16": "float32",
+    "float64": "float32",
+    "int8": "int32",
+    "int16": "int32",
+    "uint16": "int32",
+    "uint32": "int32",
+    "int64": "int32",
+    "uint64": "int32",
 }
-# The whole numbers that a dtype holds exactly, first and last.
+# The smallest and the largest whole number that a dtype holds exactly.
 WHOLE_NUMBERS = {"uint8": (0, 2**8 - 1), "int32": (-(2**31), 2**31 - 1), "float32": (-(2**24), 2**24)}
 MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 LABELS_NEEDED = "one whole number or name for each sample is needed, (n,), (n, 1) or one-hot (n, classes)"
 
 
 class ArraysError(BundleError):
-    """An array file, its samples or its labels cannot be taken; str() names the file and says what is needed."""
+    """An array file, its samples or its labels are refused; str() names the file and says what is needed."""
 
 
 def read_npy(path: Path) -> Array:
@@ -43,15 +52,15 @@ def read_npy(path: Path) -> Array:
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
-    """Read the arrays of an .npz file, or only those of these names that it has. Raises ArraysError."""
+    """Read all arrays of an .npz file, or only those with one of the names. Raises ArraysError."""
     found: dict[str, Array] = _read(path, ".npz", names)
     return found
 
 
 def cast_samples(path: Path, x: Array, wanted: str | None = None) -> Array:
-    """Cast samples of any shape to a dtype (uint8, int32 or float32), without one to what CASTS says; C order, native.
+    """Cast samples of any shape to a dtype (uint8, int32 or float32; default: see CASTS), in C order and native.
 
-    Raises ArraysError when x holds no plain numbers, or numbers that the dtype cannot hold.
+    Raises ArraysError when x does not hold plain numbers, or when the dtype cannot hold its numbers.
     """
     found = x.dtype.name
     if found not in CASTS:
@@ -63,10 +72,10 @@ def cast_samples(path: Path, x: Array, wanted: str | None = None) -> Array:
 
 
 def stack_samples(path: Path, x: Array, wanted: InputSpec) -> Array:
-    """Bring one sample or a stack of them to (n, *wanted.shape), n > 0, in wanted's dtype. Raises ArraysError."""
+    """Reshape one sample or a stack of samples to (n, *wanted.shape), n > 0, in wanted's dtype. Raises ArraysError."""
     shapes = [wanted.shape]
     if wanted.shape[-1] == 1 and len(wanted.shape) > 1:
-        shapes.append(wanted.shape[:-1])  # the axis of the only channel may be absent
+        shapes.append(wanted.shape[:-1])  # the axis of a single channel may be missing
     for shape in shapes:
         n = 1 if x.shape == shape else len(x) if x.shape[1:] == shape else 0
         if n:
@@ -80,7 +89,7 @@ def stack_samples(path: Path, x: Array, wanted: InputSpec) -> Array:
 
 
 def read_labels(path: Path, y: Array, n: int) -> Array:
-    """Bring the labels of n samples to (n,) str, or int64. Raises ArraysError saying what is needed."""
+    """Convert the labels of n samples to (n,) str or int64. Raises ArraysError, which says what is needed."""
     holds = f"{path} holds {n} samples and labels {y.dtype} {y.shape}"
     if y.ndim not in (1, 2) or len(y) != n or 0 in y.shape or y.dtype.kind not in "biufU":
         raise ArraysError(f"{holds}; {LABELS_NEEDED}")
@@ -95,28 +104,28 @@ def read_labels(path: Path, y: Array, n: int) -> Array:
         return y.reshape(n)
     if y.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
         raise ArraysError(
-            f"{holds}, which are no whole numbers: this looks like regression, which is not supported; {LABELS_NEEDED}"
+            f"{holds}, which are not whole numbers: this looks like regression, which is not supported; {LABELS_NEEDED}"
         )
     if int(values.max()) >= 2**63 or int(values.min()) < -(2**63):
-        raise ArraysError(f"{holds} up to {values.max()}, which is too large a number; {LABELS_NEEDED}")
+        raise ArraysError(f"{holds} up to {values.max()}, which is too large; {LABELS_NEEDED}")
     return y.astype(np.int64).reshape(n)
 
 
 def _read(path: Path, suffix: str, names: Sequence[str] | None = None) -> Any:
-    """Open with np.load and without pickles; all that can be wrong with a file becomes one ArraysError."""
+    """Open a file with np.load and without pickle. Every problem of the file becomes one ArraysError."""
     try:
         with path.open("rb") as file:
             start = file.peek(8)
-            found = next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), "another kind")
+            found = next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), "another kind of file")
             if found != suffix:
-                raise ValueError(f"its content is that of {found}")
+                raise ValueError(f"its content is {found}")
             loaded = np.load(file, allow_pickle=False)
             if suffix == ".npy":
                 return loaded
             arrays = {name: loaded[name] for name in loaded if names is None or name in names}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("a member is no .npy file")
-    except Exception as error:  # numpy, zipfile and zlib raise what they like over a broken file
+            raise ValueError("a member is not an .npy file")
+    except Exception as error:  # numpy, zipfile and zlib raise many classes of errors for a broken file
         raise ArraysError(
             f"{path} is not a {suffix} file of plain numbers or names ({one_line(error)}); save it again with numpy"
         ) from error
@@ -124,21 +133,21 @@ def _read(path: Path, suffix: str, names: Sequence[str] | None = None) -> Any:
 
 
 def _check_values(path: Path, x: Array, wanted: str) -> None:
-    """Refuse values that the wanted dtype cannot hold: whole numbers have to stay what they are."""
+    """Refuse values that the wanted dtype cannot hold. A cast must not change a whole number."""
     values: Any = x
     holds = f"{path} holds samples {x.dtype} {x.shape}"
     if x.dtype.kind == "f" and wanted == "float32":
         limit = np.finfo(np.float32).max
         if x.dtype.itemsize > 4 and ((np.abs(values) > limit) & np.isfinite(values)).any():
-            raise ArraysError(f"{holds} with values that do not fit into float32; rescale them")
+            raise ArraysError(f"{holds} with values that do not fit into float32; rescale the values")
         return
     first, last = WHOLE_NUMBERS[wanted]
     if x.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
         raise ArraysError(
-            f"{holds} with values that are no whole numbers; {wanted} is needed, {first} to {last}, as in training"
+            f"{holds} with values that are not whole numbers; {wanted} is needed, {first} to {last}, as in training"
         )
     low, high = int(values.min()), int(values.max())
     if low < first or high > last:
         raise ArraysError(
-            f"{holds} from {low} to {high}, which do not fit into {wanted}; whole numbers from {first} to {last} do"
+            f"{holds} from {low} to {high}, which do not fit into {wanted}; whole numbers from {first} to {last} fit"
         )

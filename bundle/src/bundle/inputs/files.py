@@ -1,4 +1,4 @@
-"""What people have on disk: folders of images and CSV files of texts, read the same way for training and serving."""
+"""Read folders of images and CSV files of texts, in the same way for training and serving."""
 
 import csv
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ csv.field_size_limit(16 * 2**20)
 
 
 class FilesError(BundleError):
-    """A file or folder is missing or not laid out as needed; str() names the place."""
+    """A file or folder is missing or has the wrong structure; str() names the place."""
 
 
 @dataclass(frozen=True)
 class TextRow:
-    """One row of a CSV file: where it stands (line, from 1), the text, and the label when there is a label column."""
+    """One row of a CSV file: its line (from 1), its text, and its label when there is a label column."""
 
     line: int
     text: str
@@ -26,15 +26,16 @@ class TextRow:
 
 
 def readable_name(name: str) -> str:
-    """Give a file's name as UTF-8 can hold it, bytes that are none as \\x.."""
+    """Convert a file's name to valid UTF-8; a byte that is not UTF-8 becomes \\xNN."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def list_images(folder: Path) -> list[tuple[Path, str | None]]:
-    """List the images of a folder, sorted: with sub-folders as labels, or, when no sub-folder holds any, unlabelled.
+    """List the images of a folder, sorted. The names of sub-folders are the labels.
 
-    Anything that does not end like an image, hidden files and folders, and images beside labelled sub-folders are left
-    out. Raises FilesError when there is no image at all, or only in sub-folders of sub-folders (train/cat, test/cat).
+    When no sub-folder holds an image, list the images of the folder itself, without labels. Files without an image
+    suffix, hidden files and folders, and images beside labelled sub-folders are left out. Raises FilesError when there
+    is no image, or when images are only in sub-folders of sub-folders (train/cat, test/cat).
     """
     if not folder.is_dir():
         raise FilesError(f"{folder} is not a folder; a folder of images, or of one sub-folder per class, is needed")
@@ -42,18 +43,18 @@ def list_images(folder: Path) -> list[tuple[Path, str | None]]:
     images: list[tuple[Path, str | None]] = [*labelled] or [(path, None) for path in _images(folder)]
     if not images:
         _check_depth(folder)
-        raise FilesError(f"{folder} holds no image; files ending in {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
+        raise FilesError(f"{folder} holds no image; files ending in {', '.join(sorted(IMAGE_SUFFIXES))} are needed")
     return sorted(images, key=lambda image: image[0])
 
 
 def _check_depth(folder: Path) -> None:
-    """Say which folder to give where the classes lie one level deeper than they should."""
+    """Raise FilesError when the class folders are one level too deep, and name the folder to give instead."""
     deep = [sub for parent in sorted(_folders(folder)) for sub in _folders(parent) if any(_images(sub))]
     if deep:
         parents = " or ".join(map(str, dict.fromkeys(sub.parent for sub in deep)))
         raise FilesError(
-            f"{folder} holds images only below its sub-folders, as in {deep[0]}; the sub-folders have to be the "
-            f"classes: give {parents}, or move all class folders into one folder"
+            f"{folder} holds images only one level below its sub-folders, for example in {deep[0]}; the sub-folders "
+            f"must be the classes: give {parents}, or move all class folders into one folder"
         )
 
 
@@ -68,10 +69,10 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterator[TextRow]:
-    """Read a CSV file with a header, UTF-8 with or without a byte order mark; empty lines are skipped.
+    """Read a CSV file with a header, in UTF-8 with or without a byte order mark. Empty lines are skipped.
 
-    Raises FilesError naming the line that is not UTF-8 or has no text, no label or more values than the header has
-    columns, or the column that is missing.
+    Raises FilesError. It names the missing column, or the line that is not UTF-8, has no text or no label, or has more
+    values than the header has columns.
     """
     with _csv_reader(path) as reader:
         for column in (text_column, label_column):
@@ -109,7 +110,7 @@ def _csv_reader(path: Path) -> Iterator["csv.DictReader[str]"]:
 
 
 def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
-    """Refuse a header that lacks the column, and say how to convert a file that is not separated by commas."""
+    """Refuse a header without the column. For a file separated by tabs or semicolons, give a command to convert it."""
     if column is None or column in columns:
         return
     for delimiter, name in (("\t", "tabs"), (";", "semicolons")):

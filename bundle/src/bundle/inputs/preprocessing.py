@@ -1,12 +1,14 @@
-"""From what people have (an image file, a sentence) to what the model takes (a raw array): once, for both services.
+"""Convert an image file or a text into a raw array for the model. Trainer and predict service use the same code.
 
 Arrays stay raw: uint8 pixels, int32 token numbers. Scaling is the model's first layer.
 
-An image is turned upright by its EXIF tag, its first frame taken, transparency laid on white, converted to the colour
-mode and resized (bilinear, the aspect ratio is not kept). A text is lower-cased, punctuation becomes a space, words
-become their numbers in the vocabulary; START goes in front, UNKNOWN stands for words without a number; PAD fills up
-at the front, and of a long text the end is kept. That is how Keras's IMDB example prepares its reviews. Its data were
-made of bytes, and of the words that the dataset knows: TextPreprocessing says whether a text is prepared so.
+An image: the first frame is read and turned upright by its EXIF tag. Transparent pixels become white. Then the image is
+converted to the colour mode and resized (bilinear; the aspect ratio is not kept).
+
+A text: it is lower-cased, punctuation becomes a space, and each word becomes its number in the vocabulary. UNKNOWN
+stands for a word without a number. START goes in front. A short text is filled with PAD at the front; of a long text
+the end is kept. Keras's IMDB example prepares its reviews in this way. The IMDB data treat a text as bytes, and leave
+out words that the dataset does not know: TextPreprocessing has a field for each of these two rules.
 """
 
 import io
@@ -32,11 +34,11 @@ SEPARATORS = str.maketrans(dict.fromkeys('!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r
 
 
 class PreprocessingError(BundleError):
-    """An image or a text cannot be prepared; str() names it and says why."""
+    """An image or a text cannot be prepared; str() names it and gives the reason."""
 
 
 class ArrayPreprocessing(Record):
-    """Arrays are stored and given to the model as they are."""
+    """Store arrays and give them to the model without a change."""
 
     kind: Literal["array"] = "array"
 
@@ -58,9 +60,9 @@ class ImagePreprocessing(Record):
 class TextPreprocessing(Record):
     """Texts become (length,) int32 token numbers below n_words.
 
-    characters: "unicode", or "ascii" where only A to Z are lower-cased and only ASCII spaces part words.
-    known_words: None where every word without a number is UNKNOWN. Else the vocabulary holds so many words, the first
-    n_words of which have a number; the others are UNKNOWN, and a word that it does not hold is left out.
+    characters: "unicode" or "ascii". With "ascii", only A to Z are lower-cased and only ASCII spaces separate words.
+    known_words: None: every word without a number is UNKNOWN. A number: the vocabulary holds so many words. Its first
+    n_words have a number, its other words are UNKNOWN, and a word outside the vocabulary is left out.
     """
 
     kind: Literal["text"] = "text"
@@ -89,7 +91,7 @@ def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[
                     f"{name} has {file.width} x {file.height} pixels; at most {MAX_PIXELS} are read"
                 )
             image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):  # 16 bits a pixel: keep the upper eight, where convert() would clip
+            if image.mode.startswith("I;16"):  # 16 bits per pixel: keep the upper eight; convert() would clip
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if image.has_transparency_data:
                 image = image.convert("RGBA")
@@ -98,20 +100,20 @@ def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[
             image = image.resize((how.width, how.height), Image.Resampling.BILINEAR)
     except PreprocessingError:
         raise
-    except Exception as error:  # Pillow's decoders raise what they like on a broken file
+    except Exception as error:  # Pillow's decoders raise many classes of errors for a broken file
         raise PreprocessingError(f"{name} is not a readable image: {error}") from error
     return np.asarray(image, np.uint8).reshape(how.shape)
 
 
 def words_of(text: str, characters: Literal["unicode", "ascii"] = "unicode") -> list[str]:
-    """Cut a text into lower-case words."""
+    """Split a text into lower-case words."""
     if characters == "ascii":
         return [word for word in text.translate(ASCII_LOWER_CASE).translate(SEPARATORS).split(" ") if word]
     return text.lower().translate(SEPARATORS).split()
 
 
 def prepare_text(text: str, how: TextPreprocessing, numbers: Mapping[str, int]) -> npt.NDArray[np.int32]:
-    """Turn a text into (length,) int32 token numbers; numbers is `token_numbers` of the bundle's vocabulary."""
+    """Convert a text to (length,) int32 token numbers. numbers: `token_numbers` of the bundle's vocabulary."""
     words = words_of(text, how.characters)
     if how.known_words is not None:
         words = [word for word in words if word in numbers]
@@ -119,7 +121,7 @@ def prepare_text(text: str, how: TextPreprocessing, numbers: Mapping[str, int]) 
 
 
 def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:
-    """Bring token numbers to length: those from n_words on become UNKNOWN, PAD goes in front, the end is kept."""
+    """Pad or cut token numbers at the front to (length,) int32; a number from n_words on becomes UNKNOWN."""
     row = np.full(how.length, PAD, np.int32)
     kept = np.asarray(tokens[-how.length :], np.int32)
     row[how.length - len(kept) :] = np.where(kept < how.n_words, kept, UNKNOWN)
@@ -127,12 +129,12 @@ def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:
 
 
 def token_numbers(words: Sequence[str]) -> dict[str, int]:
-    """Invert a vocabulary (words by token number), reserved words left out."""
+    """Map each word of a vocabulary (words by token number) to its number, without the reserved words."""
     return {word: number for number, word in enumerate(words) if number >= len(RESERVED_WORDS)}
 
 
 def read_vocabulary(path: Path, how: TextPreprocessing) -> list[str]:
-    """Read vocabulary.json, all words by token number. Raises PreprocessingError when it is not the manifest's."""
+    """Read vocabulary.json, the words by token number. Raises PreprocessingError when the manifest names another."""
     try:
         words = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

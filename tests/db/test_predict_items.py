@@ -1,11 +1,11 @@
-"""`pypredict predict`: single inputs are stored like any other, and answered by whoever is there to predict."""
+"""`pypredict predict`: single inputs are stored, and predicted by the running daemon or by this process."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support.bundles import fake_predict, picture, publish_bundle, publish_images, publish_texts
+from support.bundles import fake_predict, publish_bundle, publish_images, publish_texts, write_image
 from support.workers import daemon, listens, rows, scalar, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
@@ -19,22 +19,22 @@ def models(tmp_path: Path) -> Path:
     return tmp_path / "models"
 
 
-def test_single_inputs_are_predicted_here_when_no_daemon_runs(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_without_a_daemon_this_process_predicts(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_images(models)
-    files = [str(picture(tmp_path / f"{value}.png", value)) for value in (3, 4)]
+    files = [str(write_image(tmp_path / f"{value}.png", value)) for value in (3, 4)]
     answers = predict_items(worker_for(engine, models), "pictures", files, 5)
     assert [(answer.item, answer.predicted) for answer in answers] == [(files[0], "ant"), (files[1], "bee")]
     assert answers[0].score == pytest.approx(0.9)
     assert rows(engine, "SELECT count(*) FROM ml.integrity") == [(0,)]
 
 
-def test_a_text_that_no_file_can_be_named_by_is_predicted(engine: sa.Engine, models: Path) -> None:
+def test_a_text_too_long_for_a_file_name_is_predicted(engine: sa.Engine, models: Path) -> None:
     publish_texts(models)
     (answer,) = predict_items(worker_for(engine, models), "reviews", ["good " * 80], 5)
     assert answer.predicted == "bee"
 
 
-def test_12_one_array_of_exactly_the_models_shape_is_predicted(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_one_array_of_the_models_shape_is_predicted(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_bundle(models)
     for name, shape in (("one", (4, 4, 1)), ("flat", (4, 4)), ("stack", (1, 4, 4))):
         np.save(tmp_path / f"{name}.npy", np.full(shape, 4))
@@ -43,7 +43,7 @@ def test_12_one_array_of_exactly_the_models_shape_is_predicted(engine: sa.Engine
     assert [(answer.item, answer.predicted) for answer in answers] == [(file, "bee") for file in files]
 
 
-def test_12_each_array_of_a_stack_is_named_by_its_row(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_each_array_of_a_stack_is_named_by_its_row(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_bundle(models)
     np.save(tmp_path / "x.npy", np.stack([np.full((4, 4), value) for value in (2, 0)]))
     answers = predict_items(worker_for(engine, models), "toys", [str(tmp_path / "x.npy")], 5)
@@ -53,19 +53,17 @@ def test_12_each_array_of_a_stack_is_named_by_its_row(engine: sa.Engine, models:
     ]
 
 
-def test_predict_looks_at_no_label(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_predict_ignores_labels(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_bundle(models)
     np.savez(tmp_path / "x.npz", x=np.zeros((1, 4, 4)), y=np.array(["wasp"]))
     (answer,) = predict_items(worker_for(engine, models), "toys", [str(tmp_path / "x.npz")], 5)
     assert answer.predicted == "ant"
 
 
-def test_13_all_that_can_be_predicted_is_and_the_others_are_named(
-    engine: sa.Engine, models: Path, tmp_path: Path
-) -> None:
+def test_bad_inputs_are_named_and_good_inputs_are_predicted(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_images(models)
     (tmp_path / "broken.png").write_bytes(b"")
-    good = [str(picture(tmp_path / f"{value}.png", value)) for value in (3, 4)]
+    good = [str(write_image(tmp_path / f"{value}.png", value)) for value in (3, 4)]
     items = [str(tmp_path / "absent.png"), good[0], str(tmp_path / "broken.png"), good[1]]
     with pytest.raises(UnansweredError) as raised:
         predict_items(worker_for(engine, models), "pictures", items, 5)
@@ -75,7 +73,7 @@ def test_13_all_that_can_be_predicted_is_and_the_others_are_named(
     assert f"{tmp_path}/broken.png: none of 1 images could be read" in said
 
 
-def test_13_an_input_that_the_model_cannot_take_is_named_after_the_others(engine: sa.Engine, models: Path) -> None:
+def test_an_input_with_a_bad_output_is_named(engine: sa.Engine, models: Path) -> None:
     publish_texts(models)
 
     def picky(arrays: np.ndarray) -> np.ndarray:
@@ -87,9 +85,7 @@ def test_13_an_input_that_the_model_cannot_take_is_named_after_the_others(engine
 
 
 @pytest.mark.parametrize("item", ["none.txt", "my film.JPG", "none/here", "./none", "~/a film", "/none of these"])
-def test_13_a_text_that_looks_like_a_file_that_is_not_there_is_refused(
-    engine: sa.Engine, models: Path, item: str
-) -> None:
+def test_a_text_that_looks_like_a_missing_file_is_refused(engine: sa.Engine, models: Path, item: str) -> None:
     publish_texts(models)
     with pytest.raises(PypredictError, match=f"^{item} looks like a file and does not exist; .*--text"):
         predict_items(worker_for(engine, models), "reviews", [item], 5)
@@ -98,13 +94,13 @@ def test_13_a_text_that_looks_like_a_file_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize("item", ["good/bad film", "a good film<br />", "good.", "the film at www.example.org"])
-def test_a_text_with_a_separator_or_a_dot_is_no_file(engine: sa.Engine, models: Path, item: str) -> None:
+def test_a_text_with_a_slash_or_a_dot_is_not_a_file(engine: sa.Engine, models: Path, item: str) -> None:
     publish_texts(models)
     assert predict_items(worker_for(engine, models), "reviews", [item], 5)
 
 
 @pytest.mark.parametrize("item", ["", "  \n", "?!"])
-def test_13_a_text_without_a_word_is_refused(engine: sa.Engine, models: Path, item: str) -> None:
+def test_a_text_without_a_word_is_refused(engine: sa.Engine, models: Path, item: str) -> None:
     publish_texts(models)
     for as_text in (False, True):
         with pytest.raises(PypredictError, match="the text holds no word"):
@@ -112,29 +108,27 @@ def test_13_a_text_without_a_word_is_refused(engine: sa.Engine, models: Path, it
     assert rows(engine, "SELECT count(*) FROM ml.chunk WHERE source = 'command line'") == [(0,)]
 
 
-def test_13_a_text_file_is_predicted_as_one_text(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_a_text_file_is_predicted_as_one_text(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_texts(models)
     (tmp_path / "review.txt").write_text("A good film,\nreally good " + "good " * 9)
     (answer,) = predict_items(worker_for(engine, models), "reviews", [str(tmp_path / "review.txt")], 5)
     assert (answer.item, answer.predicted) == (str(tmp_path / "review.txt"), "bee")
 
 
-def test_a_text_for_a_model_of_images_is_named_however_long(engine: sa.Engine, models: Path) -> None:
+def test_a_long_text_for_a_model_of_images_is_refused(engine: sa.Engine, models: Path) -> None:
     publish_images(models)
     with pytest.raises(PypredictError, match="does not exist"):
         predict_items(worker_for(engine, models), "pictures", ["good " * 80], 5)
 
 
-def test_the_same_single_input_again_is_answered_from_the_database(
-    engine: sa.Engine, models: Path, tmp_path: Path
-) -> None:
+def test_a_repeated_input_is_answered_from_the_database(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_texts(models)
     first = predict_items(worker_for(engine, models), "reviews", ["good"], 5)
     assert predict_items(worker_for(engine, models), "reviews", ["good"], 5) == first
     assert rows(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == [(1,)]
 
 
-def test_a_single_input_after_a_new_training_is_answered_by_the_new_model(engine: sa.Engine, models: Path) -> None:
+def test_a_new_model_predicts_single_inputs(engine: sa.Engine, models: Path) -> None:
     publish_texts(models)
     predict_items(worker_for(engine, models), "reviews", ["good"], 5)
     publish_texts(models, "newer")
@@ -142,7 +136,7 @@ def test_a_single_input_after_a_new_training_is_answered_by_the_new_model(engine
     assert answer.model == "newer"
 
 
-def test_a_single_input_without_a_serving_model_is_refused_at_once(engine: sa.Engine, models: Path) -> None:
+def test_without_a_serving_model_inputs_are_refused_at_once(engine: sa.Engine, models: Path) -> None:
     publish_texts(models)
     predict_items(worker_for(engine, models), "reviews", ["good"], 5)
     with engine.begin() as connection:
@@ -151,7 +145,7 @@ def test_a_single_input_without_a_serving_model_is_refused_at_once(engine: sa.En
         predict_items(worker_for(engine, models), "reviews", ["bad"], 30)
 
 
-def test_a_single_input_on_which_the_model_raises_says_so_at_once(
+def test_an_error_of_the_model_is_reported_at_once(
     engine: sa.Engine, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_texts(models)
@@ -166,7 +160,7 @@ def test_a_single_input_on_which_the_model_raises_says_so_at_once(
         predict_items(worker, "reviews", ["bad"], 30)
 
 
-def test_single_inputs_are_predicted_by_the_running_daemon(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_a_running_daemon_predicts_single_inputs(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     class NeverHere(Worker):
         def run_chunk(self, chunk_id: int, dataset: str) -> bool:
             raise AssertionError("the daemon should have predicted it")
@@ -175,11 +169,11 @@ def test_single_inputs_are_predicted_by_the_running_daemon(engine: sa.Engine, mo
     caller = NeverHere(engine, models, Models(models), "caller")
     with daemon(engine, models):
         until(lambda: listens(engine) and scalar(engine, "SELECT count(*) FROM ml.model") == 1)
-        (answer,) = predict_items(caller, "pictures", [str(picture(tmp_path / "x.png", 5))], 20)
+        (answer,) = predict_items(caller, "pictures", [str(write_image(tmp_path / "x.png", 5))], 20)
     assert answer.predicted == "cat"
 
 
-def test_a_file_with_many_chunks_is_no_single_input(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
+def test_a_file_with_many_chunks_is_refused(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_bundle(models)
     np.save(tmp_path / "many.npy", np.arange(32_016, dtype=np.uint8).reshape(-1, 4, 4, 1))
     with pytest.raises(PypredictError, match="use `pypredict load`"):

@@ -1,0 +1,57 @@
+"""Waiting for new chunks: a daemon is found while it listens, a notification wakes it, and without one it polls."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from support.bundles import fake_predict, publish_bundle
+from support.workers import daemon, listens, load, scalar, until, worker_for
+
+from pypredict.listen import Stop
+
+
+def test_only_a_running_daemon_is_found(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path)
+    with engine.begin() as other, ThreadPoolExecutor(4) as threads:
+        other.execute(sa.text("SELECT pg_advisory_xact_lock_shared(1)"))  # somebody else's lock is no daemon
+        assert not any(threads.map(lambda _: listens(engine), range(200)))
+        with daemon(engine, tmp_path):
+            until(lambda: listens(engine))
+            assert all(threads.map(lambda _: listens(engine), range(200)))
+
+
+def test_a_new_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    woken = threading.Event()
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        woken.set()
+        return fake_predict(arrays)
+
+    with daemon(engine, tmp_path, predict, poll_seconds=120):
+        until(lambda: listens(engine))
+        load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
+        assert woken.wait(20)
+
+
+def test_a_worker_polls_without_notifications(engine: sa.Engine, owner: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with owner.begin() as connection:
+        connection.execute(sa.text("DROP TRIGGER notify_chunk ON ml.chunk"))
+    stop = Stop()
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        stop.set()
+        return fake_predict(arrays)
+
+    worker = worker_for(engine, tmp_path, predict, stop=stop)
+    thread = threading.Thread(target=worker.run, kwargs={"until_empty": False})
+    thread.start()
+    load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
+    thread.join(30)
+    assert not thread.is_alive()
+    assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1
