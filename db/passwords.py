@@ -1,10 +1,10 @@
-"""Make one password per database role, once, into the volumes that only the services of that role mount.
+"""Make one password for each database role, once, in volumes that only the services of that role mount.
 
-Run by the one-shot `secrets` (docker-compose.yml) at every `up`, as an ordinary user without capabilities: a service of
-another user reads its file as a member of the group that the file is given to. What is there stays; a file
-/run/overrides/ROLE (secrets/ROLE on the host) goes before it. No password is ever printed.
+The service `secrets` (docker-compose.yml) runs this program at every `up`, as an ordinary user without capabilities. A
+service of another user reads its file as a member of the file's group. Existing passwords stay, unless there is a file
+/run/overrides/ROLE (secrets/ROLE on the host). No password is printed.
 
-    /run/secrets/owner/password          the words alone, for POSTGRES_PASSWORD_FILE    group 999: db
+    /run/secrets/owner/password          the password, for POSTGRES_PASSWORD_FILE       group 999: db
     /run/secrets/owner/pgpass            libpq's password file, mode 0600               migrate
     /run/secrets/pypredict/pgpass        libpq's password file, mode 0600               pypredict, migrate
     /run/secrets/reader/pgpass           libpq's password file, mode 0600               migrate
@@ -29,36 +29,36 @@ class PasswordError(Exception):
 
 
 def main() -> None:
-    """Bring every volume up to date; one sentence and exit code 1 when that cannot be."""
+    """Write the files of every volume; on an error print one sentence and exit with 1."""
     try:
         for volume, login in LOGINS.items():
-            provide(volume, login)
+            write_passwords(volume, login)
     except (PasswordError, OSError) as error:
         sys.exit(f"secrets: {error}")
 
 
-def provide(volume: str, login: str) -> None:
-    """Write the password files of one role, unless they hold what they should."""
+def write_passwords(volume: str, login: str) -> None:
+    """Write the password files of one role, unless they are up to date."""
     pgpass = VOLUMES / volume / "pgpass"
     kept = pgpass.read_text().rstrip("\n").rpartition(":")[2] if pgpass.exists() else None
-    brought = read_override(login)
-    password = brought or kept or secrets.token_urlsafe(24)
+    given = read_override(login)
+    password = given or kept or secrets.token_urlsafe(24)
     if volume == "owner":
         write(VOLUMES / volume / "password", f"{password}\n", 0o440, DB_GID)
     if volume == "reader":
         write(VOLUMES / volume / "pg_service.conf", f"[ml]\npassword={password}\n", 0o440, PGADMIN_GID)
     write(pgpass, f"{ADDRESS}:{login}:{password}\n", 0o600)
-    origin = f"from secrets/{login}" if brought else "kept" if kept else "generated"
-    print(f"secrets: password of {login}: {origin}")  # noqa: T201 - the job's report
-    if volume == "owner" and brought and kept not in (None, brought):
+    origin = f"from secrets/{login}" if given else "kept" if kept else "generated"
+    print(f"secrets: password of {login}: {origin}")  # noqa: T201 - the service's output
+    if volume == "owner" and given and kept not in (None, given):
         print(  # noqa: T201
-            "secrets: ml_owner has a new password here; a database that exists already learns it by "
+            "secrets: ml_owner has a new password here; tell it to a database that exists already: "
             "`docker compose exec db psql -U ml_owner -d ml -c '\\password'`"
         )
 
 
 def read_override(login: str) -> str | None:
-    """Read the password that the user brought. Raises PasswordError when it is not one line that pgpass can hold."""
+    """Read the user's own password. Raises PasswordError when it is not one line that a pgpass file can hold."""
     path = OVERRIDES / login
     if not path.is_file():
         return None
@@ -77,7 +77,7 @@ def read_override(login: str) -> str | None:
 
 
 def write(path: Path, text: str, mode: int, gid: int = -1) -> None:
-    """Put a file in place, whole, for its reader alone: group `gid` or nobody else."""
+    """Write a whole file that only its owner and the group `gid` can read."""
     if path.exists() and path.read_text() == text and stat.S_IMODE(path.stat().st_mode) == mode:
         return
     aside = path.with_name(f".{path.name}.new")

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Keeps `db` from starting an empty database beside one that is there. Refuses a volume that holds its database in the
-# root, where earlier versions of this stack put it, and one of another major version than the image.
-# `docker compose run --rm pgdata move` moves a database from the root into its folder.
+# Checks the volume pgdata before `db` starts, since `db` would start an empty database beside data that it does not find.
+# Refuses a volume with a database in its root (the layout of earlier versions of this stack), and a database of another
+# major version than the image. `docker compose run --rm pgdata move` moves a database from the root into its folder.
 set -eu
 volume=${PGDATA%/*}
 
@@ -14,12 +14,12 @@ version=$(cat "$volume/PG_VERSION" 2>/dev/null || true)
 if [ "${1:-}" = move ]; then
     [ -n "$version" ] || fail "the root of the volume pgdata holds no database, so there is nothing to move"
     [ ! -e "$volume/postmaster.pid" ] ||
-        fail "postmaster.pid says that a server runs on the volume pgdata: docker compose down ends it (where a server" \
+        fail "postmaster.pid says that a server runs on the volume pgdata: docker compose down ends it (if a server" \
             "was killed and none runs, remove the file:" \
             "docker compose run --rm --entrypoint rm pgdata $volume/postmaster.pid)"
     mkdir -p -m 700 "$PGDATA"
-    # PG_VERSION is the last, so that a move which was cut short is refused like one that was not begun. `data` is a
-    # mount point.
+    # PG_VERSION is moved last. So after an interrupted move the volume is still refused, and the move can go on.
+    # `data` is a mount point.
     find "$volume" -mindepth 1 -maxdepth 1 ! -path "$PGDATA" ! -name data ! -name PG_VERSION \
         -exec mv -t "$PGDATA" {} +
     mv "$volume/PG_VERSION" "$PGDATA"
@@ -28,9 +28,9 @@ if [ "${1:-}" = move ]; then
 fi
 
 [ -z "$version" ] ||
-    fail "the volume pgdata holds its database in the root, where earlier versions of this stack put it; this moves it" \
-        "into a folder: docker compose down && docker compose run --rm pgdata move"
+    fail "the volume pgdata holds its database in the root, the layout of earlier versions of this stack; this" \
+        "command moves it into a folder: docker compose down && docker compose run --rm pgdata move"
 version=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 [ -z "$version" ] || [ "$version" = "$PG_MAJOR" ] ||
-    fail "the volume pgdata holds a database of PostgreSQL $version, and POSTGRES_IMAGE is version $PG_MAJOR: set it back," \
-        "or move the data by dump and restore (docs/operations.md, \"Another Postgres\")"
+    fail "the volume pgdata holds a database of PostgreSQL $version, and POSTGRES_IMAGE has version $PG_MAJOR: set it" \
+        "back, or move the data by dump and restore (docs/operations.md, \"Another Postgres\")"

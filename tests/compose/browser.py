@@ -1,4 +1,4 @@
-"""pgAdmin as a person sees it: a real browser that logs in, opens the tree, looks at a grid, runs a statement."""
+"""pgAdmin in a real browser: log in, open the tree, view data, run a statement."""
 
 import re
 import time
@@ -12,15 +12,21 @@ if TYPE_CHECKING:
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
-SECONDS = 1000  # Playwright counts in milliseconds
+SECONDS = 1000  # in milliseconds, Playwright's unit
 
 
 @contextmanager
 def open_browser(shots: Path) -> Iterator["PgAdmin"]:
-    """Open a window; screenshots go to `shots`."""
+    """Open a window; screenshots are written to `shots`."""
     from playwright.sync_api import sync_playwright
 
     shots.mkdir(parents=True, exist_ok=True)
@@ -33,13 +39,13 @@ def open_browser(shots: Path) -> Iterator["PgAdmin"]:
 
 
 class PgAdmin:
-    """One window. Every look leaves a screenshot."""
+    """One window, which takes screenshots."""
 
     def __init__(self, page: "Page", shots: Path) -> None:
         self.page = page
         self.shots = shots
         self.statements = 0
-        self.total_rows = 0  # that the last grid said it has
+        self.total_rows = 0  # as the last grid says
 
     def log_in(self, url: str, email: str, password: str) -> None:
         self.page.goto(url)
@@ -53,7 +59,7 @@ class PgAdmin:
         self.page.screenshot(path=self.shots / f"{name}.png")
 
     def tree(self) -> list[tuple[int, str]]:
-        """List depth and label of every visible entry of the tree, from top to bottom."""
+        """Return depth and label of every visible entry of the tree, from top to bottom."""
         return [
             (depth, label)
             for depth, label in self.page.locator(".file-entry").evaluate_all(
@@ -62,11 +68,11 @@ class PgAdmin:
         ]
 
     def unfold(self, *path: str) -> list[str]:
-        """Open the tree along a path of labels; return the labels right below its end."""
+        """Open the tree along a path of labels; return the labels one level below its end."""
         depth, at = 0, -1
         for label in path:
             depth += 1
-            self._settle()  # entries open by themselves where they are alone
+            self._settle()  # an only child opens by itself
             at = self._find(label, depth, at)
             if not self._has_children(at):
                 self.page.locator(".file-entry").nth(at).locator(".directory-toggle").click()
@@ -80,9 +86,9 @@ class PgAdmin:
         return below
 
     def view_data(self, view: str) -> tuple[list[str], list[str]]:
-        """Open View Data, All Rows on an entry of the tree; return the columns and the first row.
+        """Open View Data, All Rows for an entry of the tree; return the columns and the first row.
 
-        Raises AssertionError with pgAdmin's own words when it shows an error.
+        Raises AssertionError with pgAdmin's own message when it shows an error.
         """
         with self._tool(view, "View/Edit Data", "All Rows") as frame:
             done = frame.get_by_text("Query complete")
@@ -94,10 +100,10 @@ class PgAdmin:
             self.total_rows = int(frame.get_by_text("Total rows:").inner_text().removeprefix("Total rows:"))
             columns = [text.split("\n")[0] for text in frame.locator("[role=columnheader]").all_inner_texts()]
             cells = frame.locator("[role=row][aria-rowindex='2'] [role=gridcell]").all_inner_texts()
-        return columns[1:], cells[1:]  # the first column numbers the rows
+        return columns[1:], cells[1:]  # the first column has the row numbers
 
     def run(self, view: str, statement: str) -> str:
-        """Run a statement in the query tool, opened on an entry of the tree; return the errors that pgAdmin shows."""
+        """Run a statement in the query tool of an entry of the tree; return the errors that pgAdmin shows."""
         with self._tool(view, "Query Tool") as frame:
             editor = frame.locator(".cm-content").first
             editor.click()
@@ -107,7 +113,7 @@ class PgAdmin:
                 if frame.get_by_text("Query complete").count():
                     return True
                 if frame.get_by_text("Execute a query to get output").count():
-                    self.page.keyboard.press("F5")  # again, when the tool was not yet connected at the first
+                    self.page.keyboard.press("F5")  # again, if the tool was not connected at first
                 return False
 
             self._until(answered, "an answer")
@@ -118,7 +124,7 @@ class PgAdmin:
 
     @contextmanager
     def _tool(self, label: str, *menu: str) -> Iterator["Frame"]:
-        """Open a tool by the context menu of an entry; its tab is closed at the end."""
+        """Open a tool by the context menu of an entry; close its tab at the end."""
         before = self._tools()
         at = next(i for i, (_, entry) in enumerate(self.tree()) if entry == label)
         row = self.page.locator(".file-entry").nth(at)
@@ -133,12 +139,12 @@ class PgAdmin:
         self.page.locator(f"[data-node-key=id-query-tool_{number}]").get_by_label("Close").click()
 
     def _tools(self) -> dict[str, "Frame"]:
-        """Map the numbers of the open tools to their frames; pgAdmin opens those of the last visit again."""
+        """Map the numbers of the open tools to their frames."""
         found = ((re.search(r"/sqleditor/panel/(\d+)", frame.url), frame) for frame in self.page.frames)
         return {match[1]: frame for match, frame in found if match}
 
     def problems(self, *frames: "Frame") -> str:
-        """Tell what pgAdmin complains about, in its own words."""
+        """Return pgAdmin's own error messages."""
         complaints = ".MuiDialog-container, [role=alert], .MuiAlert-message"
         places = (self.page, *frames)
         return " / ".join(text for place in places for text in place.locator(complaints).all_inner_texts() if text)
@@ -148,7 +154,7 @@ class PgAdmin:
         return "\n".join(message for message in messages if "ERROR:" in message)
 
     def _settle(self) -> None:
-        """Wait until the tree has stood still for a while."""
+        """Wait until the tree does not change for 1.5 s."""
         before = None
         while before != (before := self.tree()):
             self.page.wait_for_timeout(1.5 * SECONDS)
@@ -168,6 +174,6 @@ class PgAdmin:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                self.shoot("gave-up")
+                self.shoot("timeout")
                 raise AssertionError(f"waited {seconds} s until {what}; pgAdmin says: {self.problems() or 'nothing'}")
             self.page.wait_for_timeout(250)

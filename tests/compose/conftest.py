@@ -1,7 +1,7 @@
-"""The stack of containers on a real engine: one clone, one project, shared by all tests, which run in the order below.
+"""The stack of containers on a real engine: one clone and one project for all tests, which run in the order below.
 
-`make test-compose` runs them; KEEP_STACK=1 leaves the stack up at the end (its clone is in /tmp). Screenshots and logs
-go to .local/compose.
+`make test-compose` runs them. KEEP_STACK=1 keeps the stack running at the end (its clone is in /tmp). Screenshots and
+logs are in .local/compose.
 """
 
 import os
@@ -17,17 +17,28 @@ import pytest
 from compose.stack import Stack, clone
 
 REPO = Path(__file__).resolve().parents[2]
-ARTEFACTS = REPO / ".local/compose"
+OUTPUT = REPO / ".local/compose"
 ORDER = (
-    *("config", "pgdata", "start", "modes", "exchange", "images", "networks", "secrets", "pgadmin"),
-    *("faults", "stop", "keep", "cold"),
+    "config",
+    "pgdata",
+    "start",
+    "modes",
+    "exchange",
+    "images",
+    "networks",
+    "secrets",
+    "pgadmin",
+    "faults",
+    "stop",
+    "keep",
+    "cold",
 )
-FIGURES = pytest.StashKey[list[str]]()
+MEASURED = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "compose: drives the stack of containers with a real engine")
-    config.stash[FIGURES] = []
+    config.addinivalue_line("markers", "compose: tests the stack of containers with a real engine")
+    config.stash[MEASURED] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,21 +52,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.stash[FIGURES]:
-        terminalreporter.section("figures")
-        for line in config.stash[FIGURES]:
+    if config.stash[MEASURED]:
+        terminalreporter.section("measured")
+        for line in config.stash[MEASURED]:
             terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
-def figures(pytestconfig: pytest.Config) -> list[str]:
-    """Give the list whose lines are printed at the end of the run."""
-    return pytestconfig.stash[FIGURES]
+def measured(pytestconfig: pytest.Config) -> list[str]:
+    """Return a list of lines, which are printed at the end of the run."""
+    return pytestconfig.stash[MEASURED]
 
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """Stop the run where there is nothing to test with."""
+    """End the run when there is no engine."""
     if shutil.which("docker") is None:
         pytest.exit("NOT TESTED: there is no `docker` here; the stack needs Docker with compose v2", returncode=1)
     for command in (["docker", "info"], ["docker", "compose", "version"]):
@@ -66,31 +77,33 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def bare(engine: None) -> Iterator[Stack]:
-    """Give a clean clone with its .env, before the first `up`; everything is removed at the end."""
+    """Yield a fresh clone with its .env, before the first `up`; remove everything at the end."""
     directory = Path(tempfile.mkdtemp(prefix="compose-"))
     clone(REPO, directory)
     stack = Stack(directory, f"ml{uuid.uuid4().hex[:8]}")
     stack.write_env(PGADMIN_PASSWORD=secrets.token_urlsafe(9), PYPREDICT_LEASE_SECONDS="5")
     yield stack
-    ARTEFACTS.mkdir(parents=True, exist_ok=True)
-    (ARTEFACTS / "logs.txt").write_text(stack.compose("logs", "--no-color", "--timestamps", check=False).stdout)
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / "logs.txt").write_text(stack.compose("logs", "--no-color", "--timestamps", check=False).stdout)
     if not os.environ.get("KEEP_STACK"):
         stack.remove()
         shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
-def stack(bare: Stack, figures: list[str]) -> Stack:
-    """Give the stack after its first `up`, which built its images, trained and predicted."""
+def stack(bare: Stack, measured: list[str]) -> Stack:
+    """Return the stack after its first `up`, which built the images, trained and predicted."""
     started = bare.seconds()
     bare.first_up = bare.watch_up(seconds=1800)
-    figures.append(f"first `docker compose up` with its builds, until all is healthy: {bare.seconds() - started:.0f} s")
+    measured.append(
+        f"first `docker compose up` with its builds, until all is healthy: {bare.seconds() - started:.0f} s"
+    )
     return bare
 
 
 @pytest.fixture(scope="session")
 def other(bare: Stack) -> Iterator[Stack]:
-    """Give a second project on the same clone, with images, of which nothing runs."""
+    """Yield a second project on the same clone, with images and without running containers."""
     project = Stack(bare.directory, f"{bare.project}x")
     project.compose("build", "--quiet", timeout=1500)
     yield project
@@ -99,8 +112,8 @@ def other(bare: Stack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def shots() -> Path:
-    """Give the directory for the screenshots, emptied."""
-    directory = ARTEFACTS / "screenshots"
+    """Return an empty directory for the screenshots."""
+    directory = OUTPUT / "screenshots"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     return directory

@@ -1,4 +1,4 @@
-"""The stack as its user drives it: `docker compose` in a clone, and psql inside the db container as the owner."""
+"""The stack as a user sees it: `docker compose` in a clone, and psql as the owner inside the db container."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from typing import Any
 Done = subprocess.CompletedProcess[str]
 
 DAEMONS = ("db", "pypredict", "pgadmin")
-JOBS = ("secrets", "pgdata", "migrate", "pyml")
-SERVICES = (*JOBS, *DAEMONS, "ready")
+ONE_SHOTS = ("secrets", "pgdata", "migrate", "pyml")
+SERVICES = (*ONE_SHOTS, *DAEMONS, "ready")
 KEPT_VARIABLES = (
     "PATH",
     "HOME",
@@ -58,7 +58,7 @@ class Stack:
         self.environment["COMPOSE_PROJECT_NAME"] = project
 
     def write_env(self, **values: str) -> None:
-        """Make .env from .env.example, as a user does, on a port that is free here."""
+        """Write .env from .env.example, as a user does, with a free port for pgAdmin."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             values = {"PGADMIN_PORT": str(free.getsockname()[1]), **values}
@@ -77,7 +77,7 @@ class Stack:
     def call(
         self, *command: str, check: bool = True, timeout: float = 300, stdin: str = "", **environment: str
     ) -> Done:
-        """Run a program in the clone with the variables of this project alone."""
+        """Run a program in the clone, with the variables of this project only."""
         variables = {**self.environment, **environment}
         done = subprocess.run(
             command,
@@ -96,18 +96,18 @@ class Stack:
         return done
 
     def up(self, *arguments: str, **environment: str) -> None:
-        """Bring everything up and wait until the jobs have ended well and the daemons are healthy."""
+        """Start everything; wait until the one-shot services have ended with 0 and the daemons are healthy."""
         self.compose("up", "--detach", *arguments, timeout=900, **environment)
-        for job in JOBS:
-            code = self.call("docker", "wait", self.container(job), timeout=600).stdout.strip()
-            assert code == "0", f"{job} ended with {code}: {self.compose('logs', job).stdout[-2000:]}"
+        for service in ONE_SHOTS:
+            code = self.call("docker", "wait", self.container(service), timeout=600).stdout.strip()
+            assert code == "0", f"{service} ended with {code}: {self.compose('logs', service).stdout[-2000:]}"
         self.wait_healthy(*DAEMONS)
 
     @contextmanager
     def background(
         self, *command: str, **environment: str
     ) -> Iterator[tuple[subprocess.Popen[str], Callable[[], str]]]:
-        """Start a program in the clone; give it and what tells its output so far. It is killed at the end."""
+        """Start a program in the clone; yield it and a function that returns its output so far. Kill it at the end."""
         with tempfile.TemporaryFile("w+") as log:
             running = subprocess.Popen(
                 command,
@@ -131,34 +131,34 @@ class Stack:
                 running.wait()
 
     def watch_up(self, seconds: float = 900, **environment: str) -> str:
-        """Run `docker compose up` in the foreground until `ready` has spoken and all is healthy; return its output.
+        """Run `docker compose up` in the foreground until `ready` has printed its line and all is healthy.
 
-        Then the command is killed, which leaves the containers as they are.
+        Return the output. The command is then killed; the containers stay as they are.
         """
         with self.background("docker", "compose", "up", **environment) as (running, output):
 
-            def over() -> bool:
+            def is_over() -> bool:
                 _, trained, after = output().rpartition("pyml-1 exited with code")
                 return running.poll() is not None or (trained != "" and "\nready-1 " in after)
 
-            self.until(over, "the start is over", seconds)
+            self.until(is_over, "the start is over", seconds)
             assert running.poll() is None, f"`up` ended by itself:\n{output()[-3000:]}"
             self.wait_healthy(*DAEMONS)
             return output()
 
     def remove(self) -> None:
-        """Remove everything that carries the project's name."""
+        """Remove everything of the project."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", check=False)
         self.remove_images()
 
     def remove_images(self) -> None:
-        """Remove the project's images, those that lost their name, too."""
-        self.call("docker", "image", "rm", *(f"{self.project}-{name}" for name in ("pyml", "pypredict")), check=False)
+        """Remove the project's images, and those that lost their name to a newer one."""
+        self.call("docker", "image", "rm", f"{self.project}-pyml", f"{self.project}-pypredict", check=False)
         replaced = f"label=com.docker.compose.project={self.project}"
         self.call("docker", "image", "prune", "--force", "--filter", replaced)
 
     def image_ids(self) -> dict[str, set[str]]:
-        """Give the ids of the project's images by name; one that lost its name to a newer one has the name `<none>`."""
+        """Map the names of the project's images to their ids; one that lost its name to a newer one is `<none>`."""
         label = f"label=com.docker.compose.project={self.project}"
         shown = ("--no-trunc", "--filter", label, "--format", "{{.Repository}} {{.ID}}")
         found: dict[str, set[str]] = {}
@@ -168,22 +168,22 @@ class Stack:
         return found
 
     def all_containers(self) -> dict[str, str]:
-        """Give the id of every service's only container."""
+        """Map each service to the id of its only container."""
         return {service: self.container(service) for service in SERVICES}
 
     def container(self, service: str) -> str:
-        """Give the id of the only container of a service."""
+        """Return the id of the only container of a service."""
         (found,) = self.containers(service)
         return found
 
     def containers(self, service: str) -> list[str]:
-        """Give the ids of a service's containers, stopped ones, too, but not those of `run`."""
+        """Return the ids of a service's containers, also stopped ones, without those of `run`."""
         filters = ("project=" + self.project, "service=" + service, "oneoff=False")
         labels = [part for label in filters for part in ("--filter", f"label=com.docker.compose.{label}")]
         return self.call("docker", "ps", "--all", "--quiet", "--no-trunc", *labels).stdout.split()
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """Give what the engine knows of a container."""
+        """Return what the engine knows about a container."""
         (known,) = json.loads(self.call("docker", "inspect", name).stdout)
         return known
 
@@ -193,15 +193,12 @@ class Stack:
 
     def sql(self, query: str) -> list[list[str]]:
         """Run SQL as the owner, on the socket inside the db container; return rows of text."""
-        done = self.call(
-            *("docker", "exec", "--interactive", self.container("db"), "psql", "-qAtX", "-F", "\t"),
-            *("-v", "ON_ERROR_STOP=1", "-U", "ml_owner", "-d", "ml", "-f", "-"),
-            stdin=query,
-        )
+        psql = ["psql", "-qAtX", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-U", "ml_owner", "-d", "ml", "-f", "-"]
+        done = self.call("docker", "exec", "--interactive", self.container("db"), *psql, stdin=query)
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def pgadmin_settings(self, query: str) -> list[list[str]]:
-        """Run SQL on pgAdmin's own store, which is SQLite; return rows of text."""
+        """Run SQL on pgAdmin's own store, an SQLite file; return rows of text."""
         script = (
             "import json, sqlite3, sys; store = sqlite3.connect('file:/var/lib/pgadmin/pgadmin4.db?mode=ro', uri=True);"
             "print(json.dumps([[str(cell) for cell in row] for row in store.execute(sys.argv[1])]))"
@@ -210,17 +207,17 @@ class Stack:
         return rows
 
     def number(self, query: str) -> int:
-        """Run SQL that gives one number."""
+        """Run SQL that returns one number."""
         return int(self.sql(query)[0][0])
 
     def contents(self) -> dict[str, str]:
-        """Give for each table a digest of all its rows and of the transactions that wrote them."""
+        """Map each table to a digest of all its rows and of the transactions that wrote them."""
         tables = [row[0] for row in self.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'ml' ORDER BY 1")]
         digest = "SELECT count(*) || ' ' || coalesce(sum(hashtextextended(t.xmin || t::text, 0)), 0) FROM ml.{} t"
         return {table: self.sql(digest.format(table))[0][0] for table in tables}
 
     def copy_inputs(self, chunks: int) -> int:
-        """Add copies of the first chunk, unseen by any model; return how many inputs that is."""
+        """Add copies of the first chunk, which no model has predicted; return the number of inputs."""
         self.sql(COPY_CHUNKS.format(first=self.copies + 1, last=self.copies + chunks))
         self.copies += chunks
         return chunks * self.number("SELECT n_inputs FROM ml.chunk ORDER BY chunk_id LIMIT 1")
@@ -230,12 +227,12 @@ class Stack:
         return self.number("SELECT count(*) FROM ml.job WHERE state <> 'done'")
 
     def wait_predicted(self, models: int = 1, seconds: float = 180) -> None:
-        """Wait until that many models have done all that is planned for them."""
+        """Wait until this many models have done all their jobs."""
         done = "SELECT count(*) FROM ml.progress WHERE jobs > 0 AND inputs = inputs_done"
         self.until(lambda: self.number(done) >= models and self.open_jobs() == 0, "all is predicted", seconds)
 
     def wait_done(self, inputs: int, seconds: float = 180) -> None:
-        """Wait until the copies that were added are predicted: that many inputs, by the newest model."""
+        """Wait until this many inputs are predicted by the model that serves."""
         done = "SELECT coalesce(sum(inputs_done), 0) FROM ml.progress WHERE state = 'serving'"
         self.until(lambda: self.number(done) >= inputs and self.open_jobs() == 0, f"{inputs} are predicted", seconds)
 
@@ -249,9 +246,9 @@ class Stack:
         self.until(healthy, f"{', '.join(services)} are healthy", seconds)
 
     def until(self, condition: Callable[[], object], what: str, seconds: float) -> None:
-        """Look again and again until a condition holds; a failing look counts as not yet."""
+        """Check a condition until it holds; an error in the check counts as no."""
         deadline = time.monotonic() + seconds
-        trouble: object = "it was only not so"
+        trouble: object = "the condition did not hold"
         while time.monotonic() < deadline:
             try:
                 if condition():
@@ -264,12 +261,12 @@ class Stack:
 
 
 def clone(source: Path, target: Path) -> None:
-    """Copy what git would clone if all that is not ignored were committed."""
+    """Copy all files that git does not ignore, as if they were committed and cloned."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=source, capture_output=True, text=True, check=True,
     )  # fmt: skip
     for name in filter(None, listed.stdout.split("\0")):
-        if (source / name).is_file():  # less what the working tree has deleted
+        if (source / name).is_file():  # without files that the working tree has deleted
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, target / name)

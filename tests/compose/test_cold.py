@@ -1,6 +1,6 @@
-"""Fresh clones without images, again and again: `make test-compose-cold` runs it by itself, since it takes long.
+"""Fresh clones without images, several times: `make test-compose-cold` runs only this file, since it takes long.
 
-An engine with the containerd image store fails, now and then, when one tag is built several times at once.
+An engine with the containerd image store sometimes fails when one tag is built several times at once.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from compose.stack import Stack, clone
 
 @pytest.fixture
 def cold(engine: None) -> Iterator[Stack]:
-    """Give a fresh clone as a project without images, volumes and containers."""
+    """Yield a fresh clone as a project without images, volumes and containers."""
     directory = Path(tempfile.mkdtemp(prefix="cold-"))
     clone(REPO, directory)
     stack = Stack(directory, f"cold{uuid.uuid4().hex[:8]}")
@@ -32,16 +32,16 @@ def assert_one_id_each(stack: Stack, *names: str) -> None:
 
 
 @pytest.mark.parametrize("attempt", range(10))
-def test_the_images_are_built(cold: Stack, attempt: int) -> None:
+def test_build_gives_each_image_one_id(cold: Stack, attempt: int) -> None:
     cold.compose("build", timeout=1500)
     assert_one_id_each(cold, "pyml", "pypredict")
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_the_first_up_ends_in_predictions(cold: Stack, attempt: int, figures: list[str]) -> None:
+def test_first_up_ends_with_predictions(cold: Stack, attempt: int, measured: list[str]) -> None:
     started = cold.seconds()
     output = cold.watch_up(seconds=1800)
-    figures.append(f"`docker compose up` of a fresh clone, {attempt + 1}: {cold.seconds() - started:.0f} s")
+    measured.append(f"`docker compose up` of a fresh clone, {attempt + 1}: {cold.seconds() - started:.0f} s")
     assert "docker compose exec pypredict pypredict report" in output.splitlines()[-1]
     assert "equal" in cold.run_in("pypredict", "pypredict", "report").stdout
     assert_one_id_each(cold, "pyml", "pypredict")
@@ -60,6 +60,6 @@ def test_the_first_up_ends_in_predictions(cold: Stack, attempt: int, figures: li
         "run --rm --no-TTY pyml schema",
     ],
 )
-def test_a_first_command_builds_what_it_needs(cold: Stack, command: str) -> None:
+def test_first_command_builds_the_images_that_it_needs(cold: Stack, command: str) -> None:
     cold.compose(*command.split(), timeout=1500)
     assert {len(ids) for ids in cold.image_ids().values()} == {1}

@@ -1,11 +1,11 @@
-"""What can be said before anything runs: the file is clean, and what is missing is named."""
+"""Before anything runs: docker-compose.yml is valid, and a missing setting is named."""
 
 import json
 import subprocess
 from typing import Any
 
 import pytest
-from compose.stack import DAEMONS, JOBS, SERVICES, Stack
+from compose.stack import DAEMONS, ONE_SHOTS, SERVICES, Stack
 
 
 @pytest.fixture(scope="module")
@@ -14,12 +14,12 @@ def config(bare: Stack) -> dict[str, Any]:
     return known
 
 
-def test_config_is_clean(bare: Stack) -> None:
+def test_config_prints_no_warning(bare: Stack) -> None:
     done = bare.compose("config", "--quiet")
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_the_example_env_alone_stops_up_and_names_the_password(bare: Stack) -> None:
+def test_up_with_the_example_env_names_the_missing_password(bare: Stack) -> None:
     done = bare.compose("--env-file", ".env.example", "up", "--detach", check=False)
     assert done.returncode != 0
     assert "PGADMIN_PASSWORD" in done.stderr
@@ -40,7 +40,7 @@ def test_make_up_without_env_says_what_to_do(bare: Stack) -> None:
     )
 
 
-def test_one_service_builds_each_image_and_nothing_of_ours_is_pulled(config: dict[str, Any]) -> None:
+def test_each_image_is_built_by_one_service_and_never_pulled(config: dict[str, Any]) -> None:
     ours = {
         name: service for name, service in config["services"].items() if service["image"].startswith(config["name"])
     }
@@ -49,20 +49,20 @@ def test_one_service_builds_each_image_and_nothing_of_ours_is_pulled(config: dic
     assert sorted(built) == sorted({service["image"] for service in ours.values()})
 
 
-def test_a_build_without_images_gives_each_one_id(other: Stack) -> None:
+def test_build_from_nothing_gives_each_image_one_id(other: Stack) -> None:
     other.remove_images()
     other.compose("build", "--quiet", timeout=1500)
     assert {name: len(ids) for name, ids in other.image_ids().items()} == {"pyml": 1, "pypredict": 1}
 
 
-def test_a_token_file_that_is_not_there_stops_up_and_is_named(other: Stack) -> None:
+def test_missing_token_file_stops_up_and_is_named(other: Stack) -> None:
     done = other.compose("up", "--detach", check=False, WANDB_TOKEN_FILE="secrets/absent")
     assert done.returncode != 0
     assert "secrets/absent" in done.stderr
     assert other.call("docker", "ps", "--quiet", "--filter", f"name={other.project}-db").stdout == ""
 
 
-def test_a_password_file_that_is_no_password_stops_up_and_is_named(other: Stack) -> None:
+def test_bad_password_file_stops_up_and_is_named(other: Stack) -> None:
     path = other.directory / "secrets/reader"
     path.write_text("two words\n")
     try:
@@ -74,7 +74,7 @@ def test_a_password_file_that_is_no_password_stops_up_and_is_named(other: Stack)
     assert other.call("docker", "ps", "--quiet", "--filter", f"name={other.project}-db").stdout == ""
 
 
-def test_only_pgadmin_publishes_a_port_and_only_on_this_machine(config: dict[str, Any]) -> None:
+def test_only_pgadmin_publishes_a_port_and_only_locally(config: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in config["services"].items() if "ports" in service}
     assert published.keys() == {"pgadmin"}
     assert [port["host_ip"] for port in published["pgadmin"]] == ["127.0.0.1"]
@@ -96,7 +96,7 @@ def test_each_service_is_on_its_own_networks(config: dict[str, Any]) -> None:
     assert config["networks"]["database"]["internal"] is True
 
 
-def test_password_volumes_are_mounted_by_the_services_of_that_role_only(config: dict[str, Any]) -> None:
+def test_password_volumes_are_mounted_only_by_their_services(config: dict[str, Any]) -> None:
     readers: dict[str, set[str]] = {}
     for name, service in config["services"].items():
         for volume in service.get("volumes", ()):
@@ -110,15 +110,15 @@ def test_password_volumes_are_mounted_by_the_services_of_that_role_only(config: 
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_has_limits_a_grace_period_and_a_restart_policy(config: dict[str, Any], name: str) -> None:
+def test_service_has_limits_a_grace_period_and_a_restart_policy(config: dict[str, Any], name: str) -> None:
     service = config["services"][name]
-    assert service["restart"] == ("no" if name in JOBS else "unless-stopped")
+    assert service["restart"] == ("no" if name in ONE_SHOTS else "unless-stopped")
     assert ("healthcheck" in service) == (name in DAEMONS)
     for limit in ("mem_limit", "pids_limit", "stop_grace_period", "init", "read_only"):
         assert service.get(limit), f"{name} has no {limit}"
 
 
-def test_nothing_here_is_known_to_this_machine_only(bare: Stack) -> None:
+def test_shipped_files_name_nothing_of_this_machine(bare: Stack) -> None:
     shipped = ["docker-compose.yml", ".env.example", "pyml/Dockerfile", "pypredict/Dockerfile"]
     for word in ("shared/", "stand-in", "standin", "@sha256:", "# syntax", "index-url"):
         found = subprocess.run(

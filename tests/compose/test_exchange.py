@@ -1,4 +1,4 @@
-"""What goes into the stack and what comes out of it: own files, exports, bundles, SQL, as docs/operations.md says."""
+"""Files into the stack and out of it, as docs/operations.md says: own data, exports, bundles, SQL."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ SPLIT = {"validation": 0.2, "test": 0.2}
 
 
 def write_png(path: Path, pixels: bytes, width: int) -> None:
-    """Write a grayscale image of 8 bits."""
+    """Write a grayscale image with 8 bits a pixel."""
 
     def part(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -36,7 +36,7 @@ def write_png(path: Path, pixels: bytes, width: int) -> None:
 
 
 def write_images(folder: Path, seed: int, count: int) -> None:
-    """Write that many dark and as many light images of 16 x 16, one sub-folder each."""
+    """Write `count` dark and `count` light images of 16 x 16, in one sub-folder each."""
     noise = random.Random(seed)
     for name, base in (("dark", 40), ("light", 200)):
         for number in range(count):
@@ -62,7 +62,7 @@ def train(stack: Stack, name: str, data: dict[str, object], layers: list[dict[st
 
 
 def load(stack: Stack, path: str, dataset: str, options: str = "") -> None:
-    """Store files of the host, as the docs say, and wait until the running service has predicted them."""
+    """Store files of the host, as the docs say; wait until the running service has predicted them."""
     mount = f'-v "$PWD/{path}:/in/{path}:ro"'
     stack.call(
         "sh", "-ec", f"docker compose run --rm -T {mount} pypredict load /in/{path} --dataset {dataset} {options}"
@@ -71,12 +71,12 @@ def load(stack: Stack, path: str, dataset: str, options: str = "") -> None:
 
 
 def outcomes(stack: Stack, dataset: str) -> list[list[str]]:
-    """Count labels and predictions of what was loaded beside the test set."""
+    """Count labels and predictions of the inputs that are not in the test set."""
     query = f"SELECT label, predicted, count(*) FROM ml.outcome WHERE dataset = '{dataset}' AND NOT in_test_set"
     return stack.sql(query + " GROUP BY 1, 2 ORDER BY 1, 2")
 
 
-def test_own_images_are_trained_on_loaded_and_predicted(stack: Stack) -> None:
+def test_own_images_are_trained_loaded_and_predicted(stack: Stack) -> None:
     write_images(stack.directory / "photographs", seed=1, count=30)
     write_images(stack.directory / "new", seed=2, count=5)
     data = {"kind": "image-folder", "path": "photographs", "height": 16, "width": 16, "color": "grayscale"}
@@ -86,7 +86,7 @@ def test_own_images_are_trained_on_loaded_and_predicted(stack: Stack) -> None:
     assert outcomes(stack, "photographs") == [["dark", "dark", "5"], ["light", "light", "5"]]
 
 
-def test_an_own_csv_is_trained_on_loaded_and_predicted(stack: Stack) -> None:
+def test_own_csv_is_trained_loaded_and_predicted(stack: Stack) -> None:
     write_reviews(stack.directory / "reviews.csv", range(30))
     write_reviews(stack.directory / "new.csv", range(90, 95))
     data = {"kind": "text-csv", "path": "reviews.csv", "text_column": "text", "label_column": "label"}
@@ -97,7 +97,7 @@ def test_an_own_csv_is_trained_on_loaded_and_predicted(stack: Stack) -> None:
     assert outcomes(stack, "reviews") == [["neg", "neg", "5"], ["pos", "pos", "5"]]
 
 
-def test_predictions_come_out_as_a_file_of_the_host(stack: Stack) -> None:
+def test_predictions_are_exported_to_a_file_of_the_host(stack: Stack) -> None:
     inside = "pypredict export /tmp/predictions.csv && cat /tmp/predictions.csv && rm /tmp/predictions.csv"
     stack.call("sh", "-ec", f"docker compose exec -T pypredict sh -c '{inside}' > predictions.csv")
     with (stack.directory / "predictions.csv").open(newline="") as file:
@@ -108,14 +108,14 @@ def test_predictions_come_out_as_a_file_of_the_host(stack: Stack) -> None:
     assert stack.run_in("pypredict", "ls", "/tmp").stdout.count("predictions.csv") == 0
 
 
-def test_bundles_come_out_as_files_of_the_host(stack: Stack) -> None:
+def test_bundles_are_copied_to_the_host(stack: Stack) -> None:
     stack.compose("cp", "pypredict:/models/.", "models")
     hashes = ("sh", "-c", "cd {} && find . -type f | sort | xargs sha256sum")
     inside = stack.run_in("pypredict", *hashes[:2], hashes[2].format("/models")).stdout
     assert stack.call(*hashes[:2], hashes[2].format("models")).stdout == inside != ""
 
 
-def test_psql_in_the_database_container_ends_without_a_complaint(stack: Stack) -> None:
+def test_psql_in_the_database_container_prints_no_error(stack: Stack) -> None:
     terminal, end = pty.openpty()
     command = ["docker", "compose", "exec", "db", "psql", "-U", "ml_owner", "-d", "ml", "-P", "pager=off"]
     psql = subprocess.Popen(command, cwd=stack.directory, env=stack.environment, stdin=end, stdout=end, stderr=end)
@@ -126,7 +126,7 @@ def test_psql_in_the_database_container_ends_without_a_complaint(stack: Stack) -
         while data := os.read(terminal, 4096):
             shown += data
     except OSError:
-        pass  # Linux's way to say that the other end was closed
+        pass  # Linux raises it when the other end is closed
     os.close(terminal)
     assert psql.wait(timeout=60) == 0
     assert b"42" in shown

@@ -1,11 +1,11 @@
-"""Killed, restarted, multiplied: every input still gets exactly one outcome."""
+"""Each input gets exactly one outcome, also after kills and restarts, and by several workers."""
 
 import os
 import signal
 
 from compose.stack import DAEMONS, Stack
 
-# In the container: kill the service's Python, not the init process above it.
+# Runs in the container: kills the service's Python process, not the init process above it.
 KILL = """
 import os, pathlib
 for at in pathlib.Path("/proc").glob("[0-9]*"):
@@ -19,7 +19,7 @@ def predicted(stack: Stack) -> int:
 
 
 def assert_exact(stack: Stack) -> None:
-    """Every job is done and left one outcome per input; SQL would show a missing, a double, a stray one."""
+    """Check that every job is done, with one outcome for each input: none is missing, double or without a job."""
     assert stack.open_jobs() == 0
     assert stack.sql("SELECT * FROM ml.integrity") == []
     assert stack.number("SELECT count(*) FROM ml.prediction_error") == 0
@@ -28,15 +28,15 @@ def assert_exact(stack: Stack) -> None:
 
 
 def start_work(stack: Stack, chunks: int) -> int:
-    """Add inputs and wait until the service is in the midst of them; return how many will then be predicted in all."""
+    """Add inputs and wait until the service predicts them; return how many are predicted in the end."""
     before = predicted(stack)
     added = stack.copy_inputs(chunks)
     stack.until(lambda: predicted(stack) > before, "the service works on them", 30)
-    assert predicted(stack) < before + added, "the work was over too soon to be disturbed: add more of it"
+    assert predicted(stack) < before + added, "the work ended too early to be disturbed: add more inputs"
     return before + added
 
 
-def test_kill_9_of_the_predict_service_at_work_loses_and_doubles_nothing(stack: Stack, figures: list[str]) -> None:
+def test_killed_worker_leaves_one_outcome_per_input(stack: Stack, measured: list[str]) -> None:
     container = stack.container("pypredict")
     restarts = stack.inspect(container)["RestartCount"]
     due = start_work(stack, 278)
@@ -45,19 +45,19 @@ def test_kill_9_of_the_predict_service_at_work_loses_and_doubles_nothing(stack: 
     stack.wait_done(due)
     assert stack.inspect(container)["RestartCount"] == restarts + 1
     assert_exact(stack)
-    figures.append(f"after kill -9 of pypredict at work: {due} predicted exactly once")
+    measured.append(f"after kill -9 of pypredict at work: {due} predicted exactly once")
 
 
-def test_the_database_restarted_under_load_loses_and_doubles_nothing(stack: Stack, figures: list[str]) -> None:
+def test_restarted_database_leaves_one_outcome_per_input(stack: Stack, measured: list[str]) -> None:
     due = start_work(stack, 278)
     stack.compose("restart", "db")
     stack.wait_done(due)
     assert_exact(stack)
     stack.wait_healthy(*DAEMONS)
-    figures.append(f"after a restart of the database under load: {due} predicted exactly once")
+    measured.append(f"after a restart of the database under load: {due} predicted exactly once")
 
 
-def test_the_database_killed_under_load_loses_and_doubles_nothing(stack: Stack) -> None:
+def test_killed_database_leaves_one_outcome_per_input(stack: Stack) -> None:
     due = start_work(stack, 278)
     if os.geteuid() == 0:
         os.kill(
@@ -70,7 +70,7 @@ def test_the_database_killed_under_load_loses_and_doubles_nothing(stack: Stack) 
     assert_exact(stack)
 
 
-def test_three_predict_services_share_the_work(stack: Stack) -> None:
+def test_three_workers_share_the_jobs(stack: Stack) -> None:
     stack.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", "pypredict=3", "pypredict")
     try:
         stack.wait_healthy("pypredict")

@@ -1,4 +1,4 @@
-"""What the engine says of the images and of the running containers."""
+"""The images and the running containers, as the engine describes them."""
 
 import pytest
 from compose.stack import DAEMONS, SERVICES, Stack
@@ -8,7 +8,7 @@ MAX_MB = {"pyml": 1750, "pypredict": 1500}
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_container_is_unprivileged_and_cannot_write_to_its_root(stack: Stack, name: str) -> None:
+def test_container_is_unprivileged_with_a_read_only_root(stack: Stack, name: str) -> None:
     known = stack.inspect(stack.container(name))
     host = known["HostConfig"]
     assert known["Config"]["User"].split(":")[0] == USERS[name]
@@ -24,7 +24,7 @@ def test_every_container_is_unprivileged_and_cannot_write_to_its_root(stack: Sta
 
 
 @pytest.mark.parametrize("name", [*DAEMONS, "ready"])
-def test_every_running_process_is_unprivileged(stack: Stack, name: str) -> None:
+def test_process_is_unprivileged(stack: Stack, name: str) -> None:
     status = stack.run_in(name, "sh", "-c", "cat /proc/[0-9]*/status").stdout
     uids = {line.split()[1] for line in status.splitlines() if line.startswith("Uid:")}
     capabilities = {line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")}
@@ -34,7 +34,7 @@ def test_every_running_process_is_unprivileged(stack: Stack, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pyml", "pypredict"])
-def test_an_image_holds_no_test_no_compiler_no_cache_and_no_secret(stack: Stack, name: str) -> None:
+def test_image_has_no_tests_compilers_caches_or_secrets(stack: Stack, name: str) -> None:
     unwanted = ("tests", ".env", ".git", ".cache", "*.whl", "pgpass", "password", "*token", "requirements*.txt")
     names = [part for pattern in unwanted for part in ("-o", "-name", pattern)][1:]
     as_root = ("docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint")
@@ -46,16 +46,16 @@ def test_an_image_holds_no_test_no_compiler_no_cache_and_no_secret(stack: Stack,
 
 
 @pytest.mark.parametrize("name", ["pyml", "pypredict"])
-def test_an_image_is_small(stack: Stack, name: str, figures: list[str]) -> None:
-    # Unpacked: what `docker image inspect` calls the size differs between the engines' stores.
+def test_image_is_below_its_size_limit(stack: Stack, name: str, measured: list[str]) -> None:
+    # The unpacked size: `docker image inspect` means different things in the engines' stores.
     as_root = ("docker", "run", "--rm", "--user", "0", "--network", "none", "--entrypoint")
     size = int(stack.call(*as_root, "du", f"{stack.project}-{name}", "-sxB1", "/").stdout.split()[0])
-    figures.append(f"image {name}: {size / 1e6:.0f} MB with its base, unpacked")
+    measured.append(f"image {name}: {size / 1e6:.0f} MB with its base, unpacked")
     assert size < MAX_MB[name] * 1e6
 
 
 @pytest.mark.parametrize("name", ["pyml", "pypredict"])
-def test_an_image_answers_help_without_any_setting(stack: Stack, name: str) -> None:
+def test_image_prints_help_without_settings(stack: Stack, name: str) -> None:
     hardened = ("--rm", "--read-only", "--cap-drop", "ALL", "--network", "none", "--tmpfs", "/tmp")
     done = stack.call("docker", "run", *hardened, f"{stack.project}-{name}", "--help")
     assert "Usage:" in done.stdout

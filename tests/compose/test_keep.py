@@ -1,4 +1,4 @@
-"""`down` keeps everything, `down -v` removes everything. These come last."""
+"""`down` keeps all data, `down -v` removes it. These tests run last."""
 
 from compose.stack import Stack
 
@@ -10,11 +10,11 @@ def left_over(stack: Stack, kind: str) -> list[str]:
 
 
 def pgadmin_users(stack: Stack) -> list[list[str]]:
-    """Give what pgAdmin knows of its logins; one that is made anew has another hash."""
+    """Return pgAdmin's logins and hashes; a login that is made again has another hash."""
     return stack.pgadmin_settings("SELECT email, password FROM user")
 
 
-def test_down_and_up_keep_everything(stack: Stack, figures: list[str]) -> None:
+def test_down_and_up_keep_everything(stack: Stack, measured: list[str]) -> None:
     before = stack.contents()
     listing = ("sh", "-c", "find /models/bundles -type f | xargs sha256sum | sort")
     bundles = stack.run_in("pypredict", *listing).stdout
@@ -23,7 +23,7 @@ def test_down_and_up_keep_everything(stack: Stack, figures: list[str]) -> None:
     assert left_over(stack, "container") == left_over(stack, "network") == []
     started = stack.seconds()
     stack.up()
-    figures.append(f"`down`, then `up` until all is healthy: {stack.seconds() - started:.0f} s")
+    measured.append(f"`down`, then `up` until all is healthy: {stack.seconds() - started:.0f} s")
     assert stack.contents() == before
     assert stack.run_in("pypredict", *listing).stdout == bundles
     assert pgadmin_users(stack) == users

@@ -1,4 +1,4 @@
-"""Every verb of the trainer in its container, on the volumes that the first `up` left."""
+"""Every command of the trainer in its container, on the volumes of the first `up`."""
 
 import json
 import subprocess
@@ -17,27 +17,27 @@ def bundle(stack: Stack) -> str:
     return name
 
 
-def test_a_published_bundle_is_tested_again(stack: Stack, bundle: str) -> None:
+def test_published_bundle_is_tested_again(stack: Stack, bundle: str) -> None:
     said = pyml(stack, "test", bundle).stdout
     assert "equal" in said
     assert "DIFFERENT" not in said
 
 
-def test_all_tests_what_is_published_already(stack: Stack) -> None:
+def test_command_all_tests_a_published_bundle(stack: Stack) -> None:
     done = pyml(stack, "all", "experiments/digits_cnn.json")
     assert "nothing trained" in done.stdout + done.stderr
     assert "equal" in done.stdout
 
 
-def test_runs_are_compared(stack: Stack, bundle: str) -> None:
+def test_command_compare_lists_the_bundle(stack: Stack, bundle: str) -> None:
     assert bundle in pyml(stack, "compare").stdout
 
 
-def test_the_schema_for_editors_is_printed(stack: Stack) -> None:
+def test_command_schema_prints_the_json_schema(stack: Stack) -> None:
     assert json.loads(pyml(stack, "schema").stdout)["properties"]["layers"]
 
 
-def test_a_download_that_cannot_be_had_is_one_sentence(stack: Stack) -> None:
+def test_failed_download_is_one_sentence(stack: Stack) -> None:
     arguments = ("run", "--rm", "--no-TTY", "--no-deps", "--env", "PYML_ORIGIN=http://127.0.0.1:9", "pyml")
     done = stack.compose(*arguments, "download", "mnist", check=False)
     assert done.returncode == 1
@@ -45,7 +45,7 @@ def test_a_download_that_cannot_be_had_is_one_sentence(stack: Stack) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_sync_without_a_token_leaves_the_record_and_says_so(stack: Stack) -> None:
+def test_sync_without_a_token_keeps_the_record(stack: Stack) -> None:
     done = pyml(stack, "sync", check=False)
     assert done.returncode == 1
     assert "nothing is lost" in done.stderr

@@ -1,4 +1,4 @@
-"""Who reaches whom. A listener outside the stack, which the trainer does reach, shows that the others could not."""
+"""Which service reaches which. A listener outside the stack, which the trainer reaches, is the control."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from compose.stack import Stack
 
-OUTSIDE, HERE = "198.18.77.2", "198.18.77.1"  # a network for benchmarks (RFC 2544), nobody's address
+OUTSIDE, HERE = "198.18.77.2", "198.18.77.1"  # a network for benchmarks (RFC 2544), which nobody owns
 CONNECT = """
 import socket, sys
 try:
@@ -26,7 +26,7 @@ PYTHON = {"pypredict": "python", "pgadmin": "/venv/bin/python3"}
 
 @pytest.fixture(scope="module")
 def outside() -> Iterator[tuple[str, int]]:
-    """Give a listener on a machine of its own: a network namespace behind this host, which forwards to it."""
+    """Yield the address of a listener in its own network namespace, to which this host forwards."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("NOT TESTED: the listener outside needs root and iproute2 (`ip`)")
     name = f"out{os.getpid()}"
@@ -41,7 +41,8 @@ def outside() -> Iterator[tuple[str, int]]:
         run("ip", "link", "set", f"v{name}", "up")
         for command in (f"address add {OUTSIDE}/30 dev outside", "link set outside up", "link set lo up"):
             run("ip", "-n", name, *command.split())
-        serve = [*("ip", "netns", "exec", name, "python3", "-m", "http.server", "8080", "--directory", "/var/empty")]
+        python = ["python3", "-m", "http.server", "8080", "--directory", "/var/empty"]
+        serve = ["ip", "netns", "exec", name, *python]
         listener = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             wait_for_listener(OUTSIDE, 8080)
@@ -50,7 +51,7 @@ def outside() -> Iterator[tuple[str, int]]:
             listener.kill()
             listener.wait()
     finally:
-        run("ip", "netns", "delete", name)  # takes the pair of interfaces with it
+        run("ip", "netns", "delete", name)  # removes the pair of interfaces, too
 
 
 def wait_for_listener(host: str, port: int) -> None:
@@ -65,7 +66,7 @@ def wait_for_listener(host: str, port: int) -> None:
 
 
 def from_pyml(stack: Stack, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a container just like the trainer's."""
+    """Run a script in a container like the trainer's."""
     command = ("run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", "python", "pyml", "-c", script)
     return stack.compose(*command, *arguments, check=False)
 
@@ -76,19 +77,19 @@ def database_address(stack: Stack) -> str:
     return address
 
 
-def test_the_trainer_reaches_the_listener_outside(stack: Stack, outside: tuple[str, int]) -> None:
+def test_trainer_reaches_the_outside(stack: Stack, outside: tuple[str, int]) -> None:
     done = from_pyml(stack, CONNECT, *map(str, outside))
     assert done.stdout.strip() == "reached", done.stderr
 
 
 @pytest.mark.parametrize("service", ["pypredict", "pgadmin"])
-def test_nothing_outside_is_reached_from(stack: Stack, outside: tuple[str, int], service: str) -> None:
+def test_service_cannot_reach_the_outside(stack: Stack, outside: tuple[str, int], service: str) -> None:
     done = stack.run_in(service, PYTHON[service], "-c", CONNECT, *map(str, outside), check=False)
     assert "reached" not in done.stdout
     assert "Error" in done.stderr
 
 
-def test_nothing_outside_is_reached_from_the_database(stack: Stack, outside: tuple[str, int]) -> None:
+def test_database_cannot_reach_the_outside(stack: Stack, outside: tuple[str, int]) -> None:
     host, port = outside
     dial = "exec 3<>/dev/tcp/{}/{} && echo reached"
     assert "reached" in stack.run_in("db", "timeout", "4", "bash", "-c", dial.format("127.0.0.1", 5432)).stdout
@@ -98,19 +99,19 @@ def test_nothing_outside_is_reached_from_the_database(stack: Stack, outside: tup
 
 
 @pytest.mark.parametrize("service", ["pypredict", "pgadmin"])
-def test_names_of_services_are_resolved_and_names_of_the_world_are_not(stack: Stack, service: str) -> None:
+def test_service_resolves_only_names_of_services(stack: Stack, service: str) -> None:
     python = PYTHON[service]
     assert stack.run_in(service, python, "-c", RESOLVE, "db").stdout.strip() == database_address(stack)
     assert stack.run_in(service, python, "-c", RESOLVE, "example.com", check=False).returncode != 0
 
 
 @pytest.mark.parametrize("service", ["db", "migrate", "pypredict", "pgadmin", "ready"])
-def test_no_name_server_is_asked_by(stack: Stack, service: str) -> None:
-    # Said by the engine's settings, since the machine of this test may have no name server that could answer.
+def test_service_has_no_name_server(stack: Stack, service: str) -> None:
+    # Read from the engine's settings: the machine of this test may have no name server that answers.
     assert stack.inspect(stack.container(service))["HostConfig"]["Dns"] == ["127.0.0.1"]
 
 
-def test_the_database_is_not_reached_from_the_trainer(stack: Stack) -> None:
+def test_trainer_cannot_reach_the_database(stack: Stack) -> None:
     assert (
         stack.run_in("pypredict", "python", "-c", CONNECT, database_address(stack), "5432").stdout.strip() == "reached"
     )
@@ -118,7 +119,7 @@ def test_the_database_is_not_reached_from_the_trainer(stack: Stack) -> None:
     assert from_pyml(stack, RESOLVE, "db").returncode != 0
 
 
-def test_no_port_of_the_database_is_published_on_the_host(stack: Stack) -> None:
+def test_database_publishes_no_port(stack: Stack) -> None:
     bound = {
         service: [b for bindings in (ports or {}).values() for b in bindings or ()]
         for service in ("db", "pypredict", "pgadmin")
@@ -126,6 +127,6 @@ def test_no_port_of_the_database_is_published_on_the_host(stack: Stack) -> None:
     }
     assert bound.pop("pgadmin") == [{"HostIp": "127.0.0.1", "HostPort": stack.values["PGADMIN_PORT"]}]
     assert not any(bound.values()), json.dumps(bound)
-    wait_for_listener("127.0.0.1", int(stack.values["PGADMIN_PORT"]))  # the control: a published port does answer
+    wait_for_listener("127.0.0.1", int(stack.values["PGADMIN_PORT"]))  # the control: a published port answers
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", 5432), timeout=4)

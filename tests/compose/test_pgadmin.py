@@ -23,7 +23,7 @@ VIEWS = ("Servers", "ML pipeline", "Databases", "ml", "Schemas", "ml", "Views")
 
 @pytest.fixture(scope="module")
 def pgadmin(stack: Stack, shots: Path) -> Iterator[PgAdmin]:
-    """Give a browser that is logged in, on a database that holds more than 1e5 inputs."""
+    """Yield a browser that is logged in, on a database with more than 1e5 inputs."""
     if not CHROMIUM.exists():
         pytest.fail(f"NOT TESTED: {CHROMIUM} is missing; apt-get install chromium")
     missing = 100_001 - stack.number("SELECT count(*) FROM ml.input")
@@ -39,8 +39,8 @@ def address(stack: Stack) -> str:
     return f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}"
 
 
-def test_every_preference_of_the_file_is_stored(stack: Stack) -> None:
-    # pgAdmin's loader ends at the first value that it does not like, and the start goes on without those after it.
+def test_every_preference_is_stored(stack: Stack) -> None:
+    # pgAdmin's loader ends at the first value that it does not accept; the start goes on without the later values.
     path = stack.directory / "db/pgadmin/preferences.json"
     wanted = json.loads(path.read_text())["preferences"]
     stored = {name: value.lower() for name, value in stack.pgadmin_settings(PREFERENCES)}
@@ -49,29 +49,29 @@ def test_every_preference_of_the_file_is_stored(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def views(pgadmin: PgAdmin) -> list[str]:
-    """Open the server without any prompt, down to the views."""
+    """Open the tree down to the views; return their names."""
     found = pgadmin.unfold(*VIEWS)
     pgadmin.shoot("2-tree")
     return found
 
 
-def test_the_server_opens_without_a_password_prompt(pgadmin: PgAdmin, views: list[str]) -> None:
+def test_server_opens_without_a_password_prompt(pgadmin: PgAdmin, views: list[str]) -> None:
     assert "accuracy" in views
     assert pgadmin.problems() == ""
 
 
-def test_the_tree_offers_the_views_and_no_tables(pgadmin: PgAdmin, views: list[str]) -> None:
+def test_tree_shows_views_and_no_tables(pgadmin: PgAdmin, views: list[str]) -> None:
     assert pgadmin.unfold(*VIEWS[:-1]) == ["Views"]
 
 
 @pytest.fixture(scope="module")
 def grids(pgadmin: PgAdmin, views: list[str]) -> dict[str, tuple[list[str], list[str]]]:
-    """Open View Data, All Rows on everything that the tree offers: columns and first row by view."""
+    """Open View Data, All Rows on every view; map each to its columns and its first row."""
     return {view: pgadmin.view_data(view) for view in views}
 
 
-def test_view_data_works_on_everything_the_tree_offers_and_the_worker_survives(
-    stack: Stack, grids: dict[str, tuple[list[str], list[str]]], figures: list[str]
+def test_view_data_works_on_every_view(
+    stack: Stack, grids: dict[str, tuple[list[str], list[str]]], measured: list[str]
 ) -> None:
     inputs = stack.number("SELECT count(*) FROM ml.input")
     assert inputs > 100_000
@@ -85,7 +85,7 @@ def test_view_data_works_on_everything_the_tree_offers_and_the_worker_survives(
     memory = stack.call(
         "docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", stack.container("pgadmin")
     ).stdout
-    figures.append(f"pgAdmin after View Data on {len(grids)} views of {inputs} inputs: {memory.strip()}")
+    measured.append(f"pgAdmin after View Data on {len(grids)} views of {inputs} inputs: {memory.strip()}")
 
 
 def test_view_data_of_many_inputs_ends_at_the_row_limit(pgadmin: PgAdmin, views: list[str]) -> None:
@@ -93,14 +93,14 @@ def test_view_data_of_many_inputs_ends_at_the_row_limit(pgadmin: PgAdmin, views:
     assert pgadmin.total_rows == 1000
 
 
-def test_the_accuracy_is_the_one_in_the_database(stack: Stack, grids: dict[str, tuple[list[str], list[str]]]) -> None:
+def test_accuracy_is_that_of_the_database(stack: Stack, grids: dict[str, tuple[list[str], list[str]]]) -> None:
     shown = dict(zip(*grids["accuracy"], strict=True))
     query = f"SELECT accuracy FROM ml.accuracy WHERE in_test_set AND model_id = {shown['model_id']}"
     assert [[shown["accuracy"]]] == stack.sql(query)
     assert shown["agrees"] == "true"
 
 
-def test_the_inputs_are_shown_without_their_bytes(grids: dict[str, tuple[list[str], list[str]]]) -> None:
+def test_inputs_are_shown_without_bytes(grids: dict[str, tuple[list[str], list[str]]]) -> None:
     shown = dict(zip(*grids["inputs"], strict=True))
     assert "payload" not in shown
     assert (shown["dtype"], shown["shape"]) == ("uint8", "{8,8,1}")
@@ -114,7 +114,7 @@ def test_the_inputs_are_shown_without_their_bytes(grids: dict[str, tuple[list[st
         "SELECT payload FROM ml.input",
     ],
 )
-def test_the_login_is_refused(stack: Stack, pgadmin: PgAdmin, views: list[str], statement: str) -> None:
+def test_reader_is_denied(stack: Stack, pgadmin: PgAdmin, views: list[str], statement: str) -> None:
     before = (
         stack.number("SELECT count(*) FROM ml.input"),
         stack.number("SELECT count(*) FROM ml.prediction WHERE score = 0"),
@@ -129,7 +129,7 @@ def test_the_login_is_refused(stack: Stack, pgadmin: PgAdmin, views: list[str], 
 
 
 def log_in(stack: Stack, password: str) -> str:
-    """Send pgAdmin's login form; return what pgAdmin answers, nothing when it lets the user in."""
+    """Send pgAdmin's login form; return its error message, or nothing after a login."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
     token = re.search(r'"csrfToken": "([^"]+)"', opener.open(f"{address(stack)}/login", timeout=30).read().decode())
     assert token is not None
@@ -142,11 +142,11 @@ def log_in(stack: Stack, password: str) -> str:
     return message[1]
 
 
-def test_wrong_passwords_lock_the_login_at_the_limit_and_the_documented_way_unlocks_it(stack: Stack) -> None:
+def test_wrong_passwords_lock_the_login_until_it_is_unlocked(stack: Stack) -> None:
     right = stack.values["PGADMIN_PASSWORD"]
     for _ in range(ATTEMPTS - 1):
         assert "Incorrect" in log_in(stack, "wrong-words")
-    assert log_in(stack, right) == ""  # and the count begins anew
+    assert log_in(stack, right) == ""  # and the count starts again
     for _ in range(ATTEMPTS):
         assert "Incorrect" in log_in(stack, "wrong-words")
     assert "locked" in log_in(stack, right)

@@ -1,4 +1,4 @@
-"""The database's volume: one of an earlier layout, or of another version, is refused before the database starts."""
+"""The database's volume: an earlier layout or another version is refused before the database starts."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ volumes: {pgdata: }
 
 @pytest.fixture
 def empty(other: Stack) -> Iterator[Stack]:
-    """Give a project without volumes."""
+    """Yield a project without volumes."""
     other.compose("down", "--volumes")
     yield other
     other.compose("down", "--volumes", "--remove-orphans")
@@ -32,12 +32,12 @@ def empty(other: Stack) -> Iterator[Stack]:
 
 @pytest.fixture
 def former(empty: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """Give a project whose database runs as this stack once laid it: in the root of its volume, with one table."""
+    """Yield a project whose database runs in the earlier layout, in the root of its volume, with one table."""
     file = tmp_path / "former.yml"
     file.write_text(FORMER)
     empty.compose("-f", str(file), "--project-directory", str(empty.directory), "up", "--detach")
     empty.until(lambda: empty.sql("SELECT 1"), "the former database answers", 60)
-    empty.until(lambda: empty.sql("CREATE TABLE kept AS SELECT 'still here' AS word") == [], "it takes a table", 60)
+    empty.until(lambda: empty.sql("CREATE TABLE kept AS SELECT 'still here' AS word") == [], "the table is created", 60)
     words = empty.directory / "secrets/ml_owner"
     words.write_text("former-words\n")
     yield empty
@@ -45,14 +45,14 @@ def former(empty: Stack, tmp_path: Path) -> Iterator[Stack]:
 
 
 def refusal(stack: Stack) -> str:
-    """Start the stack; give the sentence that says why not."""
+    """Start the stack, which must fail; return its message."""
     done = stack.compose("up", check=False)
     assert done.returncode != 0, "it was not refused"
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("pgdata-1") and "pgdata:" in line]
     return sentence
 
 
-def test_a_volume_of_the_former_layout_is_refused_and_the_sentence_moves_it(former: Stack) -> None:
+def test_former_layout_is_refused_and_the_named_command_moves_it(former: Stack) -> None:
     sentence = refusal(former)
     command = re.search(r"docker compose down && docker compose run .*$", sentence)
     assert command is not None, sentence
@@ -63,14 +63,14 @@ def test_a_volume_of_the_former_layout_is_refused_and_the_sentence_moves_it(form
     former.until(lambda: former.number("SELECT count(*) FROM ml.alembic_version"), "the schema is there", 60)
 
 
-def test_a_move_below_a_server_that_runs_is_refused(former: Stack) -> None:
+def test_move_is_refused_while_a_server_runs(former: Stack) -> None:
     done = former.compose("run", "--rm", "--no-TTY", "pgdata", "move", check=False)
     assert done.returncode != 0
     assert "postmaster.pid says that a server runs" in done.stderr
     assert former.sql("SELECT word FROM kept") == [["still here"]]
 
 
-def test_a_move_that_was_cut_short_is_refused_and_goes_on(former: Stack) -> None:
+def test_interrupted_move_is_refused_and_can_go_on(former: Stack) -> None:
     former.compose("down")
     cut = 'mkdir -m 700 "$PGDATA" && mv "$PGDATA"/../base "$PGDATA"'
     former.compose("run", "--rm", "--no-TTY", "--entrypoint", "sh", "pgdata", "-ec", cut)
@@ -81,7 +81,7 @@ def test_a_move_that_was_cut_short_is_refused_and_goes_on(former: Stack) -> None
     assert former.sql("SELECT word FROM kept") == [["still here"]]
 
 
-def test_a_volume_of_another_version_is_refused_and_both_are_named(empty: Stack) -> None:
+def test_data_of_another_version_is_refused_by_name(empty: Stack) -> None:
     written = 'mkdir "$PGDATA" && echo 11 > "$PGDATA/PG_VERSION"'
     empty.compose("run", "--rm", "--no-TTY", "--entrypoint", "sh", "pgdata", "-ec", written)
     sentence = refusal(empty)
@@ -89,7 +89,7 @@ def test_a_volume_of_another_version_is_refused_and_both_are_named(empty: Stack)
     assert "docs/operations.md" in sentence
 
 
-def test_down_leaves_no_volume_without_a_name(empty: Stack) -> None:
+def test_down_leaves_no_anonymous_volume(empty: Stack) -> None:
     before = volumes(empty)
     empty.compose("up", "--detach", "db")
     empty.compose("down")

@@ -1,4 +1,4 @@
-"""Where passwords and tokens are, and where they are not."""
+"""Where passwords and tokens are, and where they must not be."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def password(stack: Stack, role: str) -> str:
 
 
 def places(stack: Stack) -> dict[str, str]:
-    """Give everything that a curious user of the host may read, by the name of the place."""
+    """Map the name of each place that a user of the host may read to its text."""
     containers = stack.call(
         "docker", "ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={stack.project}"
     )
@@ -42,13 +42,13 @@ def places(stack: Stack) -> dict[str, str]:
     return found
 
 
-def test_every_role_has_a_password_of_its_own(stack: Stack) -> None:
+def test_each_role_has_its_own_password(stack: Stack) -> None:
     passwords = {password(stack, role) for role in READ}
     assert len(passwords) == 3
     assert min(map(len, passwords)) >= 32
 
 
-def test_no_database_password_is_seen_in_inspect_history_logs_or_processes(stack: Stack) -> None:
+def test_passwords_are_not_in_inspect_history_logs_or_processes(stack: Stack) -> None:
     found = places(stack)
     assert "pypredict run" in "".join(text for place, text in found.items() if place.startswith("docker top"))
     for role in READ:
@@ -65,11 +65,11 @@ def test_no_database_password_is_seen_in_inspect_history_logs_or_processes(stack
         ("pgadmin", "/run/secrets/reader/pg_service.conf", "440 10001 5050"),
     ],
 )
-def test_a_password_file_is_readable_by_its_service_alone(stack: Stack, service: str, file: str, mode: str) -> None:
+def test_password_file_is_readable_only_by_its_service(stack: Stack, service: str, file: str, mode: str) -> None:
     assert stack.run_in(service, "stat", "-c", "%a %u %g", file).stdout.strip() == mode
 
 
-def test_passwords_are_asked_over_the_network(stack: Stack) -> None:
+def test_network_login_needs_a_password(stack: Stack) -> None:
     query = ("psql", "-h", "db", "-U", "ml_owner", "-d", "ml", "--no-password", "-c", "SELECT 1")
     done = stack.run_in("db", *query, check=False)
     assert done.returncode != 0
@@ -103,7 +103,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_token_file_reaches_the_trainer_and_nothing_else(stack: Stack, token_file: Path, tmp_path: Path) -> None:
+def test_token_file_reaches_only_the_trainer(stack: Stack, token_file: Path, tmp_path: Path) -> None:
     code, text = entry_point(stack, tmp_path, WANDB_TOKEN_FILE="secrets/wandb_token")
     digest, variables, *rest = [line for line in text.splitlines() if "Container" not in line]
     assert (code, digest, variables) == (0, sha256(TOKEN), "0")
@@ -111,12 +111,12 @@ def test_a_token_file_reaches_the_trainer_and_nothing_else(stack: Stack, token_f
     assert ".netrc" not in "".join(rest)
 
 
-def test_a_token_variable_reaches_the_trainer(stack: Stack, tmp_path: Path) -> None:
+def test_token_variable_reaches_the_trainer(stack: Stack, tmp_path: Path) -> None:
     code, text = entry_point(stack, tmp_path, WANDB_TOKEN=TOKEN)
     assert (code, sha256(TOKEN) in text) == (0, True)
 
 
-def test_no_token_is_no_token(stack: Stack, tmp_path: Path) -> None:
+def test_trainer_without_a_token_gets_none(stack: Stack, tmp_path: Path) -> None:
     code, text = entry_point(stack, tmp_path)
     assert (code, sha256("none") in text) == (0, True)
 
@@ -127,7 +127,7 @@ def test_two_tokens_are_refused(stack: Stack, token_file: Path, tmp_path: Path) 
     assert "WANDB_TOKEN and by WANDB_TOKEN_FILE" in text
 
 
-def test_an_unreadable_token_file_is_named(stack: Stack, token_file: Path, tmp_path: Path) -> None:
+def test_unreadable_token_file_is_named(stack: Stack, token_file: Path, tmp_path: Path) -> None:
     token_file.chmod(0o600)
     code, text = entry_point(stack, tmp_path, WANDB_TOKEN_FILE="secrets/wandb_token")
     assert code != 0
@@ -135,7 +135,7 @@ def test_an_unreadable_token_file_is_named(stack: Stack, token_file: Path, tmp_p
     assert "chmod 644" in text
 
 
-def test_a_training_with_a_token_file_shows_it_nowhere(stack: Stack, token_file: Path) -> None:
+def test_token_is_shown_nowhere_during_a_training(stack: Stack, token_file: Path) -> None:
     experiment = json.loads((stack.directory / "experiments/digits_cnn.json").read_text())
     experiment |= {"name": "digits_token", "epochs": 400, "early_stopping": None}
     (stack.directory / "experiments/digits_token.json").write_text(json.dumps(experiment))
@@ -153,11 +153,11 @@ def test_a_training_with_a_token_file_shows_it_nowhere(stack: Stack, token_file:
 
 
 def started(stack: Stack) -> dict[str, str]:
-    """Give when each daemon's container was started."""
+    """Map each daemon to the time when its container was started."""
     return {service: stack.inspect(stack.container(service))["State"]["StartedAt"] for service in DAEMONS}
 
 
-def test_a_password_under_secrets_goes_before_the_generated_one(stack: Stack) -> None:
+def test_own_password_replaces_the_generated_one(stack: Stack) -> None:
     generated = password(stack, "reader")
     (stack.directory / "secrets/reader").write_text("my-own-words\n")
     before = started(stack)
@@ -180,7 +180,7 @@ def test_a_password_under_secrets_goes_before_the_generated_one(stack: Stack) ->
         ("unreadable\n", 0o600, "cannot be read by uid 10001"),
     ],
 )
-def test_a_bad_password_file_is_refused_and_named(stack: Stack, text: str, mode: int, complaint: str) -> None:
+def test_bad_password_file_is_refused_by_name(stack: Stack, text: str, mode: int, complaint: str) -> None:
     path = stack.directory / "secrets/pypredict"
     path.write_text(text)
     path.chmod(mode)

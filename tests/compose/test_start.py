@@ -1,4 +1,4 @@
-"""From a clean clone to predictions, again for nothing, and on to a new experiment."""
+"""The first start of a fresh clone, a second start that does nothing, and a new experiment."""
 
 import json
 import re
@@ -17,19 +17,19 @@ def manifest(stack: Stack, model_id: int) -> dict[str, object]:
 
 
 def accuracy(stack: Stack, model_id: int) -> tuple[int, float, str]:
-    """Tell from SQL: how many test inputs were predicted, the share that is right, whether the manifest agrees."""
+    """Read from SQL: predicted test inputs, accuracy, and whether the manifest agrees (t or f)."""
     query = f"SELECT n, accuracy, agrees FROM ml.accuracy WHERE in_test_set AND model_id = {model_id}"
     ((n, share, agrees),) = stack.sql(query)
     return int(n), float(share), agrees
 
 
-def test_the_first_up_builds_each_image_once_and_tries_to_pull_none(stack: Stack) -> None:
+def test_first_up_builds_each_image_once_and_pulls_none(stack: Stack) -> None:
     assert {name: len(ids) for name, ids in stack.image_ids().items()} == {"pyml": 1, "pypredict": 1}
     tried = re.compile(r" (secrets|migrate|pyml|pypredict|ready) .*(Pull|Warning|Error)")
     assert [line for line in stack.first_up.splitlines() if tried.match(line)] == []
 
 
-def test_the_last_line_of_the_first_up_says_where_to_look(stack: Stack) -> None:
+def test_last_line_of_the_first_up_says_where_to_look(stack: Stack) -> None:
     assert_says_where_to_look(stack, stack.first_up)
     assert "360 predicted, 0 refused" in stack.first_up
     place = f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}"
@@ -37,7 +37,7 @@ def test_the_last_line_of_the_first_up_says_where_to_look(stack: Stack) -> None:
 
 
 def assert_says_where_to_look(stack: Stack, output: str) -> None:
-    """Check that the last line has pgAdmin's address and a command that works, and comes after all that was started."""
+    """Check that the last line has pgAdmin's address and a command that works."""
     checkpoints_aside = [line for line in output.splitlines() if not line.startswith("db-1 ")]
     *before, last = checkpoints_aside
     assert f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}" in last
@@ -46,39 +46,39 @@ def assert_says_where_to_look(stack: Stack, output: str) -> None:
     assert [line for line in before if "pyml-1" in line]
 
 
-def test_a_clean_clone_ends_with_predictions_as_accurate_as_the_manifest_says(stack: Stack, figures: list[str]) -> None:
+def test_accuracy_of_a_fresh_clone_is_that_of_the_manifest(stack: Stack, measured: list[str]) -> None:
     metrics = manifest(stack, 1)["metrics"]
     assert isinstance(metrics, dict)
     assert accuracy(stack, 1) == (metrics["n"], metrics["accuracy"], "t")
     assert stack.sql("SELECT * FROM ml.integrity") == []
     assert stack.number("SELECT count(*) FROM ml.prediction") == metrics["n"] > 0
     assert metrics["accuracy"] >= 0.98
-    figures.append(f"digits: {metrics['n']} predicted, accuracy {metrics['accuracy']:.4f} in SQL and in the manifest")
+    measured.append(f"digits: {metrics['n']} predicted, accuracy {metrics['accuracy']:.4f} in SQL and in the manifest")
 
 
-def test_the_predict_service_finds_all_well(stack: Stack) -> None:
+def test_command_check_finds_no_problem(stack: Stack) -> None:
     assert stack.run_in("pypredict", "pypredict", "check").returncode == 0
 
 
-def test_a_second_up_trains_nothing_and_writes_nothing(stack: Stack, figures: list[str]) -> None:
+def test_second_up_trains_nothing_and_writes_nothing(stack: Stack, measured: list[str]) -> None:
     before = stack.contents()
     epochs = stack.compose("logs", "pyml").stdout.count("epoch 1/")
     started = stack.seconds()
     stack.up()
-    figures.append(f"second `docker compose up`, until all is healthy: {stack.seconds() - started:.0f} s")
+    measured.append(f"second `docker compose up`, until all is healthy: {stack.seconds() - started:.0f} s")
     log = stack.compose("logs", "pyml").stdout
     assert log.count("epoch 1/") == epochs == 1
     assert "nothing trained" in log
     assert stack.contents() == before
 
 
-def test_a_second_up_makes_no_container_anew(stack: Stack) -> None:
+def test_second_up_keeps_all_containers(stack: Stack) -> None:
     before = stack.all_containers()
     stack.up()
     assert stack.all_containers() == before
 
 
-def test_make_up_names_the_commit_waits_and_says_where_pgadmin_is(stack: Stack) -> None:
+def test_make_up_sets_the_commit_and_prints_pgadmins_address(stack: Stack) -> None:
     before = stack.contents()
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
         stack.call("git", "-c", "user.name=t", "-c", "user.email=t@example.com", *command)
@@ -93,7 +93,7 @@ def test_make_up_names_the_commit_waits_and_says_where_pgadmin_is(stack: Stack) 
 
 
 def make_up(stack: Stack) -> str:
-    """Run `make up`; once the trainer that it starts has ended and all is healthy, a minute is enough for it to end."""
+    """Run `make up`; return its output. It must end within a minute after its trainer, when all is healthy."""
     trainer = stack.inspect(stack.container("pyml"))["State"]["StartedAt"]
 
     def trained() -> bool:
@@ -108,20 +108,20 @@ def make_up(stack: Stack) -> str:
         return output()
 
 
-def test_a_second_make_up_makes_no_container_anew(stack: Stack) -> None:
+def test_second_make_up_keeps_all_containers(stack: Stack) -> None:
     before = stack.all_containers()
     make_up(stack)
     assert stack.all_containers() == before
 
 
-def test_a_new_experiment_needs_no_rebuild_and_is_picked_up_by_the_running_service(stack: Stack) -> None:
+def test_running_service_takes_a_new_experiment_without_a_rebuild(stack: Stack) -> None:
     running = stack.container("pypredict")
     started = stack.inspect(running)["State"]["StartedAt"]
     experiment = json.loads((stack.directory / "experiments/digits_cnn.json").read_text())
     experiment |= {"name": "digits_brief", "epochs": 3}
     Path(stack.directory / "experiments/digits_brief.json").write_text(json.dumps(experiment))
     output = stack.watch_up(EXPERIMENT="experiments/digits_brief.json")
-    assert_says_where_to_look(stack, output)  # pgAdmin answered all the time, so it was the trainer that was waited for
+    assert_says_where_to_look(stack, output)  # pgAdmin answered all the time, so `ready` waited for the trainer
     stack.wait_predicted(models=2)
     assert stack.inspect(running)["State"]["StartedAt"] == started
     n = accuracy(stack, 1)[0]

@@ -1,4 +1,4 @@
-"""`docker stop` of any service ends within its grace period, and nothing is lost."""
+"""`docker stop` of each service ends within its grace period, and no data is lost."""
 
 import json
 
@@ -16,23 +16,23 @@ def stop(stack: Stack, name: str) -> tuple[float, int]:
     return took, stack.inspect(name)["State"]["ExitCode"]
 
 
-def test_the_predict_service_stops_amid_its_work(stack: Stack, figures: list[str]) -> None:
+def test_worker_stops_during_its_job(stack: Stack, measured: list[str]) -> None:
     before = stack.number("SELECT sum(inputs_done) FROM ml.progress WHERE state = 'serving'")
     added = stack.copy_inputs(278)
     done = "SELECT sum(inputs_done) FROM ml.progress WHERE state = 'serving'"
     stack.until(lambda: stack.number(done) > before, "the service works", 30)
     took, code = stop(stack, stack.container("pypredict"))
     assert code == 0
-    assert stack.open_jobs() > 0, "it was done before it was stopped"
+    assert stack.open_jobs() > 0, "the work ended before the stop"
     assert stack.number("SELECT count(*) FROM ml.job WHERE state = 'running'") == 0
     assert stack.sql("SELECT * FROM ml.integrity") == []
     stack.compose("start", "pypredict")
     stack.wait_done(before + added)
     assert stack.sql("SELECT * FROM ml.integrity") == []
-    figures.append(f"docker stop pypredict, at work: {took:.1f} s")
+    measured.append(f"docker stop pypredict, during a job: {took:.1f} s")
 
 
-def test_the_trainer_stops_amid_an_epoch_and_leaves_no_half_bundle(stack: Stack, figures: list[str]) -> None:
+def test_trainer_stops_during_an_epoch_and_leaves_no_bundle(stack: Stack, measured: list[str]) -> None:
     listing = ("sh", "-c", "cd /models && find . -type f -not -path '*/.tmp-*' | sort; cat current/*")
     before = stack.run_in("pypredict", *listing).stdout
     experiment = json.loads((stack.directory / "experiments/digits_cnn.json").read_text())
@@ -49,18 +49,18 @@ def test_the_trainer_stops_amid_an_epoch_and_leaves_no_half_bundle(stack: Stack,
         stack.call("docker", "rm", "--force", name, check=False)
     assert stack.run_in("pypredict", *listing).stdout == before
     assert stack.run_in("pypredict", "find", "/models", "-name", ".tmp-*").stdout == ""
-    figures.append(f"docker stop pyml, amid an epoch: {took:.1f} s")
+    measured.append(f"docker stop pyml, during an epoch: {took:.1f} s")
 
 
-def test_pgadmin_stops_and_comes_back(stack: Stack, figures: list[str]) -> None:
+def test_pgadmin_stops_and_starts_again(stack: Stack, measured: list[str]) -> None:
     took, code = stop(stack, stack.container("pgadmin"))
     assert code == 0
     stack.compose("start", "pgadmin")
     stack.wait_healthy("pgadmin")
-    figures.append(f"docker stop pgadmin: {took:.1f} s")
+    measured.append(f"docker stop pgadmin: {took:.1f} s")
 
 
-def test_the_database_shuts_down_with_its_clients_connected(stack: Stack, figures: list[str]) -> None:
+def test_database_stops_with_clients_connected(stack: Stack, measured: list[str]) -> None:
     before = stack.contents()
     database = stack.container("db")
     took, code = stop(stack, database)
@@ -72,10 +72,10 @@ def test_the_database_shuts_down_with_its_clients_connected(stack: Stack, figure
     assert stack.contents() == before
     log = stack.call("docker", "logs", "--since", stack.inspect(database)["State"]["StartedAt"], database)
     assert "not properly shut down" not in log.stdout + log.stderr
-    figures.append(f"docker stop db, with clients connected: {took:.1f} s")
+    measured.append(f"docker stop db, with clients connected: {took:.1f} s")
 
 
-@pytest.mark.parametrize("job", ["secrets", "pgdata", "migrate"])
-def test_a_job_is_long_gone(stack: Stack, job: str) -> None:
-    state = stack.inspect(stack.container(job))["State"]
+@pytest.mark.parametrize("service", ["secrets", "pgdata", "migrate"])
+def test_one_shot_service_has_ended(stack: Stack, service: str) -> None:
+    state = stack.inspect(stack.container(service))["State"]
     assert (state["Status"], state["ExitCode"]) == ("exited", 0)
