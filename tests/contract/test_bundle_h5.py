@@ -1,4 +1,4 @@
-"""What a reader refuses in a model.h5 before Keras sees it. The files are made by hand: no Keras in here."""
+"""Model files that a reader refuses before Keras opens them. The tests make the files with h5py, without Keras."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def layer(class_name: Any, module: str | None = "keras.layers", **more: Any) -> 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A plain file of Keras's layout, with a layer that has no weights."""
+    """A valid file with Keras's layout. One layer has no weights."""
     path = tmp_path / "model.h5"
     with h5py.File(path, "w") as file:
         file.attrs["model_config"] = json.dumps(config_of(DENSE))
@@ -44,7 +44,7 @@ def refusal(path: Path) -> str:
     return str(raised.value)
 
 
-def test_a_plain_model_passes(path: Path) -> None:
+def test_a_valid_model_file_passes(path: Path) -> None:
     check_h5(path)
 
 
@@ -54,13 +54,13 @@ def test_22_a_truncated_file_is_refused(path: Path, size: int) -> None:
     assert "not a readable HDF5 model" in refusal(path)
 
 
-def test_22_a_file_that_is_no_hdf5_is_refused(path: Path) -> None:
+def test_22_a_file_that_is_not_hdf5_is_refused(path: Path) -> None:
     path.write_bytes(b"GIF89a" + bytes(10_000))
     assert "not a readable HDF5 model" in refusal(path)
 
 
 @pytest.mark.parametrize(
-    "planted",
+    "added",
     [
         layer("Lambda"),
         layer("Lambda", module=None),
@@ -70,14 +70,14 @@ def test_22_a_file_that_is_no_hdf5_is_refused(path: Path) -> None:
     ],
     ids=["plain", "without a module", "wrapped", "as an activation", "in an inner model"],
 )
-def test_28_a_lambda_layer_is_refused_wherever_it_stands(path: Path, planted: dict[str, Any]) -> None:
+def test_28_a_lambda_layer_is_refused_in_every_place(path: Path, added: dict[str, Any]) -> None:
     with h5py.File(path, "a") as file:
-        file.attrs["model_config"] = json.dumps(config_of(DENSE, planted))
+        file.attrs["model_config"] = json.dumps(config_of(DENSE, added))
     assert "Lambda, which is not on the allow-list" in refusal(path)
 
 
 @pytest.mark.parametrize(
-    "planted",
+    "added",
     [
         layer("system", module="os"),
         layer("Dense", module="attacker"),
@@ -88,20 +88,20 @@ def test_28_a_lambda_layer_is_refused_wherever_it_stands(path: Path, planted: di
         layer(["Dense"]),
         layer({"class_name": "Dense"}),
     ],
-    ids=lambda planted: str(planted["class_name"]),
+    ids=lambda added: str(added["class_name"]),
 )
-def test_28_a_class_beyond_the_allow_list_is_refused(path: Path, planted: dict[str, Any]) -> None:
+def test_28_a_class_beyond_the_allow_list_is_refused(path: Path, added: dict[str, Any]) -> None:
     with h5py.File(path, "a") as file:
-        file.attrs["model_config"] = json.dumps(config_of(DENSE, planted))
+        file.attrs["model_config"] = json.dumps(config_of(DENSE, added))
     assert refusal(path)
 
 
 @pytest.mark.parametrize(
     "config",
     ["{", "[" * 100_000, np.arange(3), np.bytes_(b"\xff"), h5py.Empty("f")],
-    ids=["torn", "deep", "numbers", "no text", "empty"],
+    ids=["incomplete", "deep", "numbers", "not text", "empty"],
 )
-def test_a_model_config_that_is_no_json_is_refused(path: Path, config: Any) -> None:
+def test_a_model_config_that_is_not_json_is_refused(path: Path, config: Any) -> None:
     with h5py.File(path, "a", libver="latest") as file:
         del file.attrs["model_config"]
         file.attrs["model_config"] = config
@@ -145,7 +145,7 @@ def cycle(file: h5py.File, _outside: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"),
+    ("change", "said"),
     [
         (soft_link, "holds a SoftLink at /model_weights/link"),
         (dangling_link, "holds a SoftLink at /model_weights/link"),
@@ -157,14 +157,14 @@ def cycle(file: h5py.File, _outside: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_29_what_reaches_outside_the_file_or_is_no_plain_data_is_refused(
-    path: Path, tmp_path: Path, plant: Callable[[h5py.File, Path], None], said: str
+def test_29_links_and_objects_that_are_not_plain_data_are_refused(
+    path: Path, tmp_path: Path, change: Callable[[h5py.File, Path], None], said: str
 ) -> None:
     outside = tmp_path / "outside.h5"
     with h5py.File(outside, "w") as file:
         file["secret"] = np.zeros(1, np.float32)
     with h5py.File(path, "a") as file:
-        plant(file, outside)
+        change(file, outside)
     assert said in refusal(path)
 
 
@@ -176,7 +176,7 @@ def test_30_a_shape_bomb_is_refused_before_allocation(path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
 
 
-def test_30_many_datasets_that_together_declare_too_much_are_refused(path: Path) -> None:
+def test_30_many_datasets_that_declare_too_much_are_refused(path: Path) -> None:
     with h5py.File(path, "a") as file:
         for number in range(100):
             file.create_dataset(f"model_weights/part{number}", (10_000,), "f4", chunks=(100,))

@@ -1,4 +1,4 @@
-"""What a reader refuses before it uses anything of a bundle, each with one sentence that names the file."""
+"""Bundles that a reader refuses before it uses them. Each error is one sentence that names the file."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def edit_manifest(bundle: Bundle, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_an_untouched_bundle_is_opened(bundle: Bundle) -> None:
+def test_a_valid_bundle_is_opened(bundle: Bundle) -> None:
     assert open_bundle(bundle.path) == bundle
 
 
@@ -67,13 +67,13 @@ def test_a_missing_file_is_refused(bundle: Bundle, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_required_file_that_the_manifest_does_not_list_is_refused(bundle: Bundle, name: str) -> None:
+def test_a_manifest_without_a_required_file_is_refused(bundle: Bundle, name: str) -> None:
     files = json.loads((bundle.path / "manifest.json").read_text())["files"]
     edit_manifest(bundle, files={key: entry for key, entry in files.items() if key != name})
     assert f"does not list {name}" in refusal(bundle.path)
 
 
-def test_a_symbolic_link_in_place_of_a_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_symbolic_link_instead_of_a_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     (bundle.path / "test_set.npz").rename(tmp_path / "elsewhere.npz")
     (bundle.path / "test_set.npz").symlink_to(tmp_path / "elsewhere.npz")
     assert "test_set.npz is missing or not a plain file" in refusal(bundle.path)
@@ -91,7 +91,7 @@ def test_24_a_missing_manifest_is_refused(bundle: Bundle) -> None:
     assert "manifest.json cannot be read (No such file or directory)" in refusal(bundle.path)
 
 
-def test_24_a_manifest_that_is_no_json_is_refused(bundle: Bundle) -> None:
+def test_24_a_manifest_that_is_not_json_is_refused(bundle: Bundle) -> None:
     (bundle.path / "manifest.json").write_text("{")
     assert "manifest.json is not a valid manifest: the document: invalid JSON" in refusal(bundle.path)
 
@@ -129,7 +129,7 @@ def test_the_pointer_leads_to_its_bundle(bundle: Bundle, tmp_path: Path) -> None
 
 
 def pointer(bundle_id: str) -> str:
-    """A pointer's text, with a hash that no model has."""
+    """The text of a pointer, with a hash that belongs to no model."""
     return json.dumps({"bundle_id": bundle_id, "sha256": "0" * 64, "proposed_at": "2026-01-01T00:00:00Z"})
 
 
@@ -143,18 +143,18 @@ def pointer(bundle_id: str) -> str:
         (pointer("toy"), "name different models"),
     ],
 )
-def test_a_pointer_that_leads_nowhere_is_refused(bundle: Bundle, tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_pointer_is_refused(bundle: Bundle, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "current/toys.json").write_text(text)
     with pytest.raises(BundleError, match=said):
         open_current(tmp_path, tmp_path / "current/toys.json")
 
 
-def test_a_missing_pointer_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_pointer_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="train a model first: pyml train"):
         open_current(tmp_path, tmp_path / "current/toys.json")
 
 
-def test_a_pointer_of_another_data_set_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_pointer_of_another_dataset_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "current/toys.json").rename(tmp_path / "current/games.json")
     with pytest.raises(BundleError, match="name different models"):
         open_current(tmp_path, tmp_path / "current/games.json")

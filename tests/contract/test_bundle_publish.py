@@ -1,6 +1,6 @@
-"""A bundle appears whole or not at all, whatever happens to its trainer; the pointer is always valid.
+"""A published bundle is always complete and the pointer is always valid, also after faults of the trainer.
 
-Numbers in the names are those of the list of faults that the system survives.
+The numbers in the names are the numbers of the fault cases.
 """
 
 import errno
@@ -34,7 +34,7 @@ PREAMBLE = """
 
 
 def start(program: str, models: Path) -> subprocess.Popen[str]:
-    """Start a trainer of its own process; it says a line on stdout when it has come where the test wants it."""
+    """Start a trainer in its own process. It prints a line when it has reached the state that the test needs."""
     source = textwrap.dedent(PREAMBLE) + textwrap.dedent(program)
     return subprocess.Popen(
         [sys.executable, "-c", source, str(models), str(TESTS)],
@@ -76,7 +76,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_26_a_trainer_killed_before_the_rename_leaves_only_a_temporary_directory(
+def test_26_a_kill_before_the_rename_leaves_a_temporary_directory(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     process = trainer(STAGED_BUT_NOT_PUBLISHED)
@@ -89,7 +89,7 @@ def test_26_a_trainer_killed_before_the_rename_leaves_only_a_temporary_directory
     assert pointers(tmp_path) == {}
 
 
-def test_26_the_next_trainer_removes_what_a_killed_one_left(
+def test_26_the_next_trainer_removes_files_of_a_killed_trainer(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     process = trainer(STAGED_BUT_NOT_PUBLISHED)
@@ -101,7 +101,7 @@ def test_26_the_next_trainer_removes_what_a_killed_one_left(
     assert temporary(tmp_path) == []
 
 
-def test_26_the_staged_files_of_a_living_trainer_stay(
+def test_26_staged_files_of_a_running_trainer_stay(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     process = trainer(STAGED_BUT_NOT_PUBLISHED)
@@ -118,13 +118,13 @@ def fail_while_staging(models: Path) -> None:
         raise RuntimeError
 
 
-def test_an_exception_while_staging_leaves_nothing(tmp_path: Path) -> None:
+def test_an_error_while_staging_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         fail_while_staging(tmp_path)
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
-def test_27_a_pointer_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(
+def test_27_a_pointer_that_cannot_be_replaced_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = publish_bundle(tmp_path, "first")
@@ -147,7 +147,7 @@ def test_publishing_the_same_id_twice_is_refused(tmp_path: Path) -> None:
         publish_bundle(tmp_path, "twice", seed=2)
 
 
-def test_a_refused_bundle_leaves_the_published_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_refused_bundle_does_not_change_the_published_one(tmp_path: Path) -> None:
     first = publish_bundle(tmp_path, "twice", seed=1)
     before = files_of(first.path)
     with pytest.raises(BundleError):
@@ -156,7 +156,7 @@ def test_a_refused_bundle_leaves_the_published_one_and_nothing_else(tmp_path: Pa
     assert list((tmp_path / "bundles").iterdir()) == [first.path]
 
 
-def test_25_two_trainers_at_once_publish_whole_bundles_and_a_valid_pointer(
+def test_25_two_trainers_publish_complete_bundles_at_once(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     rounds = 60
@@ -187,7 +187,7 @@ def test_25_two_trainers_at_once_publish_whole_bundles_and_a_valid_pointer(
     assert [path.name for path in (tmp_path / "current").iterdir()] == ["toys.json"]
 
 
-def test_a_reader_in_a_tight_loop_never_sees_half_a_bundle(
+def test_a_reader_never_sees_an_incomplete_bundle(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     publish_bundle(tmp_path, "first")
@@ -205,7 +205,7 @@ def test_a_reader_in_a_tight_loop_never_sees_half_a_bundle(
     assert len(set(seen)) > 5
 
 
-def test_a_bundles_directory_appears_whole_also_to_those_who_do_not_wait_for_the_pointer(
+def test_a_bundle_is_complete_before_the_pointer_names_it(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     publish_bundle(tmp_path, "b0")
@@ -227,8 +227,8 @@ def test_a_bundles_directory_appears_whole_also_to_those_who_do_not_wait_for_the
 
 @pytest.fixture
 def read_only_volume() -> Iterator[Path]:
-    """A volume that holds a bundle and that this process may read but not write, also when the tests run as root."""
-    with tempfile.TemporaryDirectory() as directory:  # not tmp_path, whose parents only its owner may enter
+    """A volume with a bundle that this process can read but not write, also if the tests run as root."""
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path, because only its owner can enter its parents
         volume = Path(directory)
         volume.chmod(0o755)
         publish_bundle(volume, "first")
@@ -246,7 +246,7 @@ def read_only_volume() -> Iterator[Path]:
                 folder.chmod(0o755)
 
 
-def test_27_a_read_only_volume_is_one_sentence_before_anything_is_trained(read_only_volume: Path) -> None:
+def test_27_a_read_only_volume_is_refused_before_the_training(read_only_volume: Path) -> None:
     with (
         pytest.raises(
             BundleError, match=r"bundles cannot be written \(Permission denied\); a trainer needs a writable"
@@ -256,13 +256,13 @@ def test_27_a_read_only_volume_is_one_sentence_before_anything_is_trained(read_o
         pytest.fail("staging began on a volume that cannot be written")
 
 
-def test_27_a_pointer_that_cannot_be_written_is_one_sentence(read_only_volume: Path) -> None:
+def test_27_an_unwritable_pointer_is_refused_in_one_sentence(read_only_volume: Path) -> None:
     manifest = open_bundle(bundle_path(read_only_volume, "first")).manifest
     with pytest.raises(BundleError, match=r"current cannot be written \(Permission denied\)"):
         point(read_only_volume, manifest)
 
 
-def test_27_a_full_volume_is_one_sentence_and_leaves_the_pointer(tmp_path: Path) -> None:
+def test_27_a_full_volume_is_refused_and_the_pointer_stays(tmp_path: Path) -> None:
     publish_bundle(tmp_path, "first")
     pointer = (tmp_path / "current/toys.json").read_bytes()
     process = start(
@@ -285,27 +285,27 @@ def test_27_a_full_volume_is_one_sentence_and_leaves_the_pointer(tmp_path: Path)
     assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["first"]
 
 
-def test_the_published_manifest_has_the_hash_and_size_of_every_other_file(tmp_path: Path) -> None:
+def test_the_manifest_has_hash_and_size_of_every_other_file(tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     others = {name: data for name, data in files_of(bundle.path).items() if name != "manifest.json"}
     listed = {name: (entry.sha256, entry.size) for name, entry in bundle.manifest.files.items()}
     assert listed == {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in others.items()}
 
 
-def test_the_bundle_can_be_read_by_another_user(tmp_path: Path) -> None:
+def test_the_bundle_is_readable_for_another_user(tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     assert bundle.path.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in bundle.path.iterdir()} == {0o644}
     assert (tmp_path / "current/toys.json").stat().st_mode & 0o777 == 0o644
 
 
-def test_the_pointer_names_the_bundle_and_its_models_hash(tmp_path: Path) -> None:
+def test_the_pointer_has_the_bundle_id_and_the_model_hash(tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     pointer = read_pointer(tmp_path / "current/toys.json")
     assert (pointer.bundle_id, pointer.sha256) == ("toy", bundle.model_sha256)
 
 
-def test_publishing_alone_does_not_move_the_pointer(tmp_path: Path) -> None:
+def test_publishing_does_not_change_the_pointer(tmp_path: Path) -> None:
     publish_bundle(tmp_path, "first")
     x, y = arrays_and_labels(5)
     with staging(tmp_path) as staged:
@@ -316,7 +316,7 @@ def test_publishing_alone_does_not_move_the_pointer(tmp_path: Path) -> None:
     assert read_pointer(tmp_path / "current/toys.json").bundle_id == "first"
 
 
-def test_each_data_set_has_its_own_pointer(tmp_path: Path) -> None:
+def test_each_dataset_has_its_own_pointer(tmp_path: Path) -> None:
     publish_bundle(tmp_path, "a", dataset="toys")
     publish_bundle(tmp_path, "b", dataset="games")
     (tmp_path / "current/.tmp-x").write_text("")

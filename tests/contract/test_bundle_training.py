@@ -1,4 +1,4 @@
-"""A real, short training: it learns, publishes a bundle that readers accept, and does it once."""
+"""A real, short training: it learns, publishes a valid bundle, and is not repeated."""
 
 import csv
 import json
@@ -43,10 +43,10 @@ def settings(volume: Path) -> Settings:
 
 @pytest.fixture(scope="session")
 def trained(settings: Settings) -> Iterator[Bundle]:
-    """The tiny experiment, trained once and recorded offline. Tests that change the bundle take a copy."""
+    """The tiny experiment, trained once and recorded offline. Tests that change the bundle use `copied`."""
     with pytest.MonkeyPatch.context() as environment:
         for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-            environment.setenv(f"WANDB_{name}_DIR", "")  # the tracker sets them; afterwards they are as before
+            environment.setenv(f"WANDB_{name}_DIR", "")  # the tracker sets them; monkeypatch restores them
         environment.setenv("WANDB_SILENT", "")
         bundle, fresh = train(experiment(), settings)
         assert fresh
@@ -55,7 +55,7 @@ def trained(settings: Settings) -> Iterator[Bundle]:
 
 @pytest.fixture(scope="session")
 def retrained(trained: Bundle, settings: Settings) -> Bundle:
-    """The same once more, by force."""
+    """The same experiment, trained again with force."""
     bundle, fresh = train(experiment(), unrecorded(settings), force=True)
     assert fresh
     return bundle
@@ -71,7 +71,7 @@ def unrecorded(settings: Settings) -> Settings:
 
 
 def recorded(bundle: Bundle, settings: Settings) -> list[dict[str, Any]]:
-    """Read the offline record back with W&B's own tool: one JSON record a line."""
+    """Read the offline record with W&B's own tool, which prints one JSON object per line."""
     directory = bundle.manifest.tracked_run.directory
     assert directory
     wandb = Path(sys.executable).with_name("wandb")
@@ -89,19 +89,19 @@ def test_the_bundle_opens(trained: Bundle) -> None:
     assert open_bundle(trained.path) == trained
 
 
-def test_a_short_training_beats_chance_by_far(trained: Bundle) -> None:
+def test_a_short_training_is_much_better_than_chance(trained: Bundle) -> None:
     assert trained.manifest.metrics.accuracy > 0.6
 
 
-def test_the_loss_falls_from_the_first_to_the_last_epoch(trained: Bundle, settings: Settings) -> None:
+def test_the_loss_falls_during_the_training(trained: Bundle, settings: Settings) -> None:
     rows = [record["history"]["item"] for record in recorded(trained, settings) if record["type"] == "history"]
-    epochs = [row for row in rows if "epoch/epoch" in row]  # the others are pictures and tables
+    epochs = [row for row in rows if "epoch/epoch" in row]  # the other rows hold plots and tables
     assert [epoch["epoch/epoch"] for epoch in epochs] == [0, 1, 2]
     assert epochs[-1]["epoch/loss"] < 0.5 * epochs[0]["epoch/loss"]
     assert epochs[-1]["epoch/val_loss"] < epochs[0]["epoch/val_loss"]
 
 
-def test_the_record_holds_the_test_figures_and_the_model(trained: Bundle, settings: Settings) -> None:
+def test_the_record_holds_the_test_metrics_and_the_model(trained: Bundle, settings: Settings) -> None:
     records = recorded(trained, settings)
     summary: dict[str, Any] = {}
     for record in records:
@@ -113,7 +113,7 @@ def test_the_record_holds_the_test_figures_and_the_model(trained: Bundle, settin
     assert (trained.path / "model.h5").read_bytes() in [path.read_bytes() for path in staged]
 
 
-def test_plain_keras_opens_the_model_and_predicts_what_is_published(trained: Bundle) -> None:
+def test_keras_alone_opens_the_model_and_predicts_the_same(trained: Bundle) -> None:
     import keras
 
     x = np.load(trained.path / "test_set.npz")["x"]
@@ -125,7 +125,7 @@ def test_plain_keras_opens_the_model_and_predicts_what_is_published(trained: Bun
     assert [trained.manifest.classes[best] for best in predicted.argmax(axis=1)] == [row["predicted"] for row in rows]
 
 
-def test_the_test_set_is_the_raw_test_set(trained: Bundle) -> None:
+def test_the_test_set_file_holds_the_raw_test_set(trained: Bundle) -> None:
     test_set, test = np.load(trained.path / "test_set.npz"), load_dataset(experiment().data, Settings()).test
     assert (test_set["x"].dtype, test_set["y"].dtype) == (np.uint8, np.int64)
     assert np.array_equal(test_set["x"], test.x)
@@ -140,20 +140,20 @@ def test_the_manifest_says_what_was_trained(trained: Bundle) -> None:
     assert 1 <= manifest.best_epoch <= 3
 
 
-def test_the_manifests_figures_are_those_of_the_published_file(trained: Bundle) -> None:
+def test_the_manifest_has_the_metrics_of_the_published_model(trained: Bundle) -> None:
     test_set = np.load(trained.path / "test_set.npz")
     probabilities = predict_probabilities(load_model(trained), test_set["x"], 10)
     assert evaluate(probabilities, test_set["y"]) == trained.manifest.metrics
 
 
-def test_predictions_are_bit_for_bit_those_of_keras(trained: Bundle) -> None:
+def test_predictions_equal_those_of_keras_bit_by_bit(trained: Bundle) -> None:
     x = np.load(trained.path / "test_set.npz")["x"]
     model = load_model(trained)
     theirs = [model.predict_on_batch(x[start : start + BATCH_SIZE]) for start in range(0, len(x), BATCH_SIZE)]
     assert predict_probabilities(model, x, 10).tobytes() == np.concatenate(theirs).tobytes()
 
 
-def test_training_twice_gives_the_same_bytes(trained: Bundle, retrained: Bundle) -> None:
+def test_a_second_training_gives_the_same_bytes(trained: Bundle, retrained: Bundle) -> None:
     assert retrained.model_sha256 == trained.model_sha256
 
 
@@ -162,19 +162,19 @@ def test_another_seed_gives_other_weights(trained: Bundle, settings: Settings) -
     assert other.model_sha256 != trained.model_sha256
 
 
-def test_a_forced_rerun_is_published_beside_the_first(trained: Bundle, retrained: Bundle) -> None:
+def test_a_forced_rerun_keeps_the_first_bundle(trained: Bundle, retrained: Bundle) -> None:
     assert retrained.path.name == f"{trained.path.name}-run2"
     assert open_bundle(trained.path) == trained
     assert open_bundle(retrained.path) == retrained
 
 
-def test_an_unforced_call_finds_the_newest_run(retrained: Bundle, settings: Settings) -> None:
+def test_a_call_without_force_finds_the_newest_run(retrained: Bundle, settings: Settings) -> None:
     bundle, fresh = train(experiment(), unrecorded(settings))
     assert not fresh
     assert bundle == retrained
 
 
-def test_what_is_published_is_not_trained_again_and_tensorflow_not_imported(trained: Bundle, volume: Path) -> None:
+def test_a_published_experiment_is_not_trained_again(trained: Bundle, volume: Path) -> None:
     (volume / "tiny.json").write_text(json.dumps(TINY))
     program = (
         "import atexit, sys; from pyml.cli import main;"
@@ -187,7 +187,7 @@ def test_what_is_published_is_not_trained_again_and_tensorflow_not_imported(trai
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_damaged_bundle_is_not_taken_for_published(trained: Bundle, settings: Settings, tmp_path: Path) -> None:
+def test_a_damaged_published_bundle_is_refused(trained: Bundle, settings: Settings, tmp_path: Path) -> None:
     models = Path(shutil.copytree(settings.models, tmp_path / "models"))
     for path in models.glob("bundles/tiny-*/model.h5"):
         path.write_bytes(path.read_bytes()[:-1])
@@ -195,23 +195,23 @@ def test_a_damaged_bundle_is_not_taken_for_published(trained: Bundle, settings: 
         train(experiment(), unrecorded(settings).model_copy(update={"models": models}))
 
 
-def test_testing_a_bundle_finds_every_figure_equal(trained: Bundle) -> None:
-    comparisons = recheck(trained.path)
-    assert {row.metric for row in comparisons} >= {"n", "n_correct", "accuracy", "loss", "macro_f1"}
-    assert all(row.agrees for row in comparisons)
+def test_recheck_finds_all_metrics_equal(trained: Bundle) -> None:
+    checks = recheck(trained.path)
+    assert {check.metric for check in checks} >= {"n", "n_correct", "accuracy", "loss", "macro_f1"}
+    assert all(check.agrees for check in checks)
 
 
-def test_a_bundle_that_does_not_give_what_it_promises_fails_its_test(copied: Path) -> None:
+def test_a_bundle_with_other_metrics_fails_pyml_test(copied: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text())
     manifest["metrics"]["n_correct"] += 1
     manifest["metrics"]["accuracy"] = manifest["metrics"]["n_correct"] / manifest["metrics"]["n"]
     (copied / "manifest.json").write_text(json.dumps(manifest))
     done = pyml("test", copied, cwd=copied.parent)
     assert done.returncode == 1
-    assert done.stderr == f"pyml: {copied.name} does not give what its manifest promises: n_correct, accuracy\n"
+    assert done.stderr == f"pyml: the metrics of {copied.name} differ from its manifest: n_correct, accuracy\n"
 
 
-def test_23_a_flipped_byte_fails_the_bundles_test_with_one_sentence(copied: Path) -> None:
+def test_23_a_flipped_byte_fails_pyml_test_with_one_sentence(copied: Path) -> None:
     data = bytearray((copied / "model.h5").read_bytes())
     data[-1] ^= 1
     (copied / "model.h5").write_bytes(data)
@@ -221,14 +221,14 @@ def test_23_a_flipped_byte_fails_the_bundles_test_with_one_sentence(copied: Path
     assert "model.h5 has sha256" in done.stderr
 
 
-def test_a_model_that_changed_after_it_was_verified_is_not_loaded(copied: Path) -> None:
+def test_a_model_that_changed_after_the_check_is_not_loaded(copied: Path) -> None:
     bundle = open_bundle(copied)
     (copied / "model.h5").write_bytes(b"other")
     with pytest.raises(BundleError, match=r"model\.h5 changed while it was being read"):
         load_model(bundle)
 
 
-def test_33_a_model_of_another_width_than_its_classes_is_refused(copied: Path) -> None:
+def test_33_a_model_with_another_width_than_classes_is_refused(copied: Path) -> None:
     bundle = open_bundle(copied)
     fewer = bundle.manifest.model_copy(update={"classes": bundle.manifest.classes[:9]})
     with pytest.raises(BundleError, match=r"9 classes need \(9,\)"):
@@ -236,10 +236,10 @@ def test_33_a_model_of_another_width_than_its_classes_is_refused(copied: Path) -
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_training_ends_with_one_sentence_and_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_stopped_training_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "long.json").write_text(json.dumps({**TINY, "epochs": 100_000}))
     process = subprocess.Popen(
-        ["env", "--default-signal=INT", PYML, "train", "long.json"],  # background jobs of a shell ignore it
+        ["env", "--default-signal=INT", PYML, "train", "long.json"],  # background processes of a shell ignore SIGINT
         cwd=tmp_path,
         env={**os.environ, "WANDB_MODE": "offline"},
         stderr=subprocess.PIPE,
@@ -260,7 +260,7 @@ def test_a_stopped_training_ends_with_one_sentence_and_leaves_nothing(tmp_path: 
     assert list((tmp_path / "models").rglob("*")) == [tmp_path / "models/bundles"]
 
 
-def test_35_a_tracker_that_dies_costs_one_line(
+def test_35_a_tracker_that_dies_logs_one_line(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     import wandb
@@ -276,10 +276,10 @@ def test_35_a_tracker_that_dies_costs_one_line(
         bundle, _ = train(experiment(epochs=1), settings.model_copy(update={"models": tmp_path}))
     assert bundle.manifest.tracked_run == TrackedRun(mode="disabled")
     said = [record.getMessage() for record in caplog.records if record.name.startswith("pyml")]
-    assert said == ["W&B: no record (CommError: the service process is gone); training goes on"]
+    assert said == ["W&B: no record (CommError: the service process is gone); the training continues"]
 
 
-def test_a_training_that_diverges_publishes_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_a_diverging_training_publishes_nothing(settings: Settings, tmp_path: Path) -> None:
     exploding = [*TINY["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, TINY["layers"][-1]]
     diverging = experiment(layers=exploding, optimizer={"name": "SGD", "learning_rate": 1e10})
     with pytest.raises(PymlError, match=r"diverged in epoch 1: .* is nan; lower the learning rate"):
@@ -287,7 +287,7 @@ def test_a_training_that_diverges_publishes_nothing(settings: Settings, tmp_path
     assert list(tmp_path.rglob("*")) == [tmp_path / "bundles"]
 
 
-def test_a_mistake_that_only_shows_in_training_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+def test_an_error_during_the_training_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
     lookup = [TINY["layers"][0], {"layer": "Flatten"}, {"layer": "Embedding", "input_dim": 1, "output_dim": 2}]
     mistaken = experiment(layers=[*lookup, {"layer": "Flatten"}, TINY["layers"][-1]])
     with pytest.raises(PymlError, match=r"^experiment tiny: training failed: [^\n]*$"):
@@ -304,12 +304,12 @@ LOSSY = [
 
 
 @pytest.mark.parametrize("lossy", LOSSY, ids=lambda layers: layers[0]["layer"])
-def test_a_layer_that_the_file_does_not_keep_is_refused_before_and_after_training(
+def test_a_layer_that_the_model_file_loses_is_refused(
     settings: Settings, tmp_path: Path, lossy: list[dict[str, Any]]
 ) -> None:
     losing = experiment(layers=[SCALE, *lossy, {"layer": "Flatten"}, LAST])
     elsewhere = unrecorded(settings).model_copy(update={"models": tmp_path})
-    said = r"^experiment tiny: (the model cannot be kept in model\.h5: |model\.h5 gives other answers than)[^\n]*$"
+    said = r"^experiment tiny: (the model cannot be written to model\.h5: |model\.h5 gives other predictions than)[^\n]*$"
     with pytest.raises(PymlError, match=said):
         check_experiments([losing], elsewhere, DatasetCache(elsewhere))
     with pytest.raises(PymlError, match=said):
@@ -318,7 +318,7 @@ def test_a_layer_that_the_file_does_not_keep_is_refused_before_and_after_trainin
     assert not (tmp_path / "current").exists()
 
 
-def test_a_test_sample_without_a_prediction_is_one_sentence(
+def test_nan_predictions_are_refused_in_one_sentence(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict = training.predict_split
@@ -330,15 +330,15 @@ def test_a_test_sample_without_a_prediction_is_one_sentence(
 
     monkeypatch.setattr(training, "predict_split", some_nan)
     monkeypatch.setattr("pyml.training.fit.add_auroc", lambda *_: None)
-    with pytest.raises(PymlError, match="gives no number for 2 test samples; look for extreme values"):
+    with pytest.raises(PymlError, match="predicts no finite number for 2 test samples; look for extreme values"):
         train(experiment(), unrecorded(settings).model_copy(update={"models": tmp_path}))
 
 
-def test_a_training_without_early_stopping_runs_all_its_epochs(trained: Bundle) -> None:
+def test_a_training_without_early_stopping_runs_all_epochs(trained: Bundle) -> None:
     assert trained.manifest.epochs_trained == TINY["epochs"]
 
 
-def test_keras_is_imported_in_silence_and_garbage_is_collected_again_afterwards() -> None:
+def test_start_keras_is_silent_and_keeps_garbage_collection_on() -> None:
     code = "import gc; from bundle.inference.model import start_keras; start_keras(); "
     code += "print(gc.isenabled(), gc.get_freeze_count() > 9)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

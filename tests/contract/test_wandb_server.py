@@ -1,4 +1,4 @@
-"""The stand-in W&B server under the real SDK: what arrives, what a fault costs, what a later sync repairs."""
+"""The fake W&B server with the real SDK: arrived data, the costs of faults, repairs by a later sync."""
 
 import base64
 import hashlib
@@ -83,14 +83,14 @@ for line in sys.stdin:
 """
 
 QUICK = {
-    "WANDB_ERROR_REPORTING": "false",  # else the SDK's telemetry waits for a host that hangs, 20 s at exit
+    "WANDB_ERROR_REPORTING": "false",  # the telemetry of the SDK would wait 20 s for a host that hangs
     "WANDB_HTTP_TIMEOUT": "2",
     "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "1",
     "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "1",
     "WANDB_X_GRAPHQL_RETRY_MAX": "1",
 }
 BOUNDS = {"init_timeout": 3, "finish_timeout": 3}
-PROCESS_SECONDS = 60  # no process of a test outlives this
+PROCESS_SECONDS = 60  # the longest life of a process of a test
 
 Fault = Callable[[WandbServer], None]
 FAULTS: dict[str, tuple[Fault, Fault]] = {
@@ -109,7 +109,7 @@ class Reply:
 
 
 class Process:
-    """A Python process with a deadline, ended by the fixture; the SDK ends its own within 2 s of their parent."""
+    """A Python process with a time limit. The fixture ends it. Processes of the SDK end 2 s after their parent."""
 
     def __init__(self, arguments: list[str], home: Path, environment: dict[str, str]) -> None:
         self.popen = subprocess.Popen(
@@ -148,7 +148,7 @@ class Process:
         return reply.value
 
     def wait(self) -> str:
-        """Let it end, and give what it printed."""
+        """Wait for the end of the process, and give its output."""
         printed, _ = self.popen.communicate()
         return str(printed)
 
@@ -170,7 +170,7 @@ def server() -> Iterator[WandbServer]:
 
 @pytest.fixture
 def start(server: WandbServer, tmp_path: Path) -> Iterator[Start]:
-    """Start the client, or another program (by Python's arguments), against the server."""
+    """Start the client, or another program (by Python's arguments), with the server."""
     started: list[Process] = []
 
     def start(*arguments: str, **environment: str) -> Process:
@@ -221,11 +221,11 @@ def record_offline(client: Process, model: Path) -> str:
 def sync(start: Start, directory: str, *options: str) -> str:
     process = start("-m", "wandb", "sync", *options, directory)
     printed = process.wait()
-    assert process.popen.returncode == 0, printed  # whatever happens: it says nothing about what arrived
+    assert process.popen.returncode == 0, printed  # it is always 0, also if nothing arrived
     return printed
 
 
-def test_an_online_run_arrives_whole_and_while_it_goes_on(server: WandbServer, start: Start, model: Path) -> None:
+def test_an_online_run_arrives_during_the_training(server: WandbServer, start: Start, model: Path) -> None:
     client = start(WANDB_GIT_COMMIT="c0ffee")
     names = {"name": "first", "group": "sweep", "job_type": "train", "config": {"lr": 0.1, "layers": [3, 4]}}
     run_id, directory = client.do("init", project="digits", **names)
@@ -252,11 +252,11 @@ def test_an_online_run_arrives_whole_and_while_it_goes_on(server: WandbServer, s
     assert "Skipped 1 online run" in sync(start, directory)
 
 
-def test_what_arrived_can_be_read_back(server: WandbServer, start: Start, model: Path) -> None:
+def test_arrived_data_can_be_read_back(server: WandbServer, start: Start, model: Path) -> None:
     client = start()
     run_id, _ = client.do("init", project="digits", config={"lr": 0.1})
     client.do("log", i=0)
-    for alias in ("b-1", "b-2"):  # the same content again: one version with both aliases
+    for alias in ("b-1", "b-2"):  # the same content twice: one version with both aliases
         client.do("artifact", str(model), [alias])
         server.wait_for(partial(has_version, server, alias))
     client.do("finish")
@@ -275,7 +275,7 @@ def test_a_wrong_key_is_rejected(server: WandbServer, start: Start) -> None:
 
 
 @pytest.mark.parametrize("fault", ["server_error", "hang"])
-def test_init_gives_up_in_time_and_then_records_offline(server: WandbServer, start: Start, fault: str) -> None:
+def test_init_stops_in_time_and_then_records_offline(server: WandbServer, start: Start, fault: str) -> None:
     FAULTS[fault][0](server)
     client = start()
     reply = client.try_to("init", project="digits", x_graphql_retry_max=5, **BOUNDS)
@@ -290,42 +290,43 @@ def test_init_gives_up_in_time_and_then_records_offline(server: WandbServer, sta
 
 
 @pytest.mark.parametrize("fault", ["reject_auth", "hang", "die"])
-def test_a_fault_in_mid_run_costs_seconds_and_sync_repairs_the_history(
+def test_a_fault_during_a_run_costs_seconds_and_sync_repairs_it(
     server: WandbServer, start: Start, model: Path, fault: str
 ) -> None:
-    break_it, repair_it = FAULTS[fault]
+    start_fault, end_fault = FAULTS[fault]
     client = start()
     _, directory = client.do("init", project="digits", **BOUNDS)
     client.do("log", i=0)
     server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
-    break_it(server)
+    start_fault(server)
     assert client.try_to("log", i=1).seconds < 1
-    logging = client.try_to("artifact", str(model), ["b-1"])
-    assert logging.error.startswith("AuthenticationError: Failed to verify credentials")  # even for a host that is gone
-    assert logging.seconds < 4
+    artifact = client.try_to("artifact", str(model), ["b-1"])
+    # The SDK gives this error for every fault, also for a host that is down.
+    assert artifact.error.startswith("AuthenticationError: Failed to verify credentials")
+    assert artifact.seconds < 4
     assert client.try_to("finish").seconds < 6
 
-    repair_it(server)
+    end_fault(server)
     sync(start, directory, "--include-online")
-    assert rows(only_run(server)) == [0, 0, 1]  # the whole record again, after the rows that are there
+    assert rows(only_run(server)) == [0, 0, 1]  # the whole record again, after the rows that arrived before
     assert only_run(server).exit_code == 0
-    assert server.artifacts == []  # the record of an online run holds no artifacts: sync can't bring them
+    assert server.artifacts == []  # the record of an online run holds no artifacts, so sync cannot upload them
     assert server.unknown_operations == []
 
 
 @pytest.mark.parametrize("fault", ["hang", "die"])
-def test_a_server_that_comes_back_before_the_end_gets_everything_once(
+def test_a_server_that_recovers_gets_everything_once(
     server: WandbServer, start: Start, model: Path, fault: str
 ) -> None:
-    break_it, repair_it = FAULTS[fault]
+    start_fault, end_fault = FAULTS[fault]
     client = start()
     client.do("init", project="digits", finish_timeout=30)
     client.do("log", i=0)
     server.wait_for(lambda: server.runs and rows(only_run(server)) == [0])
-    break_it(server)
+    start_fault(server)
     client.do("log", i=1)
-    assert client.try_to("artifact", str(model), ["b-1"]).error != ""  # it has noticed
-    repair_it(server)
+    assert client.try_to("artifact", str(model), ["b-1"]).error != ""  # the client has noticed the fault
+    end_fault(server)
     client.do("artifact", str(model), ["b-1"])
     client.do("finish")
     assert rows(only_run(server)) == [0, 1]
@@ -333,7 +334,7 @@ def test_a_server_that_comes_back_before_the_end_gets_everything_once(
     assert server.unknown_operations == []
 
 
-def test_an_offline_run_arrives_by_sync_with_its_artifact(server: WandbServer, start: Start, model: Path) -> None:
+def test_sync_uploads_an_offline_run_with_its_artifact(server: WandbServer, start: Start, model: Path) -> None:
     directory = record_offline(start(), model)
     assert server.requests == []
     assert "Finished syncing" in sync(start, directory)
@@ -344,7 +345,7 @@ def test_an_offline_run_arrives_by_sync_with_its_artifact(server: WandbServer, s
     assert server.unknown_operations == []
 
 
-def test_a_second_process_uploads_an_offline_run_while_it_grows(server: WandbServer, start: Start, model: Path) -> None:
+def test_a_second_process_uploads_a_run_during_the_training(server: WandbServer, start: Start, model: Path) -> None:
     client = start()
     _, directory = client.do("init", mode="offline", project="digits")
     uploader = start("-m", "wandb", "beta", "sync", "--live", directory)
@@ -361,7 +362,7 @@ def test_a_second_process_uploads_an_offline_run_while_it_grows(server: WandbSer
     assert server.unknown_operations == []
 
 
-def test_a_sync_that_fails_can_be_repeated(server: WandbServer, start: Start, model: Path) -> None:
+def test_a_failed_sync_can_be_repeated(server: WandbServer, start: Start, model: Path) -> None:
     directory = record_offline(start(), model)
     server.hang()
     assert "ERROR" in sync(start, directory)
@@ -371,7 +372,7 @@ def test_a_sync_that_fails_can_be_repeated(server: WandbServer, start: Start, mo
     assert [artifact.files for artifact in server.artifacts] == [{"model.h5": model.read_bytes()}]
 
 
-def test_a_killed_trainer_loses_at_most_the_last_second_of_its_record(server: WandbServer, start: Start) -> None:
+def test_a_killed_trainer_loses_at_most_one_second(server: WandbServer, start: Start) -> None:
     client = start()
     _, directory = client.do("init", mode="offline", project="digits")
     begin = time.time()
@@ -383,13 +384,13 @@ def test_a_killed_trainer_loses_at_most_the_last_second_of_its_record(server: Wa
     client.wait()
     sync(start, directory)
     run = only_run(server)
-    assert rows(run) == list(range(len(run.history)))  # no hole
+    assert rows(run) == list(range(len(run.history)))  # no row is missing
     assert last > 0
-    assert at - run.history[-1]["time"] < 1.5  # flushed every second, by a machine that may be busy
+    assert at - run.history[-1]["time"] < 1.5  # flushed every second; the machine can be busy
     assert run.exit_code == 1
 
 
-def test_refused_uploads_show_in_reading_back_only_and_a_second_sync_brings_them(
+def test_refused_uploads_are_repaired_by_a_second_sync(
     server: WandbServer, start: Start, model: Path
 ) -> None:
     directory = record_offline(start(), model)
@@ -404,13 +405,13 @@ def test_refused_uploads_show_in_reading_back_only_and_a_second_sync_brings_them
     assert reader.do("read_back", "b-1")[2] == {"model.h5": [200, 100_000]}
 
 
-def test_a_resumed_run_brings_the_artifact_that_did_not_arrive(server: WandbServer, start: Start, model: Path) -> None:
+def test_a_resumed_run_uploads_the_missing_artifact(server: WandbServer, start: Start, model: Path) -> None:
     client = start()
     run_id, _ = client.do("init", project="digits", group="sweep", config={"lr": 0.1})
     client.do("log", i=0)
     server.drop_uploads = True
     client.do("artifact", str(model), ["b-1"])
-    client.do("finish")  # and not a word about it
+    client.do("finish")  # no error
     assert [(artifact.committed, artifact.files) for artifact in server.artifacts] == [(False, {})]
 
     server.drop_uploads = False
@@ -425,11 +426,11 @@ def test_a_resumed_run_brings_the_artifact_that_did_not_arrive(server: WandbServ
     assert server.unknown_operations == []
 
 
-def test_lost_bytes_show_in_a_download_only(server: WandbServer, start: Start, model: Path) -> None:
+def test_lost_bytes_are_noticed_only_in_a_download(server: WandbServer, start: Start, model: Path) -> None:
     directory = record_offline(start(), model)
     server.lose_artifact = True
     assert "Finished syncing" in sync(start, directory)
     version, manifest, downloads = start().do("read_back", "b-1")
-    assert (version, manifest) == ("v0", {"model.h5": digest_and_size(model)})  # as if everything were there
+    assert (version, manifest) == ("v0", {"model.h5": digest_and_size(model)})  # the manifest does not show the loss
     assert downloads["model.h5"][0] == 404
     assert server.unknown_operations == []

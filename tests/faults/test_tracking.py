@@ -1,6 +1,6 @@
-"""The trainer's record at W&B, by the real SDK against the stand-in server: what arrives, what each fault costs.
+"""The trainer's record at W&B, with the real SDK and the fake server: the arrived data and the cost of each fault.
 
-A fault costs the training a few seconds and one line; afterwards `pyml sync` brings everything, byte by byte.
+A fault costs the training a few seconds and one log line. Afterwards `pyml sync` uploads everything, byte by byte.
 """
 
 import json
@@ -26,11 +26,11 @@ from pyml.evaluation.metrics import evaluate, write_predictions
 from pyml.reports.plots import PLOT_FILES, draw_plots
 
 PYML = Path(sys.executable).with_name("pyml")
-LOST_SECONDS = 20  # what no fault may cost more of
-QUICK_SECONDS = 4  # in the tests that do not measure, a silent server is given up after so long, instead of 12
+LOST_SECONDS = 20  # the most that a fault may cost
+QUICK_SECONDS = 4  # SILENT_SECONDS in the tests that do not measure time; the default is 12
 SYNC_SECONDS = 60
 
-# A trainer without the training: one command a line, one answer a line, [value, lines of the log, seconds].
+# A trainer without the training: one command per line, one answer per line: [value, lines of the log, seconds].
 TRAINER = """
 import json, logging, os, sys, time
 from pathlib import Path
@@ -53,7 +53,7 @@ def start(name, commit=None, config=None, quick=None, url="", **settings):
     os.environ["WANDB_BASE_URL"] = url
     callback = None
     tracker = start_tracker(name, config or {}, commit, Settings(**settings))
-    return str(tracker._place)
+    return str(tracker._directory)
 
 
 def epochs(first, last):
@@ -63,7 +63,7 @@ def epochs(first, last):
 
         callback = tracker.callbacks()[0]
         callback.set_model(keras.Sequential())
-        callback.model.compile("sgd")  # whose learning rate is recorded, too
+        callback.model.compile("sgd")  # the callback records its learning rate
     for epoch in range(first, last):
         callback.on_epoch_end(epoch, {"loss": 1 / (1 + epoch), "accuracy": epoch / 100})
 
@@ -113,11 +113,13 @@ for line in sys.stdin:
 Fault = Callable[[WandbServer], None]
 FAULTS: dict[str, tuple[Fault, Fault, str]] = {
     "401": (
-        *(lambda s: setattr(s, "reject_auth", True), lambda s: setattr(s, "reject_auth", False)),
+        lambda s: setattr(s, "reject_auth", True),
+        lambda s: setattr(s, "reject_auth", False),
         "the server does not know the token",
     ),
     "500": (
-        *(lambda s: setattr(s, "server_error", True), lambda s: setattr(s, "server_error", False)),
+        lambda s: setattr(s, "server_error", True),
+        lambda s: setattr(s, "server_error", False),
         "the server answers 500",
     ),
     "hang": (WandbServer.hang, WandbServer.release, "the server does not answer"),
@@ -126,7 +128,7 @@ FAULTS: dict[str, tuple[Fault, Fault, str]] = {
 
 
 class Trainer:
-    """The program above, in a process of its own."""
+    """The program above, in its own process."""
 
     def __init__(self, home: Path) -> None:
         self.popen = subprocess.Popen(
@@ -142,7 +144,7 @@ class Trainer:
         assert self.popen.stdout is not None
         self.input, self.output = self.popen.stdin, self.popen.stdout
         self.said: list[str] = []
-        self.seconds = 0.0  # what W&B has cost since the start
+        self.seconds = 0.0  # the cost of W&B since the start
         self.printed = ""
 
     def do(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
@@ -198,7 +200,7 @@ def server() -> Iterator[WandbServer]:
 
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
-    """One process for all runs: Keras is imported once, and runs that follow each other are tested, too."""
+    """One process for all runs: Keras is imported once, and several runs in one process are tested."""
     trainer = Trainer(tmp_path_factory.mktemp("trainer"))
     yield trainer
     trainer.end()
@@ -211,7 +213,7 @@ def record(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle with all that is tracked: figures, pictures, predictions, history, a patch; the model is any bytes."""
+    """A bundle with all tracked files: metrics, plots, predictions, history, a patch. The model is random bytes."""
     models = tmp_path_factory.mktemp("models")
     x, y = arrays_and_labels(60)
     probabilities = fake_predict(x) / fake_predict(x).sum(axis=1, keepdims=True)
@@ -249,11 +251,11 @@ def assert_arrived_whole(server: WandbServer, bundle: Bundle, epochs: int) -> No
     assert model.files == {name: (bundle.path / name).read_bytes() for name in expected}
     for name in ("predictions.csv", "history.json", "diff.patch"):
         assert run.files[name] == (bundle.path / name).read_bytes()
-    pictures = [data for name, data in run.files.items() if name.startswith("media/images/test/")]
-    assert sorted(pictures) == sorted((bundle.path / name).read_bytes() for name in PLOT_FILES)
+    plots = [data for name, data in run.files.items() if name.startswith("media/images/test/")]
+    assert sorted(plots) == sorted((bundle.path / name).read_bytes() for name in PLOT_FILES)
 
 
-def test_a_run_is_seen_while_it_goes_on_and_arrives_whole(
+def test_a_run_is_visible_during_the_training_and_arrives(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     config = {"optimizer": {"name": "Adam", "learning_rate": 0.1}, "layers": [{"layer": "Dense"}]}
@@ -265,25 +267,25 @@ def test_a_run_is_seen_while_it_goes_on_and_arrives_whole(
     assert (run.entity, run.project, run.group, run.commit, run.name) == ("team", "toys", "sweep", "c0ffee", "toy-1")
     assert run.config == config
     assert [row["epoch/loss"] for row in run.history] == [1, 0.5, 1 / 3]
-    address = f"{server.url}/team/toys/runs/{run.id}"
-    place = {"mode": "online", "id": run.id, "url": address, "directory": f"wandb/{directory.name}"}
-    assert trainer.do("record") == place
+    url = f"{server.url}/team/toys/runs/{run.id}"
+    record_of_run = {"mode": "online", "id": run.id, "url": url, "directory": f"wandb/{directory.name}"}
+    assert trainer.do("record") == record_of_run
     trainer.do("publish", str(bundle.path))
     trainer.do("finish")
 
-    assert trainer.said == [f"W&B: {address}"]
+    assert trainer.said == [f"W&B: {url}"]
     assert_arrived_whole(server, bundle, epochs=3)
     assert any("system.memory_percent" in sample for sample in run.system_metrics)
     [predictions] = [json.loads(data) for name, data in run.files.items() if "/predictions_" in name]
     assert predictions["columns"] == ["sample", "label", "predicted", "confidence", *(f"p_{name}" for name in CLASSES)]
     assert len(predictions["data"]) == 60
-    assert json.loads((directory / "arrived.json").read_text())["url"] == address
+    assert json.loads((directory / "arrived.json").read_text())["url"] == url
     requests = len(server.requests)
     assert sync(server, record).stdout == "0 runs arrived\n"
     assert len(server.requests) == requests
 
 
-def test_the_token_is_in_no_file_no_argument_and_no_line(
+def test_the_token_is_in_no_file_argument_or_output(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     trainer.start(server, record)
@@ -301,7 +303,7 @@ def test_the_token_is_in_no_file_no_argument_and_no_line(
     assert [path for path in files if key.encode() in path.read_bytes()] == []
 
 
-def test_without_a_token_no_server_is_asked_and_sync_brings_the_run_later(
+def test_a_run_without_a_token_is_uploaded_by_sync(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     directory = trainer.start(server, record, wandb_api_key=None)
@@ -309,13 +311,13 @@ def test_without_a_token_no_server_is_asked_and_sync_brings_the_run_later(
     assert trainer.do("record")["mode"] == "offline"
     trainer.do("publish", str(bundle.path))
     trainer.do("finish")
-    assert trainer.said == [f"W&B: offline, the run lies in {directory}; upload it with: pyml sync"]
+    assert trainer.said == [f"W&B: offline, the run is in {directory}; upload it with: pyml sync"]
     assert server.requests == []
 
     without_token = sync(server, record, WANDB_API_KEY="")
     assert without_token.returncode == 1
     assert without_token.stderr == (
-        "pyml: there is no W&B token, so the recorded runs (1) stay where they are; "
+        "pyml: there is no W&B token, so the recorded runs (1) are not uploaded; "
         "set WANDB_API_KEY and run pyml sync again\n"
     )
     assert server.requests == []
@@ -325,32 +327,32 @@ def test_without_a_token_no_server_is_asked_and_sync_brings_the_run_later(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("when", ["from the start", "in mid-run"])
-def test_35_a_fault_costs_one_line_and_sync_brings_everything(
+@pytest.mark.parametrize("when", ["from the start", "during the run"])
+def test_35_a_fault_logs_one_line_and_sync_uploads_everything(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle, when: str, fault: str
 ) -> None:
-    break_it, repair_it, reason = FAULTS[fault]
+    start_fault, end_fault, reason = FAULTS[fault]
     if when == "from the start":
-        break_it(server)
+        start_fault(server)
     directory = trainer.start(server, record)
     trainer.do("epochs", 0, 2)
-    if when == "in mid-run":
+    if when == "during the run":
         server.wait_for(lambda: server.runs and epochs_of(only_run(server)) == [0, 1])
-        break_it(server)
+        start_fault(server)
     trainer.do("epochs", 2, 4)
     assert trainer.do("record")["id"]
     trainer.do("publish", str(bundle.path))
     trainer.do("finish")
-    assert trainer.said == [f"W&B: not uploaded, {reason}; the run lies in {directory}, upload it with: pyml sync"]
+    assert trainer.said == [f"W&B: not uploaded, {reason}; the run is in {directory}, upload it with: pyml sync"]
     assert trainer.seconds < LOST_SECONDS - 12 + QUICK_SECONDS
 
-    repair_it(server)
+    end_fault(server)
     done = sync(server, record)
     assert (done.returncode, done.stdout) == (0, "1 run arrived\n"), done.stderr
     assert_arrived_whole(server, bundle, epochs=4)
 
 
-def test_35_a_server_that_never_answers_costs_less_than_twenty_seconds_in_all(
+def test_35_a_silent_server_costs_less_than_twenty_seconds(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     server.hang()
@@ -363,7 +365,7 @@ def test_35_a_server_that_never_answers_costs_less_than_twenty_seconds_in_all(
     server.release()
 
 
-def test_a_wrong_token_is_said_while_the_training_still_runs(
+def test_a_wrong_token_is_reported_during_the_training(
     server: WandbServer, trainer: Trainer, record: Path
 ) -> None:
     directory = trainer.start(server, record, wandb_api_key="0" * 40)
@@ -374,7 +376,7 @@ def test_a_wrong_token_is_said_while_the_training_still_runs(
             break
         time.sleep(0.1)
     said = (
-        f"W&B: not uploaded, the server does not know the token; the run lies in {directory}, upload it with: pyml sync"
+        f"W&B: not uploaded, the server does not know the token; the run is in {directory}, upload it with: pyml sync"
     )
     assert trainer.said == [said]
     trainer.do("finish")
@@ -384,7 +386,7 @@ def test_a_wrong_token_is_said_while_the_training_still_runs(
 @pytest.mark.parametrize(
     ("fault", "missing"), [("drop_uploads", "did not arrive"), ("lose_artifact", "its artifact toy")]
 )
-def test_bytes_that_did_not_arrive_are_noticed_although_the_sdk_is_content(
+def test_missing_bytes_are_noticed_if_the_sdk_reports_success(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle, fault: str, missing: str
 ) -> None:
     setattr(server, fault, True)
@@ -398,13 +400,13 @@ def test_bytes_that_did_not_arrive_are_noticed_although_the_sdk_is_content(
     done = sync(server, record)
     assert done.returncode == 1
     assert "1 of 1 runs have not arrived" in done.stderr
-    if fault == "drop_uploads":  # a server that has lost what it confirmed takes nothing anew
+    if fault == "drop_uploads":  # a server that lost confirmed bytes accepts no new upload of them
         server.drop_uploads = False
         assert sync(server, record).returncode == 0
         assert_arrived_whole(server, bundle, epochs=0)
 
 
-def test_a_record_whose_artifact_is_gone_is_never_called_arrived(
+def test_a_record_with_a_lost_artifact_does_not_arrive(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     directory = trainer.start(server, record, wandb_mode="offline")
@@ -415,11 +417,11 @@ def test_a_record_whose_artifact_is_gone_is_never_called_arrived(
             path.unlink()
     done = sync(server, record)
     assert done.returncode == 1
-    assert "its artifact toy (the bytes of toy/model.h5 are gone from this machine)" in done.stderr
+    assert "its artifact toy (the bytes of toy/model.h5 are lost on this machine)" in done.stderr
     assert not (directory / "arrived.json").exists()
 
 
-def test_35_a_killed_trainer_loses_at_most_the_last_second_and_leaves_no_process(
+def test_35_a_killed_trainer_loses_a_second_and_leaves_no_process(
     server: WandbServer, record: Path
 ) -> None:
     trainer = Trainer(record.parent)
@@ -431,15 +433,15 @@ def test_35_a_killed_trainer_loses_at_most_the_last_second_and_leaves_no_process
     trainer.popen.send_signal(signal.SIGKILL)
     trainer.popen.communicate()
     deadline = time.monotonic() + 30
-    while is_open(directory) and time.monotonic() < deadline:  # by the uploading process, until it has given up
+    while is_open(directory) and time.monotonic() < deadline:  # the uploading process holds the lock until it ends
         time.sleep(0.2)
     assert not is_open(directory)
     done = sync(server, record)
     assert (done.returncode, done.stdout) == (0, "1 run arrived\n"), done.stderr
     rows = {row["number"]: row["time"] for row in only_run(server).history}
-    assert sorted(rows) == list(range(len(rows)))  # no hole
+    assert sorted(rows) == list(range(len(rows)))  # no row is missing
     assert last >= len(rows) - 2
-    assert at - max(rows.values()) < 1.5  # flushed every second, by a machine that may be busy
+    assert at - max(rows.values()) < 1.5  # flushed every second; the machine can be busy
 
 
 def is_open(directory: Path) -> bool:
@@ -447,23 +449,23 @@ def is_open(directory: Path) -> bool:
     return subprocess.run(["flock", "--nonblock", directory, "true"], check=False).returncode != 0
 
 
-def test_a_run_that_is_being_recorded_is_left_alone_by_sync(
+def test_sync_skips_a_run_that_is_being_recorded(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     directory = trainer.start(server, record, wandb_mode="offline")
     done = sync(server, record)
     assert (done.returncode, done.stdout) == (0, "0 runs arrived\n")
-    assert f"{directory.name} is being recorded or uploaded by another process, left alone" in done.stderr
+    assert f"{directory.name} is skipped: another process records or uploads it" in done.stderr
     trainer.do("finish")
     assert sync(server, record).stdout == "1 run arrived\n"
 
 
-def test_an_sdk_whose_service_dies_costs_one_line_and_no_exception(
+def test_a_dead_sdk_service_logs_one_line_and_raises_nothing(
     server: WandbServer, trainer: Trainer, record: Path, bundle: Bundle
 ) -> None:
     directory = trainer.start(server, record, wandb_mode="offline")
     trainer.do("epochs", 0, 2)
-    time.sleep(1.5)  # the interval after which the SDK writes to disk
+    time.sleep(1.5)  # longer than the interval after which the SDK writes to disk
     trainer.do("kill_service")
     trainer.do("epochs", 2, 4)
     trainer.do("publish", str(bundle.path))
@@ -472,14 +474,14 @@ def test_an_sdk_whose_service_dies_costs_one_line_and_no_exception(
     assert line.startswith("W&B: ")
     assert str(directory) in line
     assert trainer.seconds < LOST_SECONDS
-    assert trainer.start(server, record).parent == directory.parent  # the next run is recorded again
+    assert trainer.start(server, record).parent == directory.parent  # the next run is recorded normally
     trainer.do("epochs", 0, 1)
     trainer.do("finish")
     assert trainer.said == [f"W&B: {server.url}/team/pyml/runs/{only_run(server).id}"]
 
 
 @pytest.mark.parametrize("fault", ["none", "die"])
-def test_35_a_whole_training_is_published_and_names_its_record(server: WandbServer, tmp_path: Path, fault: str) -> None:
+def test_35_a_training_is_published_and_names_its_record(server: WandbServer, tmp_path: Path, fault: str) -> None:
     record, models = tmp_path / "record", tmp_path / "models"
     (tmp_path / "tiny.json").write_text(json.dumps(TINY_EXPERIMENT))
     if fault == "die":
@@ -508,7 +510,7 @@ def test_35_a_whole_training_is_published_and_names_its_record(server: WandbServ
         assert tracked.url == f"{server.url}/team/pyml/runs/{run.id}"
         assert said == [f"W&B: {tracked.url}"]
         assert {"layers": TINY_EXPERIMENT["layers"], "bundle_id": path.name}.items() <= run.config.items()
-        as_given = set(TINY_EXPERIMENT) - {"data", "layers"}  # the others have gained their defaults
+        as_given = set(TINY_EXPERIMENT) - {"data", "layers"}  # the others get default values
         assert {name: run.config[name] for name in as_given}.items() <= TINY_EXPERIMENT.items()
         [model] = [artifact for artifact in server.artifacts if artifact.type == "model"]
         assert model.files["model.h5"] == (path / "model.h5").read_bytes()

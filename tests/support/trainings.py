@@ -1,4 +1,4 @@
-"""Small trainings for tests: experiments of seconds, and the command line as a process of its own."""
+"""Small trainings for tests: experiments that take seconds, and the command line as a separate process."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def experiment(**changes: Any) -> Experiment:
     return Experiment.model_validate({**TINY, **changes})
 
 
-def write(directory: Path, document: dict[str, Any], **changes: Any) -> Path:
+def write_experiment(directory: Path, document: dict[str, Any], **changes: Any) -> Path:
     path = directory / f"{changes.get('name', document['name'])}.json"
     path.write_text(json.dumps({**document, **changes}))
     return path
@@ -64,7 +64,11 @@ def only_bundle(models: Path, name: str) -> Bundle:
     return open_bundle(path)
 
 
-def unrecorded_in(directory: Path) -> Settings:
-    """Give settings whose every place lies in this directory, without W&B."""
-    places = {"models": directory / "models", "record": directory / "wandb", "data_dir": directory / "data"}
-    return Settings(**places, wandb_mode="disabled")
+def settings_without_wandb(directory: Path) -> Settings:
+    """Give settings with all paths in this directory, and with W&B disabled."""
+    return Settings(
+        models=directory / "models",
+        record=directory / "wandb",
+        data_dir=directory / "data",
+        wandb_mode="disabled",
+    )

@@ -1,13 +1,13 @@
-"""A stand-in for the Weights & Biases server, as far as its SDK needs one to record, upload, sync and read back.
+"""A fake Weights & Biases server, with the requests that the SDK needs to record, upload, sync and read back.
 
-It keeps in memory what arrives and fails on demand; every fault can be switched at any moment:
+It keeps the received data in memory. A test can switch faults on and off at any time:
 
-    reject_auth    401 to everything              hang(), release()  take requests and answer none
-    server_error   500 to everything              die(), revive()    cut the connections, refuse new ones
-    drop_uploads   403 to uploads of bytes        lose_artifact      200 to artifact files, whose bytes are dropped
+    reject_auth    401 for every request          hang(), release()  accept requests without an answer
+    server_error   500 for every request          die(), revive()    cut the connections, refuse new ones
+    drop_uploads   403 for uploads of bytes       lose_artifact      200 for artifact files, but drop their bytes
 
-What the SDK asks and this server does not know is listed in `unknown_operations`: a test asserts that nothing was.
-Look at the records through `wait_for`, or after the client has ended.
+`unknown_operations` lists the requests that this server does not know; tests assert that it is empty. Read the records
+with `wait_for`, or after the client has ended.
 """
 
 import base64
@@ -31,7 +31,7 @@ from typing import Any, Self, TypeVar
 Json = dict[str, Any]
 T = TypeVar("T")
 
-HANG_SECONDS = 120  # no request outlives a hang that nobody released
+HANG_SECONDS = 120  # the longest hang, if no test releases it
 USER: Json = {"id": "user", "entity": "team", "username": "someone", "name": "Someone", "email": "someone@localhost"}
 USER |= {"flags": "{}", "admin": False, "deletedAt": None, "apiKeys": {"edges": []}, "teams": {"edges": []}}
 TIMES: Json = dict.fromkeys(("createdAt", "updatedAt", "heartbeatAt"), "2025-01-01T00:00:00Z")
@@ -46,7 +46,7 @@ SAME_ANSWER = dict.fromkeys(("RunFiles", "RunHistoryKeys", "RunOutputArtifacts")
 
 @dataclass
 class Run:
-    """One run as it arrived; `config` and `summary` without the SDK's own keys."""
+    """One received run; `config` and `summary` without the SDK's own keys."""
 
     id: str
     entity: str
@@ -57,15 +57,15 @@ class Run:
     commit: str | None = None
     config: Json = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
-    history: list[Json] = field(default_factory=list)  # as sent: a run that is synced twice has its rows twice
+    history: list[Json] = field(default_factory=list)  # as sent: a run that is synced twice has all rows twice
     system_metrics: list[Json] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
-    exit_code: int | None = None  # None until the client has said that the run is complete
+    exit_code: int | None = None  # None until the client reports that the run is complete
 
 
 @dataclass
 class Artifact:
-    """One version of an artifact: `manifest` is what was promised, `files` are the bytes that arrived, by path."""
+    """One version of an artifact: `manifest` lists the announced files, `files` holds the received bytes, by path."""
 
     id: str
     run: Run
@@ -86,21 +86,21 @@ class Artifact:
 
 
 def md5(data: bytes) -> str:
-    """Give the digest as W&B writes it: base64 of the md5."""
+    """Give the digest in W&B's form: base64 of the md5."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
 class _Records:
-    """What has arrived, and an `_on_NAME` for each GraphQL operation, called with the lock held.
+    """The received data, and a method `_on_NAME` for each GraphQL operation. The caller holds the lock.
 
-    An answer holds every field that a query of that name selects, and more: the SDK takes what it asked for.
+    An answer holds at least every field that a query of this name selects. The SDK ignores the others.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.runs: dict[str, Run] = {}
         self.artifacts: list[Artifact] = []
-        self._uploads: dict[str, tuple[Callable[[bytes], object], str | None]] = {}  # path: what keeps it, its md5
+        self._uploads: dict[str, tuple[Callable[[bytes], object], str | None]] = {}  # path: the function that stores the bytes, their md5
         self._downloads: dict[str, Callable[[], bytes | None]] = {}
 
     def _on_UpsertBucket(self, given: Json) -> Json:
@@ -132,7 +132,7 @@ class _Records:
     def _on_CreateArtifact(self, given: Json) -> Json:
         name, aliases = given["artifactCollectionName"], [item["alias"] for item in given.get("aliases") or []]
         same = [a for a in self.artifacts if a.committed and (a.name, a.digest) == (name, given["digest"])]
-        if same:  # content that is there already gets the aliases; the client is to upload nothing
+        if same:  # the content exists already: add the aliases, the client uploads nothing
             artifact = same[-1]
             self._give_aliases(artifact, aliases)
         else:
@@ -170,7 +170,7 @@ class _Records:
                 other.aliases = [alias for alias in other.aliases if alias not in aliases]
         artifact.aliases = list(dict.fromkeys([*artifact.aliases, *aliases]))
 
-    # What wandb.Api() asks to read back.
+    # Requests of wandb.Api() that read data back.
 
     def _on_Run(self, given: Json) -> Json:
         run = self.runs.get(given.get("name") or given["run"])
@@ -223,7 +223,7 @@ class _Records:
 
     def _membership(self, a: Artifact) -> Json:
         artifact = self._artifact(a)
-        # Size and digest are the manifest's: only a download shows whether the bytes are there.
+        # Size and digest come from the manifest. Only a download shows whether the bytes exist.
         entries = [(name, entry["size"], entry["digest"]) for name, entry in a.entries.items()]
         files = [self._file(name, size, digest, partial(a.files.get, name)) for name, size, digest in entries]
         names = {"__typename": "ArtifactCollectionMembership", "artifactCollection": artifact["artifactSequence"]}
@@ -246,13 +246,13 @@ class _Records:
 
 
 class WandbServer(_Records):
-    """The records, a server on a free port of 127.0.0.1 that fills them, and its faults; a context manager."""
+    """A server on a free port of 127.0.0.1, with its records and faults; a context manager."""
 
     def __init__(self) -> None:
         super().__init__()
         self.api_key = secrets.token_hex(20)
         self.reject_auth = self.server_error = self.drop_uploads = self.lose_artifact = False
-        self.requests: list[str] = []  # GraphQL operations by name, others as "PUT file", "POST file_stream", "hung"
+        self.requests: list[str] = []  # names of GraphQL operations; others as "PUT file", "POST file_stream", "hung"
         self.unknown_operations: list[str] = []
         self.changed = threading.Condition()
         self.answering = threading.Event()
@@ -269,7 +269,7 @@ class WandbServer(_Records):
         self.release()
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Give the variables with which a client talks to this server and keeps its files below `home`."""
+        """Give the variables for a client that uses this server and keeps its files below `home`."""
         kinds = ("DIR", "DATA_DIR", "CACHE_DIR", "CONFIG_DIR", "ARTIFACT_DIR")
         directories = {f"WANDB_{kind}": home / kind.lower() for kind in kinds}
         for directory in directories.values():
@@ -278,37 +278,37 @@ class WandbServer(_Records):
         return connection | {"HOME": str(home)} | {name: str(path) for name, path in directories.items()}
 
     def wait_for(self, condition: Callable[[], T], seconds: float = 20) -> T:
-        """Wait until what has arrived makes `condition` true, and give its value."""
+        """Wait until `condition` is true, and give its value."""
         with self.changed:
             if not self.changed.wait_for(condition, seconds):
-                raise TimeoutError(f"not within {seconds} s; the last requests: {self.requests[-10:]}")
+                raise TimeoutError(f"not true within {seconds} s; the last requests: {self.requests[-10:]}")
             return condition()
 
     def hang(self) -> None:
-        """Take requests and answer none."""
+        """Accept requests without an answer."""
         self.answering.clear()
 
     def release(self) -> None:
-        """Answer again; requests that hung get no answer, their connections are closed."""
+        """Answer again. Requests that hang get no answer; their connections are closed."""
         self.answering.set()
 
     def die(self) -> None:
-        """Cut every connection and refuse new ones; the port stays ours."""
+        """Cut every connection and refuse new ones. The port stays reserved."""
         self._listener.stop()
         self._listener = _Listener(self, self._listener.server_port)
 
     def revive(self) -> None:
-        """Listen again, with everything that had arrived."""
+        """Listen again, with the data that arrived before."""
         self._listener.start()
 
     def respond(self, method: str, path: str, key: str, body: bytes) -> tuple[int, bytes]:
-        """Record one request and give the answer's status and body; the lock is held."""
+        """Record one request, and give the status and body of the answer. The caller holds the lock."""
         kind = path.split("/")[-1 if path.endswith("/file_stream") else 1]
         call = json.loads(body) if kind == "graphql" else {}
         operation = re.search(r"(?:query|mutation)\s+(\w+)", call.get("query", ""))
         name = operation[1] if operation else f"{method} {kind}"
         self.requests.append(name)
-        signed = path in self._uploads or path in self._downloads  # such an address is its own permission
+        signed = path in self._uploads or path in self._downloads  # such a URL needs no key
         if self.server_error:
             return 500, b'{"error": "the server failed"}'
         if self.reject_auth or not (signed or kind == "sdk" or secrets.compare_digest(key, f"api:{self.api_key}")):
@@ -327,9 +327,9 @@ class WandbServer(_Records):
             return 200, json.dumps({"data": data}).encode()
         if name == "POST file_stream":
             return self._stream(self.runs[path.split("/")[-2]], json.loads(body))
-        if name == "POST sdk":  # the SDK's telemetry about itself
+        if name == "POST sdk":  # the telemetry of the SDK
             return 200, b"{}"
-        if name != "GET artifactsV2":  # the second address of an artifact file, asked when the first has none
+        if name != "GET artifactsV2":  # the second URL of an artifact file, requested if the first has no file
             self.unknown_operations.append(name)
         return 200 if path == "/graphql" else 404, b'{"errors": [{"message": "unknown operation"}]}'
 
@@ -346,7 +346,7 @@ class WandbServer(_Records):
     def _stream(self, run: Run, message: Json) -> tuple[int, bytes]:
         for name, chunk in (message.get("files") or {}).items():
             lines = {"wandb-history.jsonl": run.history, "wandb-events.jsonl": run.system_metrics}.get(name)
-            if lines is not None:  # a chunk that is sent again takes its own place
+            if lines is not None:  # rows that are sent again replace the earlier rows
                 end = chunk["offset"] + len(chunk["content"])
                 lines[chunk["offset"] : end] = [json.loads(line) for line in chunk["content"]]
             elif name == "wandb-summary.json":
@@ -357,7 +357,7 @@ class WandbServer(_Records):
 
 
 class _Listener(ThreadingHTTPServer):
-    """One life of the server: it owns the port from the start and listens from `start` to `stop`."""
+    """A listener: it reserves the port when it is made, and listens from `start` to `stop`."""
 
     daemon_threads, block_on_close = True, False
 
@@ -380,8 +380,8 @@ class _Listener(ThreadingHTTPServer):
             self._thread.join()
         self.server_close()
         for connection in self._connections.copy():
-            with contextlib.suppress(OSError):  # its handler may just have closed it
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # reset, no FIN
+            with contextlib.suppress(OSError):  # its handler can have closed it
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST instead of FIN
                 connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -393,8 +393,8 @@ class _Listener(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Put what this server could not answer into the list that tests look at."""
-        if not isinstance(sys.exception(), OSError):  # else a connection was cut
+        """Add an error of this server to the list that tests check."""
+        if not isinstance(sys.exception(), OSError):  # an OSError is a connection that was cut
             self.wandb.unknown_operations.append(repr(sys.exception()))
 
 
@@ -428,7 +428,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the test says what matters."""
+        """Log nothing."""
 
 
 def _edges(**connections: list[Json]) -> Json:

@@ -1,6 +1,6 @@
-"""The long trainings on real data: `make test-training` runs them, `make test` does not.
+"""Long trainings on real data: `make test-training` runs them, `make test` does not.
 
-The data lie in PYML_DATA_DIR, else beside the repository in shared/data; without them these tests skip, and say so.
+The data are in PYML_DATA_DIR, or else beside the repository in shared/data. Without the data the tests are skipped.
 """
 
 import os
@@ -17,5 +17,5 @@ collect_ignore_glob = [] if os.environ.get("TEST_TRAINING") else ["test_*.py"]
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     if not (DATA / "mnist/mnist.npz").is_file():
-        pytest.skip(f"NO REAL DATA in {DATA}: name their directory with PYML_DATA_DIR; nothing was tested")
+        pytest.skip(f"NO REAL DATA in {DATA}: name the directory with PYML_DATA_DIR; nothing was tested")
     return DATA

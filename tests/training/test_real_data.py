@@ -1,4 +1,4 @@
-"""The real datasets are those that Keras gives, prepared as Keras's examples prepare them."""
+"""The real datasets are equal to those of Keras, prepared as in Keras's examples."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ def imdb(data_dir: Path) -> Dataset:
     return load_dataset(Imdb(name="imdb", validation=0.1, words=5000, length=400), Settings(data_dir=data_dir))
 
 
-def test_mnist_is_kerass(data_dir: Path) -> None:
+def test_mnist_equals_the_arrays_of_keras(data_dir: Path) -> None:
     mnist = load_dataset(Mnist(name="mnist", validation=0.1), Settings(data_dir=data_dir))
     with np.load(data_dir / "mnist/mnist.npz") as file:
         assert np.array_equal(mnist.test.x[..., 0], file["x_test"])
@@ -28,7 +28,7 @@ def test_mnist_is_kerass(data_dir: Path) -> None:
     assert (len(mnist.train.y), len(mnist.validation.y), len(mnist.test.y)) == (54_000, 6_000, 10_000)
 
 
-def test_imdb_is_what_kerass_load_data_and_pad_sequences_give(
+def test_imdb_equals_the_sequences_of_keras(
     data_dir: Path, imdb: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import keras
@@ -38,13 +38,13 @@ def test_imdb_is_what_kerass_load_data_and_pad_sequences_give(
     _, (x, y) = keras.datasets.imdb.load_data(num_words=5000)
     shuffled = np.arange(25_000)
     rng = np.random.RandomState(113)
-    rng.shuffle(np.arange(25_000))  # the training part goes first
+    rng.shuffle(np.arange(25_000))  # Keras shuffles the training set first
     rng.shuffle(shuffled)
     assert np.array_equal(imdb.test.y[shuffled], y)
     assert np.array_equal(imdb.test.x[shuffled], keras.utils.pad_sequences(x, maxlen=400))
 
 
-def test_raw_reviews_become_the_stored_integers_of_their_rows(data_dir: Path, imdb: Dataset) -> None:
+def test_raw_reviews_become_the_stored_token_numbers(data_dir: Path, imdb: Dataset) -> None:
     path = data_dir / "imdb/raw_100.jsonl"
     if not path.is_file():
         pytest.skip(f"NO RAW REVIEWS in {path}: nothing was tested")
@@ -56,13 +56,13 @@ def test_raw_reviews_become_the_stored_integers_of_their_rows(data_dir: Path, im
     assert np.array_equal(served, imdb.test.x[[review["x_test_row"] for review in reviews]])
 
 
-def test_no_review_of_the_test_set_trains(imdb: Dataset) -> None:
+def test_test_reviews_are_not_in_the_training_set(imdb: Dataset) -> None:
     test = {row.tobytes() for row in imdb.test.x}
     assert not test & {row.tobytes() for part in (imdb.train, imdb.validation) for row in part.x}
     assert (len(imdb.train.y) + len(imdb.validation.y), len(imdb.test.y)) == (24_855, 25_000)
 
 
-def test_of_the_animals_all_900_are_read_and_stray_files_ignored(data_dir: Path) -> None:
+def test_all_900_animals_are_read_without_other_files(data_dir: Path) -> None:
     animals = ImageFolder(
         name="animals", kind="image-folder", path="animals", height=32, width=32, validation=0.15, test=0.2
     )

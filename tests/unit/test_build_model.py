@@ -1,4 +1,4 @@
-"""From an experiment to a Keras model: labels that fit the loss, and Keras's complaints in one sentence."""
+"""Build the Keras model of an experiment: labels for the loss, and errors of Keras in one sentence."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def _keras() -> None:
     start_keras()
 
 
-def test_sparse_labels_stay_numbers() -> None:
+def test_sparse_labels_stay_integers() -> None:
     y = np.array([2, 0])
     assert encode_labels(y, "sparse_categorical_crossentropy", 3).tolist() == [2, 0]
 
@@ -69,7 +69,7 @@ def test_the_model_takes_raw_samples() -> None:
     assert model.predict_on_batch(np.full((3, 8, 8, 1), 16, np.uint8)).shape == (3, 10)
 
 
-def test_two_models_of_an_experiment_have_the_same_names() -> None:
+def test_two_models_of_an_experiment_have_the_same_layer_names() -> None:
     first, second = (build_model(experiment({"layer": "Flatten"}), DATASET) for _ in range(2))
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
 
@@ -82,22 +82,22 @@ def test_two_models_of_an_experiment_have_the_same_names() -> None:
         ([{"layer": "Cropping2D", "cropping": 4}, {"layer": "Flatten"}], r"layers\.1, Cropping2D\(cropping=4\)"),
         ([{"layer": "Flatten"}, {"layer": "LSTM", "units": 3}], r"layers\.2, LSTM\(units=3\)"),
         ([{"layer": "Activation", "activation": "relou"}], r"layers\.1, .*relou"),
-        ([], r"gives shape \(8, 8, 10\) per sample, \(10,\) is needed"),
+        ([], r"output has shape \(8, 8, 10\) per sample, \(10,\) is needed"),
     ],
 )
-def test_what_keras_does_not_build_is_one_sentence_with_the_layer(between: list[dict[str, Any]], said: str) -> None:
+def test_an_error_of_keras_is_one_sentence_with_the_layer(between: list[dict[str, Any]], said: str) -> None:
     with pytest.raises(PymlError, match=said) as raised:
         build_model(experiment(*between), DATASET)
     assert "\n" not in str(raised.value)
 
 
-def test_an_argument_that_the_optimizer_does_not_know_is_named() -> None:
+def test_an_unknown_optimizer_argument_is_named() -> None:
     optimizer = {"name": "SGD", "learning_rate": 0.1, "momentun": 0.9}
     with pytest.raises(PymlError, match=r"optimizer SGD: .*momentun"):
         build_model(experiment({"layer": "Flatten"}, optimizer=optimizer), DATASET)
 
 
-def test_the_optimizer_is_the_experiments() -> None:
+def test_the_optimizer_has_the_arguments_of_the_experiment() -> None:
     optimizer = {"name": "SGD", "learning_rate": 0.5, "momentum": 0.75}
     model = build_model(experiment({"layer": "Flatten"}, optimizer=optimizer), DATASET)
     assert type(model.optimizer).__name__ == "SGD"

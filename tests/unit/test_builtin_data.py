@@ -1,4 +1,4 @@
-"""mnist, fashion_mnist and imdb: read from the data directory, raw, with their official test sets whole."""
+"""mnist, fashion_mnist and imdb: read from the data directory, raw, with their complete official test sets."""
 
 import gzip
 import hashlib
@@ -82,7 +82,7 @@ def test_mnist_is_raw_and_its_official_test_set_is_whole(settings: Settings) -> 
     assert mnist.preprocessing == ImagePreprocessing(height=28, width=28, color="grayscale")
 
 
-def test_validation_comes_from_the_training_part_stratified(settings: Settings) -> None:
+def test_the_validation_set_is_a_stratified_part_of_training(settings: Settings) -> None:
     arrays = images()
     put_mnist(settings, **arrays)
     mnist = load_dataset(MNIST, settings)
@@ -92,7 +92,7 @@ def test_validation_comes_from_the_training_part_stratified(settings: Settings) 
     assert np.array_equal(mnist.validation.x[..., 0], arrays["x_train"][rows])
 
 
-def test_a_copy_of_an_official_test_sample_is_dropped_from_training(settings: Settings) -> None:
+def test_a_copy_of_an_official_test_sample_is_dropped(settings: Settings) -> None:
     arrays = images()
     arrays["x_train"][:3] = arrays["x_test"][:3]
     put_mnist(settings, **arrays)
@@ -101,14 +101,14 @@ def test_a_copy_of_an_official_test_sample_is_dropped_from_training(settings: Se
     assert len(mnist.train.y) + len(mnist.validation.y) == N_TRAIN - 3
 
 
-def test_an_unknown_mnist_is_taken_with_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_mnist_is_used_with_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     put_mnist(settings, **images())
     with caplog.at_level(logging.WARNING, "pyml"):
         load_dataset(MNIST, settings)
-    assert "not a known one; it is taken as it is" in caplog.text
+    assert "has the unknown sha256" in caplog.text
 
 
-def test_a_known_mnist_is_taken_without_a_word(
+def test_a_known_mnist_is_used_without_a_warning(
     settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = hashlib.sha256(put_mnist(settings, **images()).read_bytes()).hexdigest()
@@ -118,14 +118,14 @@ def test_a_known_mnist_is_taken_without_a_word(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no archive"])
-def test_a_torn_mnist_is_one_sentence_with_what_to_do(settings: Settings, content: bytes) -> None:
+def test_a_truncated_mnist_error_says_what_to_do(settings: Settings, content: bytes) -> None:
     put_mnist(settings).write_bytes(content)
     with pytest.raises(PymlError, match=r"mnist\.npz is not a \.npz file .*delete it, then: pyml download mnist"):
         load_dataset(MNIST, settings)
 
 
 @pytest.mark.parametrize("name", ["x_train", "y_test"])
-def test_a_mnist_without_an_array_is_one_sentence(settings: Settings, name: str) -> None:
+def test_a_mnist_without_an_array_is_refused_in_one_sentence(settings: Settings, name: str) -> None:
     arrays = images()
     del arrays[name]
     put_mnist(settings, **arrays)
@@ -142,7 +142,7 @@ def test_a_mnist_without_an_array_is_one_sentence(settings: Settings, name: str)
         ("y_train", lambda array: array + 1),
     ],
 )
-def test_a_mnist_of_another_kind_is_one_sentence(settings: Settings, name: str, change: object) -> None:
+def test_a_mnist_with_wrong_arrays_is_refused_in_one_sentence(settings: Settings, name: str, change: object) -> None:
     arrays = images()
     arrays[name] = change(arrays[name])  # type: ignore[operator]
     put_mnist(settings, **arrays)
@@ -169,7 +169,7 @@ def test_fashion_mnist_is_read_from_its_four_files(settings: Settings) -> None:
     assert len(fashion.train.y) + len(fashion.validation.y) == N_TRAIN
 
 
-def test_14_fashion_mnist_is_read_from_one_npz_as_mnist_is(settings: Settings) -> None:
+def test_14_fashion_mnist_is_read_from_one_npz_file(settings: Settings) -> None:
     arrays = images()
     folder = put_fashion(settings, arrays)
     wanted = load_dataset(FASHION, settings)
@@ -179,12 +179,12 @@ def test_14_fashion_mnist_is_read_from_one_npz_as_mnist_is(settings: Settings) -
     assert load_dataset(FASHION, settings).fingerprint == wanted.fingerprint
 
 
-def test_14_the_four_files_of_fashion_mnist_go_before_an_npz(settings: Settings) -> None:
+def test_14_the_four_fashion_mnist_files_have_priority(settings: Settings) -> None:
     np.savez(put_fashion(settings, images()) / "fashion_mnist.npz", x_train=np.zeros(1))
     assert load_dataset(FASHION, settings).classes[0] == "T-shirt/top"
 
 
-def test_14_a_fashion_mnist_npz_without_an_array_is_one_sentence(settings: Settings) -> None:
+def test_14_a_fashion_mnist_npz_without_an_array_is_refused(settings: Settings) -> None:
     (settings.data_dir / "fashion_mnist").mkdir()
     np.savez(settings.data_dir / "fashion_mnist/fashion_mnist.npz", x_train=np.zeros(1))
     with pytest.raises(
@@ -193,15 +193,15 @@ def test_14_a_fashion_mnist_npz_without_an_array_is_one_sentence(settings: Setti
         load_dataset(FASHION, settings)
 
 
-def test_a_torn_fashion_mnist_is_one_sentence(settings: Settings) -> None:
+def test_a_truncated_fashion_mnist_is_refused_in_one_sentence(settings: Settings) -> None:
     path = put_fashion(settings, images()) / "train-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(PymlError, match=r"train-labels.* is not readable .*pyml download fashion_mnist"):
+    with pytest.raises(PymlError, match=r"train-labels.* cannot be read .*pyml download fashion_mnist"):
         load_dataset(FASHION, settings)
 
 
 class Trap:
-    """Unpickled, it leaves a file behind."""
+    """Creates a directory if it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -214,7 +214,7 @@ WORDS = [f"word{number}" for number in range(1, 21)]
 
 
 def put_imdb(settings: Settings, monkeypatch: pytest.MonkeyPatch, known: bool = True) -> dict[str, np.ndarray]:
-    """Sixty reviews to train and sixty to test, of twenty words; a review is the ranks of its words."""
+    """Write sixty reviews for training and sixty for the test, of twenty words. A review is the ranks of its words."""
     rng = np.random.default_rng(0)
     reviews = np.empty(120, object)
     for row in range(120):
@@ -233,7 +233,7 @@ def put_imdb(settings: Settings, monkeypatch: pytest.MonkeyPatch, known: bool = 
 IMDB = Imdb(name="imdb", validation=0.2, words=15, length=8)
 
 
-def test_imdb_is_prepared_as_serving_prepares_the_text(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imdb_is_prepared_as_in_serving(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = put_imdb(settings, monkeypatch)
     imdb = load_dataset(IMDB, settings)
     assert isinstance(imdb.preprocessing, TextPreprocessing)
@@ -244,7 +244,7 @@ def test_imdb_is_prepared_as_serving_prepares_the_text(settings: Settings, monke
     assert np.array_equal(imdb.test.x, served)
 
 
-def test_imdbs_vocabulary_is_all_its_words_and_the_most_frequent_have_numbers(
+def test_imdb_has_numbers_for_its_most_frequent_words(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_imdb(settings, monkeypatch)
@@ -253,7 +253,7 @@ def test_imdbs_vocabulary_is_all_its_words_and_the_most_frequent_have_numbers(
     assert (imdb.n_words, imdb.test.x.max()) == (15, 14)
 
 
-def test_10_an_embedding_needs_a_row_for_each_number_and_none_for_other_words(
+def test_10_an_embedding_needs_a_row_for_each_token_number(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_imdb(settings, monkeypatch)
@@ -266,7 +266,9 @@ def test_10_an_embedding_needs_a_row_for_each_number_and_none_for_other_words(
             {"layer": "Dense", "units": 1, "activation": "sigmoid"},
         ],
         "optimizer": {"name": "Adam", "learning_rate": 0.01},
-        **{"loss": "binary_crossentropy", "epochs": 1, "batch_size": 8},
+        "loss": "binary_crossentropy",
+        "epochs": 1,
+        "batch_size": 8,
     }
     assert _load_dataset(Experiment.model_validate_json(json.dumps(document)), DatasetCache(settings)).n_words == 15
     document["layers"][0]["input_dim"] = 14
@@ -274,41 +276,41 @@ def test_10_an_embedding_needs_a_row_for_each_number_and_none_for_other_words(
         _load_dataset(Experiment.model_validate_json(json.dumps(document)), DatasetCache(settings))
 
 
-def test_10_a_raw_review_becomes_imdbs_own_numbers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_10_a_raw_review_becomes_the_token_numbers_of_imdb(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     put_imdb(settings, monkeypatch)
     imdb = load_dataset(IMDB.model_copy(update={"length": 6}), settings)
     assert isinstance(imdb.preprocessing, TextPreprocessing)
     numbers = token_numbers(imdb.words)
-    # known with a number, known without one, and not known, which goes for an upper-case É, too
+    # a word with a number, a known word without a number, an unknown word (with an upper-case É), a word with a number
     served = prepare_text("WORD1<br />word19 Éword2 word2", imdb.preprocessing, numbers)
     assert served.tolist() == [PAD, PAD, START, 4, UNKNOWN, 5]
 
 
-def test_more_words_than_there_are_is_all_of_them(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_above_the_vocabulary_size_gives_all_words(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     put_imdb(settings, monkeypatch)
     imdb = load_dataset(IMDB.model_copy(update={"words": 5000}), settings)
     assert len(imdb.words) == imdb.preprocessing.n_words == 24
 
 
-def test_imdbs_test_set_is_whole(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imdb_test_set_stays_whole(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = put_imdb(settings, monkeypatch)
     assert np.array_equal(load_dataset(IMDB, settings).test.y, arrays["y_test"])
 
 
-def test_an_unknown_imdb_holds_pickles_and_is_not_opened(
+def test_an_unknown_imdb_file_is_not_opened(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     put_imdb(settings, monkeypatch)
     trapped = io.BytesIO()
     np.savez(trapped, x_train=np.array([Trap(tmp_path / "run")], object), allow_pickle=True)
     (settings.data_dir / "imdb/imdb.npz").write_bytes(trapped.getvalue())
-    with pytest.raises(PymlError, match=r"is not a known one; it holds pickles.*delete it, then: pyml download imdb"):
+    with pytest.raises(PymlError, match=r"has the unknown sha256 .*; it holds pickles.*delete it, then: pyml download imdb"):
         load_dataset(IMDB, settings)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("index", ["[]", "{", '{"a": 2}', '{"a": "b"}', '{"a": 1, "b": 1}'])
-def test_a_word_index_of_another_kind_is_one_sentence(
+def test_an_invalid_word_index_is_refused_in_one_sentence(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, index: str
 ) -> None:
     put_imdb(settings, monkeypatch)

@@ -1,4 +1,4 @@
-"""A bundle's id is a fact about what decides its weights and metrics; re-runs are numbered."""
+"""The id of a bundle depends on everything that decides its weights and metrics. Reruns are numbered."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_the_order_of_keys_does_not_change_the_id() -> None:
     assert identify(reversed_keys(DOCUMENT)) == identify(DOCUMENT)
 
 
-def test_a_default_written_out_does_not_change_the_id() -> None:
+def test_an_explicit_default_does_not_change_the_id() -> None:
     assert identify({**DOCUMENT, "seed": 0, "early_stopping": None}) == identify(DOCUMENT)
 
 
@@ -64,12 +64,12 @@ def test_each_change_of_the_experiment_changes_the_id(change: dict[str, Any]) ->
     assert identify({**DOCUMENT, **change}) != identify(DOCUMENT)
 
 
-def test_other_data_change_the_id() -> None:
+def test_another_dataset_changes_the_id() -> None:
     assert identify(DOCUMENT, "e" * 64) != identify(DOCUMENT)
 
 
 def changed_code(tmp_path: Path, changed: str) -> tuple[str, str]:
-    """Hash the code of a copy of the sources before and after one line is added to a module of a package."""
+    """Copy the sources, add one line to a module of a package, and give the code's hash before and after."""
     for name in ("bundle", "pyml"):
         shutil.copytree(REPO / name / "src" / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     program = "from pyml.training.bundle_id import code_sha256; print(code_sha256())"
@@ -96,18 +96,18 @@ def changed_code(tmp_path: Path, changed: str) -> tuple[str, str]:
         "pyml.training",
     ],
 )
-def test_a_line_of_code_that_decides_weights_or_metrics_changes_the_id(tmp_path: Path, package: str) -> None:
+def test_a_change_of_hashed_code_changes_the_id(tmp_path: Path, package: str) -> None:
     before, after = changed_code(tmp_path, package)
     assert after != before
 
 
 @pytest.mark.parametrize("package", ["bundle", "pyml", "pyml.promotion", "pyml.reports", "pyml.tracking"])
-def test_a_line_of_code_that_shows_or_sends_leaves_the_id(tmp_path: Path, package: str) -> None:
+def test_a_change_of_other_code_does_not_change_the_id(tmp_path: Path, package: str) -> None:
     before, after = changed_code(tmp_path, package)
     assert after == before
 
 
-def test_every_package_is_known_to_decide_or_not_to() -> None:
+def test_every_package_is_hashed_or_listed_as_not_hashed() -> None:
     packages = {
         ".".join(path.parent.relative_to(REPO / name / "src").parts)
         for name in ("bundle", "pyml")
@@ -130,7 +130,7 @@ def test_published_runs_are_listed_oldest_first(tmp_path: Path) -> None:
     assert bundle_id.published_runs(tmp_path, "x-1") == ["x-1", "x-1-run9", "x-1-run10"]
 
 
-def test_nothing_is_published_on_a_volume_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_volume_has_no_published_runs(tmp_path: Path) -> None:
     assert bundle_id.published_runs(tmp_path / "absent", "x-1") == []
 
 
@@ -138,7 +138,7 @@ def test_nothing_is_published_on_a_volume_that_is_not_there(tmp_path: Path) -> N
     ("published", "following"),
     [([], "x-1"), (["x-1"], "x-1-run2"), (["x-1", "x-1-run2"], "x-1-run3"), (["x-1-run9", "x-1-run10"], "x-1-run11")],
 )
-def test_a_rerun_takes_the_next_number(published: list[str], following: str) -> None:
+def test_a_rerun_gets_the_next_number(published: list[str], following: str) -> None:
     assert bundle_id.next_run(published, "x-1") == following
 
 

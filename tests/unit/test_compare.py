@@ -1,4 +1,4 @@
-"""Published runs side by side: what stands in the table, in the HTML and in the picture."""
+"""Compare published runs: the content of the table, the HTML file and the plot."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ RISING = [{"epoch": n, "seconds": 2.0, "loss": 1 / n, "val_loss": 1.5 / n, "accu
 
 
 def run(models: Path, bundle_id: str, epochs: list[Epoch] | None = None, age: int = 0, **changes: Any) -> None:
-    """Publish a bundle that is `age` days old, with these epochs and these figures in its manifest."""
+    """Publish a bundle that is `age` days old, with these epochs, and with these changes in its manifest."""
     x = np.zeros((100, 4), np.uint8)
     manifest = manifest_for(bundle_id, x, np.zeros(100), dataset=changes.pop("dataset", "toys"))
     metrics = {**manifest.metrics.model_dump(), **changes.pop("metrics", {})}
@@ -44,7 +44,7 @@ def cells(comparison: Comparison, name: str) -> dict[str, Cell]:
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """Three runs on toys, the oldest of which is the baseline, and one on birds."""
+    """Publish three runs on toys (the oldest is the baseline) and one on birds."""
     run(tmp_path, "alpha-1", age=3, metrics={"accuracy": 0.5, "auroc": 0.75}, parameters=1000, train_seconds=6.0)
     better = [{**epoch, "loss": epoch["loss"] / 2} for epoch in RISING]
     run(tmp_path, "bravo-1", better, age=2, metrics={"accuracy": 0.75, "auroc": 0.5}, parameters=900, train_seconds=9.0)
@@ -61,55 +61,55 @@ def models(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_runs_are_compared_with_those_of_their_data_set_only(models: Path) -> None:
+def test_runs_are_compared_only_within_a_dataset(models: Path) -> None:
     names = [(one.dataset, [run.name for run in one.runs]) for one in compare_runs(models)]
     assert names == [("birds", ["birds-1"]), ("toys", ["alpha-1", "bravo-1", "bravo-2"])]
 
 
-def test_each_figure_has_its_distance_to_the_baseline_and_to_the_first_epoch(models: Path) -> None:
+def test_cells_have_differences_to_baseline_and_first_epoch(models: Path) -> None:
     _, toys = compare_runs(models)
-    figures = cells(toys, "bravo-1")
-    assert figures["test accuracy"] == Cell(0.75, 0.25, None)
-    assert figures["test AUROC"] == Cell(0.5, -0.25, None)
-    assert figures["loss"] == Cell(0.125, -0.125, 0.125 - 0.5)
-    assert figures["val_loss"] == Cell(0.375, 0.0, 0.375 - 1.5)
-    assert figures["accuracy"] == Cell(0.875, 0.0, 0.375)
-    assert figures["val_accuracy"] == Cell(None, None, None)
-    assert figures["parameters"] == Cell(900, -100, None)
-    assert figures["total seconds"] == Cell(9.0, 3.0, None)
+    found = cells(toys, "bravo-1")
+    assert found["test accuracy"] == Cell(0.75, 0.25, None)
+    assert found["test AUROC"] == Cell(0.5, -0.25, None)
+    assert found["loss"] == Cell(0.125, -0.125, 0.125 - 0.5)
+    assert found["val_loss"] == Cell(0.375, 0.0, 0.375 - 1.5)
+    assert found["accuracy"] == Cell(0.875, 0.0, 0.375)
+    assert found["val_accuracy"] == Cell(None, None, None)
+    assert found["parameters"] == Cell(900, -100, None)
+    assert found["total seconds"] == Cell(9.0, 3.0, None)
 
 
-def test_the_baseline_has_no_distance_to_itself(models: Path) -> None:
+def test_the_baseline_has_no_difference_to_itself(models: Path) -> None:
     _, toys = compare_runs(models)
     assert {cell.to_baseline for cell in cells(toys, "alpha-1").values()} == {None}
     assert cells(toys, "alpha-1")["loss"].to_first == -0.75
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("bravo-1", "bravo-1"), ("bravo", "bravo-2"), ("alpha", "alpha-1")])
-def test_a_baseline_is_named_by_its_id_or_by_its_experiment(models: Path, name: str, chosen: str) -> None:
+def test_the_baseline_is_found_by_id_or_experiment_name(models: Path, name: str, chosen: str) -> None:
     [toys] = compare_runs(models, name)
     assert toys.baseline.name == chosen
     assert len(toys.runs) == 3
 
 
-def test_an_unknown_baseline_is_one_sentence_with_the_known_ones(models: Path) -> None:
+def test_the_error_for_an_unknown_baseline_lists_the_runs(models: Path) -> None:
     with pytest.raises(PymlError, match=r"^no published run is called zulu; there are alpha-1, bravo-1, .*$"):
         compare_runs(models, "zulu")
 
 
-def test_nothing_published_is_one_sentence(tmp_path: Path) -> None:
+def test_an_empty_models_volume_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(PymlError, match="holds no published run to compare; pyml train makes one"):
         compare_runs(tmp_path)
 
 
-def test_a_bundle_that_cannot_be_read_is_named_and_left_out(models: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_bundle_is_skipped_with_a_warning(models: Path, caplog: pytest.LogCaptureFixture) -> None:
     (models / "bundles/alpha-1/manifest.json").write_text("{")
     (models / "bundles/bravo-1/history.json").unlink()
     (models / "bundles/.tmp-x").mkdir()
     assert [run.name for run in read_runs(models)] == ["bravo-2", "birds-1"]
-    left_out = "\n".join(record.getMessage() for record in caplog.records)
-    assert "alpha-1/manifest.json is not a valid manifest" in left_out
-    assert "bravo-1/history.json cannot be read" in left_out
+    skipped = "\n".join(record.getMessage() for record in caplog.records)
+    assert "alpha-1/manifest.json is not a valid manifest" in skipped
+    assert "bravo-1/history.json cannot be read" in skipped
 
 
 def text_of(models: Path, width: int) -> str:
@@ -120,29 +120,29 @@ def text_of(models: Path, width: int) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 120, 240])
-def test_the_table_shows_every_figure_whole_at_any_width(models: Path, width: int) -> None:
+def test_the_table_shows_complete_values_at_any_width(models: Path, width: int) -> None:
     text = text_of(models, width)
-    for whole in (*(column.title for column in COLUMNS), "Δ +0.2500", "↦ -0.3750", "Δ -100"):
-        assert whole in text
+    for value in (*(column.title for column in COLUMNS), "Δ +0.2500", "↦ -0.3750", "Δ -100"):
+        assert value in text
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_a_run_on_other_arrays_is_marked_and_the_mark_explained(models: Path) -> None:
+def test_a_run_with_other_arrays_is_marked(models: Path) -> None:
     assert "bravo-2 *" in text_of(models, 240)
-    assert "* other arrays than the baseline's" in caption(compare_runs(models))
+    assert "* other arrays than the baseline (" in caption(compare_runs(models))
     assert "* other" not in caption(compare_runs(models, "birds"))
 
 
-def test_a_run_that_is_not_to_be_proposed_says_why(models: Path) -> None:
+def test_a_run_that_is_not_proposed_shows_the_reason(models: Path) -> None:
     assert "not proposed: its accuracy" in text_of(models, 240)
 
 
-def test_the_run_that_is_proposed_says_so(models: Path) -> None:
+def test_the_proposed_run_is_marked(models: Path) -> None:
     assert [run.name for one in compare_runs(models) for run in one.runs if run.remarks == ["proposed"]] == ["bravo-1"]
 
 
 class Page(HTMLParser):
-    """What a browser would load, and the classes of the cells."""
+    """The tags of a page, and the URLs that a browser would load."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -165,11 +165,11 @@ def test_the_html_needs_no_other_file_and_no_script(models: Path, tmp_path: Path
     assert "url(http" not in text
     for shown in ("alpha-1", "birds-1", "Δ +0.2500", "bravo-2 *", "not proposed: its accuracy 0.3 is below 0.9"):
         assert shown in text
-    assert re.search(r'class="better">Δ -0.1250', text)  # less loss
-    assert re.search(r'class="worse">Δ -0.2500', text)  # less AUROC
+    assert re.search(r'class="better">Δ -0.1250', text)  # a lower loss
+    assert re.search(r'class="worse">Δ -0.2500', text)  # a lower AUROC
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(models: Path, tmp_path: Path) -> None:
+def test_an_unwritable_report_path_is_refused_in_one_sentence(models: Path, tmp_path: Path) -> None:
     with pytest.raises(PymlError, match=r"cannot be written \(Is a directory\); name a file"):
         write_html(compare_runs(models), tmp_path)
     (tmp_path / "file").touch()
@@ -183,7 +183,7 @@ def test_the_same_runs_give_the_same_html(models: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_the_picture_grows_with_the_datasets(models: Path, tmp_path: Path) -> None:
+def test_the_plot_has_one_row_per_dataset(models: Path, tmp_path: Path) -> None:
     draw_curves(compare_runs(models, "birds"), tmp_path / "one.png")
     draw_curves(compare_runs(models), tmp_path / "two.png")
     with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
@@ -191,13 +191,13 @@ def test_the_picture_grows_with_the_datasets(models: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("epochs", [[], RISING[:1], [{"epoch": 1, "seconds": 1.0, "loss": 0.0}]])
-def test_short_and_odd_histories_are_shown(tmp_path: Path, epochs: list[Epoch]) -> None:
+def test_short_and_incomplete_histories_are_shown(tmp_path: Path, epochs: list[Epoch]) -> None:
     run(tmp_path, "short", epochs)
     write_html(compare_runs(tmp_path), tmp_path / "page.html")
     assert "short" in text_of(tmp_path, 100)
 
 
-def test_the_verb_prints_the_table_and_writes_both_files(models: Path, tmp_path: Path) -> None:
+def test_compare_prints_the_table_and_writes_both_files(models: Path, tmp_path: Path) -> None:
     arguments = ["compare", "--models", str(models), "--baseline", "bravo"]
     files = ["--html", str(tmp_path / "c.html"), "--png", str(tmp_path / "c.png")]
     done = CliRunner().invoke(app, [*arguments, *files])

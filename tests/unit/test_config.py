@@ -1,4 +1,4 @@
-"""Settings come from the environment, once."""
+"""Settings are read from the environment."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(str(info.validation_alias or f"PYML_{field.upper()}"), raising=False)
 
 
-def test_without_variables_everything_lies_below_the_working_directory() -> None:
+def test_default_paths_are_below_the_working_directory() -> None:
     settings = read_settings()
     assert (settings.models, settings.record) == (Path("models"), Path(".local/wandb"))
     assert settings.data_dir == Path("data")
@@ -27,7 +27,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_settings() == Settings()
 
 
-def test_variables_keep_the_names_of_their_makers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_their_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYML_MODELS", "/models")
     monkeypatch.setenv("PYML_DATA_DIR", "/data")
     monkeypatch.setenv("PYML_MEMORY_MB", "7")
@@ -39,12 +39,12 @@ def test_variables_keep_the_names_of_their_makers(monkeypatch: pytest.MonkeyPatc
     assert (settings.data_dir, settings.memory_mb, settings.origin) == (Path("/data"), 7, "http://mirror.example")
 
 
-def test_a_variable_without_meaning_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_named_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(PymlError, match=r"WANDB_MODE: input should be 'online', 'offline' or 'disabled'"):
         read_settings()
 
 
-def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_not_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "very-secret")
     assert "very-secret" not in repr(read_settings())

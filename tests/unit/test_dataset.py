@@ -1,4 +1,4 @@
-"""Datasets: raw arrays, and splits that are stratified, disjoint by content and always the same."""
+"""Datasets: raw arrays, and splits that are stratified, disjoint by content and repeatable."""
 
 import dataclasses
 
@@ -29,38 +29,38 @@ def distinct(n: int, n_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(n, dtype=np.int32).reshape(n, 1), np.arange(n) % n_classes
 
 
-def test_digits_are_raw_images_of_the_declared_dtype_and_shape(digits: Dataset) -> None:
+def test_digits_are_raw_images_with_the_declared_input(digits: Dataset) -> None:
     assert digits.train.x.dtype == np.uint8
     assert digits.train.x.shape[1:] == (8, 8, 1)
     assert (digits.input.dtype, digits.input.shape) == ("uint8", (8, 8, 1))
     assert (digits.train.x.min(), digits.train.x.max()) == (0, 16)
 
 
-def test_the_test_set_has_the_asked_size(digits: Dataset) -> None:
+def test_the_test_set_has_the_requested_size(digits: Dataset) -> None:
     assert (len(digits.test.y), len(digits.validation.y)) == (360, 270)
     assert 1797 - 5 <= len(digits.test.y) + len(digits.validation.y) + len(digits.train.y) <= 1797
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "test"])
-def test_each_part_has_every_class_in_its_share(digits: Dataset, part: str) -> None:
+def test_each_split_has_the_same_share_of_each_class(digits: Dataset, part: str) -> None:
     labels = getattr(digits, part).y
     whole = np.concatenate([digits.train.y, digits.validation.y, digits.test.y])
     expected = np.bincount(whole, minlength=10) * len(labels) / len(whole)
     assert np.abs(np.bincount(labels, minlength=10) - expected).max() <= 2
 
 
-def test_no_image_stands_in_two_parts(digits: Dataset) -> None:
+def test_no_image_is_in_two_splits(digits: Dataset) -> None:
     train, validation, test = contents(digits.train), contents(digits.validation), contents(digits.test)
     assert train.isdisjoint(validation)
     assert train.isdisjoint(test)
     assert validation.isdisjoint(test)
 
 
-def test_the_same_seed_splits_the_same(digits: Dataset) -> None:
+def test_the_same_seed_gives_the_same_split(digits: Dataset) -> None:
     assert load_dataset(DIGITS, SETTINGS).fingerprint == digits.fingerprint
 
 
-def test_another_split_seed_splits_otherwise(digits: Dataset) -> None:
+def test_another_split_seed_gives_another_split(digits: Dataset) -> None:
     other = load_dataset(DIGITS.model_copy(update={"split_seed": 1}), SETTINGS)
     assert other.fingerprint != digits.fingerprint
 
@@ -82,7 +82,7 @@ def split(x: np.ndarray, y: np.ndarray) -> tuple[Split, Split, Split]:
     return first, second, third
 
 
-def test_copies_of_test_samples_are_dropped_from_training_and_validation() -> None:
+def test_copies_of_test_samples_are_dropped() -> None:
     x, y = distinct(100)
     doubled_x, doubled_y = np.concatenate([x, x]), np.concatenate([y, y])
     train, validation, test = split(doubled_x, doubled_y)
@@ -90,52 +90,52 @@ def test_copies_of_test_samples_are_dropped_from_training_and_validation() -> No
     assert not contents(test) & (contents(train) | contents(validation))
 
 
-def test_copies_of_validation_samples_are_dropped_from_training() -> None:
+def test_copies_of_validation_samples_are_dropped() -> None:
     x, y = distinct(100)
     train, validation, _ = split(np.concatenate([x, x]), np.concatenate([y, y]))
     assert not contents(train) & contents(validation)
 
 
-def test_a_validation_set_of_copies_alone_is_refused() -> None:
+def test_a_validation_set_of_only_copies_is_refused() -> None:
     rows = Rows(np.arange(10), np.array([], np.int64), np.arange(20, 30))
-    with pytest.raises(PymlError, match="x: every sample that was to validate is a copy of a test sample"):
+    with pytest.raises(PymlError, match="x: every validation sample is a copy of a test sample"):
         check_learnable(rows, np.arange(30) % 2, ("a", "b"), "x")
 
 
-def test_samples_without_copies_all_stay() -> None:
+def test_samples_without_copies_stay() -> None:
     x, y = distinct(100)
     assert [len(part.y) for part in split(x, y)] == [65, 15, 20]
 
 
-def test_fractions_too_small_for_the_classes_are_refused_in_one_sentence() -> None:
+def test_fractions_too_small_for_the_classes_are_refused() -> None:
     with pytest.raises(PymlError, match=r"1797 samples of 10 classes, which cannot be split into .* test 0\.001"):
         load_dataset(DIGITS.model_copy(update={"test": 0.001}), SETTINGS)
 
 
-def test_the_fingerprint_sees_one_pixel(digits: Dataset) -> None:
+def test_the_fingerprint_depends_on_each_pixel(digits: Dataset) -> None:
     x = digits.train.x.copy()
     x[0, 0, 0, 0] += 1
     changed = dataclasses.replace(digits, train=Split(x, digits.train.y))
     assert changed.fingerprint != digits.fingerprint
 
 
-def test_the_fingerprint_sees_one_label(digits: Dataset) -> None:
+def test_the_fingerprint_depends_on_each_label(digits: Dataset) -> None:
     y = digits.test.y.copy()
     y[0] = (y[0] + 1) % 10
     changed = dataclasses.replace(digits, test=Split(digits.test.x, y))
     assert changed.fingerprint != digits.fingerprint
 
 
-def test_the_fingerprint_sees_a_class_name(digits: Dataset) -> None:
+def test_the_fingerprint_depends_on_the_class_names(digits: Dataset) -> None:
     changed = dataclasses.replace(digits, classes=("zero", *digits.classes[1:]))
     assert changed.fingerprint != digits.fingerprint
 
 
-def test_the_fingerprint_sees_the_vocabulary(digits: Dataset) -> None:
+def test_the_fingerprint_depends_on_the_vocabulary(digits: Dataset) -> None:
     changed = dataclasses.replace(digits, words=("other",))
     assert changed.fingerprint != digits.fingerprint
 
 
-def test_the_fingerprint_sees_which_part_a_sample_is_in(digits: Dataset) -> None:
+def test_the_fingerprint_depends_on_the_split_of_a_sample(digits: Dataset) -> None:
     changed = dataclasses.replace(digits, validation=digits.test, test=digits.validation)
     assert changed.fingerprint != digits.fingerprint

@@ -1,4 +1,4 @@
-"""Known datasets are fetched whole and with a known hash, or not at all; from a real server that misbehaves."""
+"""Known datasets are downloaded completely and with a known hash, from a real server that has faults."""
 
 import hashlib
 import http.server
@@ -38,13 +38,13 @@ def hang(request: http.server.BaseHTTPRequestHandler) -> None:
 
 
 class Origin(http.server.ThreadingHTTPServer):
-    """Answers the first requests as told, later ones as the last; keeps the paths asked for."""
+    """Gives one answer of the list per request, later the last one. Keeps the requested paths."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         self.answers: list[Answer] = [give(CONTENT)]
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -56,8 +56,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Origin
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        self.server.answers[min(len(self.server.asked), len(self.server.answers)) - 1](self)
+        self.server.requested.append(self.path)
+        self.server.answers[min(len(self.server.requested), len(self.server.answers)) - 1](self)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -73,7 +73,7 @@ def server() -> Iterator[Origin]:
 
 
 @pytest.fixture(autouse=True)
-def _small_and_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_file_and_short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     known = KnownFile("mnist.npz", (hashlib.sha256(CONTENT).hexdigest(),))
     monkeypatch.setattr(download, "FILES", {"mnist": (known,)})
     monkeypatch.setattr(download, "PAUSE_SECONDS", 0.01)
@@ -85,26 +85,26 @@ def directory(server: Origin, tmp_path: Path) -> DataDirectory:
     return DataDirectory(tmp_path / "data", server.url)
 
 
-def left_in(directory: DataDirectory) -> list[str]:
+def files_in(directory: DataDirectory) -> list[str]:
     return [path.relative_to(directory.path).as_posix() for path in directory.path.rglob("*") if path.is_file()]
 
 
-def test_a_data_set_is_fetched_from_the_origin_into_a_folder_of_its_name(
+def test_a_dataset_is_downloaded_into_its_own_folder(
     server: Origin, directory: DataDirectory
 ) -> None:
     assert directory.download("mnist") == directory.path / "mnist"
     assert (directory.path / "mnist/mnist.npz").read_bytes() == CONTENT
-    assert server.asked == ["/some/mirror/mnist.npz"]
-    assert left_in(directory) == ["mnist/mnist.npz"]
+    assert server.requested == ["/some/mirror/mnist.npz"]
+    assert files_in(directory) == ["mnist/mnist.npz"]
 
 
-def test_what_is_there_with_a_known_hash_is_not_fetched_again(server: Origin, directory: DataDirectory) -> None:
+def test_a_file_with_a_known_hash_is_not_downloaded_again(server: Origin, directory: DataDirectory) -> None:
     directory.download("mnist")
     directory.download("mnist")
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1
 
 
-def test_what_is_there_with_an_unknown_hash_is_replaced(directory: DataDirectory) -> None:
+def test_a_file_with_an_unknown_hash_is_replaced(directory: DataDirectory) -> None:
     path = directory.path / "mnist/mnist.npz"
     path.parent.mkdir(parents=True)
     path.write_bytes(CONTENT[:-1])
@@ -112,7 +112,7 @@ def test_what_is_there_with_an_unknown_hash_is_replaced(directory: DataDirectory
     assert path.read_bytes() == CONTENT
 
 
-def test_a_file_that_is_there_needs_no_network(tmp_path: Path) -> None:
+def test_an_existing_file_needs_no_network(tmp_path: Path) -> None:
     path = tmp_path / "mnist/mnist.npz"
     path.parent.mkdir()
     path.write_bytes(b"mine")
@@ -122,64 +122,64 @@ def test_a_file_that_is_there_needs_no_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "first",
     [fail(503), hang, give(CONTENT[:1000], len(CONTENT)), give(CONTENT[:-1] + b"?")],
-    ids=["an error", "a hang", "a torn transfer", "another content"],
+    ids=["an error", "a hang", "an incomplete answer", "another content"],
 )
-def test_after_a_failure_it_is_tried_again_from_the_start(
+def test_a_failed_download_is_tried_again(
     server: Origin, directory: DataDirectory, first: Answer
 ) -> None:
     server.answers = [first, give(CONTENT)]
     began = time.monotonic()
     directory.download("mnist")
-    assert time.monotonic() - began < 8  # a hang was not waited for
+    assert time.monotonic() - began < 8  # the client did not wait for the hang
     assert (directory.path / "mnist/mnist.npz").read_bytes() == CONTENT
-    assert len(server.asked) == 2
+    assert len(server.requested) == 2
 
 
 @pytest.mark.parametrize("answer", [fail(503), hang, give(CONTENT[:1000], len(CONTENT))])
-def test_an_origin_that_keeps_failing_is_one_sentence_with_what_to_do(
+def test_the_error_for_a_failing_origin_says_what_to_do(
     server: Origin, directory: DataDirectory, answer: Answer
 ) -> None:
     server.answers = [answer]
-    with pytest.raises(PymlError, match=r"no known mnist\.npz is in .*--data-dir or PYML_DATA_DIR.*PYML_ORIGIN$") as e:
+    with pytest.raises(PymlError, match=r"has no known mnist\.npz, and .*--data-dir or PYML_DATA_DIR.*PYML_ORIGIN$") as e:
         directory.download("mnist")
     assert "\n" not in str(e.value)
-    assert len(server.asked) == download.ATTEMPTS
-    assert left_in(directory) == []
+    assert len(server.requested) == download.ATTEMPTS
+    assert files_in(directory) == []
 
 
-def test_what_is_not_there_is_not_asked_for_again(server: Origin, directory: DataDirectory) -> None:
+def test_a_file_that_does_not_exist_is_requested_once(server: Origin, directory: DataDirectory) -> None:
     server.answers = [fail(404)]
-    with pytest.raises(PymlError, match="does not give it"):
+    with pytest.raises(PymlError, match="cannot be downloaded"):
         directory.download("mnist")
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1
 
 
-def test_another_content_than_known_is_not_kept(server: Origin, directory: DataDirectory) -> None:
+def test_a_download_with_an_unknown_hash_is_not_kept(server: Origin, directory: DataDirectory) -> None:
     server.answers = [give(b"something else")]
-    with pytest.raises(PymlError, match=r"serves no known mnist\.npz .*nothing was kept"):
+    with pytest.raises(PymlError, match=r"has no known mnist\.npz .*nothing was kept"):
         directory.download("mnist")
-    assert left_in(directory) == []
+    assert files_in(directory) == []
 
 
-def test_offline_and_absent_is_one_sentence_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_without_network_says_what_to_do(tmp_path: Path) -> None:
     directory = DataDirectory(tmp_path, "http://127.0.0.1:9/")
-    with pytest.raises(PymlError, match=r"Connection refused\); copy it there .*PYML_DATA_DIR.*PYML_ORIGIN$"):
+    with pytest.raises(PymlError, match=r"Connection refused\); copy the file there .*PYML_DATA_DIR.*PYML_ORIGIN$"):
         directory.find("mnist", "mnist.npz")
 
 
-def test_an_origin_that_is_no_address_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(PymlError, match="does not give it"):
+def test_an_origin_that_is_not_a_url_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PymlError, match="cannot be downloaded"):
         DataDirectory(tmp_path, "nowhere").download("mnist")
 
 
-def test_a_data_directory_that_cannot_be_written_is_one_sentence(server: Origin, tmp_path: Path) -> None:
+def test_an_unwritable_data_directory_is_refused_in_one_sentence(server: Origin, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PymlError, match=r"cannot be written .*name a writable directory"):
         DataDirectory(tmp_path / "file", server.url).download("mnist")
-    assert server.asked == []
+    assert server.requested == []
 
 
-def test_a_fetch_killed_midway_leaves_no_file_and_the_next_succeeds(server: Origin, directory: DataDirectory) -> None:
+def test_a_killed_download_leaves_no_file(server: Origin, directory: DataDirectory) -> None:
     started = threading.Event()
 
     def stall(request: http.server.BaseHTTPRequestHandler) -> None:
@@ -190,7 +190,7 @@ def test_a_fetch_killed_midway_leaves_no_file_and_the_next_succeeds(server: Orig
     server.answers = [stall, give(CONTENT)]
     program = (
         "import sys; from pathlib import Path; from pyml.datasets.download import *;"
-        "DataDirectory(Path(sys.argv[1]), sys.argv[2])._fetch_file('mnist', KnownFile('mnist.npz', ()))"
+        "DataDirectory(Path(sys.argv[1]), sys.argv[2])._download_file('mnist', KnownFile('mnist.npz', ()))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, directory.path, server.url], stderr=subprocess.DEVNULL)
     assert started.wait(60)
@@ -209,6 +209,6 @@ def test_a_fetch_killed_midway_leaves_no_file_and_the_next_succeeds(server: Orig
         ("x", "known are mnist"),
     ],
 )
-def test_a_name_that_cannot_be_downloaded_is_explained(name: str, said: str) -> None:
+def test_the_error_for_an_unknown_download_names_the_known(name: str, said: str) -> None:
     with pytest.raises(PymlError, match=said):
         check_names([name])

@@ -1,4 +1,4 @@
-"""Experiment files: what is accepted, and the one sentence that each mistake gets."""
+"""Experiment files: the accepted files, and the one sentence for each mistake."""
 
 import copy
 import json
@@ -16,8 +16,13 @@ EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
 OWN = {
-    **{"name": "mine", "kind": "image-folder", "path": "x", "height": 8, "width": 8},
-    **{"validation": 0.15, "test": 0.2},
+    "name": "mine",
+    "kind": "image-folder",
+    "path": "x",
+    "height": 8,
+    "width": 8,
+    "validation": 0.15,
+    "test": 0.2,
 }
 IMDB = {"name": "imdb", "validation": 0.1, "words": 5000, "length": 400}
 
@@ -42,17 +47,17 @@ def with_last(**last: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("digits*.json")), ids=lambda path: path.name)
-def test_each_shipped_digits_experiment_is_valid_and_fits_its_data(path: Path) -> None:
+def test_each_digits_experiment_is_valid_and_fits_its_data(path: Path) -> None:
     for shipped in read_experiments(path):
         check_fits(shipped, 10, "uint8")
 
 
-def test_an_experiment_survives_the_way_through_the_manifest() -> None:
+def test_an_experiment_is_equal_after_the_manifest() -> None:
     original = experiment(early_stopping={"patience": 2}, layers=with_last(kernel_initializer="he_normal"))
     assert Experiment.model_validate(original.model_dump(mode="json")) == original
 
 
-def test_arguments_of_a_layer_reach_keras_as_they_stand_in_the_file() -> None:
+def test_layer_arguments_are_passed_to_keras_unchanged() -> None:
     layer = experiment(layers=with_last(kernel_initializer="he_normal")).layers[-1]
     assert layer.arguments == {"units": 10, "activation": "softmax", "kernel_initializer": "he_normal"}
 
@@ -67,18 +72,18 @@ def test_broken_json_is_named_with_line_and_column(tmp_path: Path) -> None:
         read_text(tmp_path, '{"name": "x",\n"epochs" 3}')
 
 
-def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PymlError, match="the key epochs stands twice in one object"):
+def test_a_duplicate_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PymlError, match="the key epochs occurs twice in one object"):
         read_text(tmp_path, '{"epochs": 3, "name": "x", "epochs": 4}')
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '"text"', "null", "[" * 100_000])
-def test_json_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+def test_json_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PymlError, match="is not a valid experiment"):
         read_text(tmp_path, text)
 
 
-def test_the_name_of_the_schema_is_for_editors(tmp_path: Path) -> None:
+def test_the_schema_key_is_ignored(tmp_path: Path) -> None:
     assert read_text(tmp_path, json.dumps(document(**{"$schema": "schema.json"}))) == experiment()
 
 
@@ -93,14 +98,14 @@ def test_a_grid_is_validated_point_by_point(tmp_path: Path) -> None:
     assert [point.epochs for point in read_experiments(path)] == [3, 4]
 
 
-def test_a_name_that_a_grid_makes_too_long_is_refused(tmp_path: Path) -> None:
+def test_a_grid_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "experiment.json"
     path.write_text(json.dumps(document(name="x" * 75, epochs=[3, 4])))
     with pytest.raises(PymlError, match="name: string should match pattern"):
         read_experiments(path)
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_binary_experiment_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "experiment.json"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(range(256)))
     with pytest.raises(PymlError, match="is not a valid experiment"):
@@ -128,7 +133,7 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("layers", 1, "layer"), "Lambda", "layers.1.layer: unknown layer Lambda"),
         (set_in("layers", 1), {"units": 3}, "layers.1.layer: field required"),
         (set_in("layers"), [], "layers: tuple should have at least 1 item"),
-        (set_in("layers", 0), {"layer": "Normalization"}, "layers.0: without mean and variance Normalization does"),
+        (set_in("layers", 0), {"layer": "Normalization"}, "layers.0: Normalization does nothing without mean and variance; give"),
         (set_in("optimizer", "use_ema"), True, "optimizer: use_ema does nothing without ema_overwrite_frequency"),
         (set_in("epochs"), 0, "epochs: input should be greater than or equal to 1"),
         (set_in("epochs"), "3", "epochs: input should be a valid integer"),
@@ -137,13 +142,13 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("optimizer", "name"), "adam", "optimizer.name: unknown optimizer adam, did you mean Adam?"),
         (set_in("optimizer", "learning_rate"), 0, "optimizer.learning_rate: input should be greater than 0"),
         (set_in("data", "name"), "didgits", "data: unknown dataset didgits, did you mean digits?"),
-        (set_in("data", "test"), 0.85, "data.digits: validation + test must leave something to train on"),
+        (set_in("data", "test"), 0.85, "data.digits: validation + test must be below 1, so that training samples are left"),
         (set_in("data", "test"), 0, "data.digits.test: input should be greater than 0"),
         (set_in("data"), {"validation": 0.1}, "data: a dataset needs a name; known are digits, mnist"),
         (
             set_in("data", "name"),
             "zoo",
-            "data: unknown dataset zoo, known are digits, mnist, fashion_mnist, imdb; for",
+            "data: unknown dataset zoo, known are digits, mnist, fashion_mnist, imdb; your",
         ),
         (set_in("data", "kind"), "image_folder", "data: unknown kind image_folder, did you mean image-folder?"),
         (set_in("data", "kind"), 3, "data: unknown kind 3, known are image-folder, text-csv, npz, npy"),
@@ -153,14 +158,14 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("data"), {**OWN, "path": ""}, "data.image-folder.path: string should have at least 1 character"),
         (set_in("data"), {**OWN, "height": 0}, "data.image-folder.height: input should be greater than or equal to 1"),
         (set_in("data"), {**OWN, "color": "blue"}, "data.image-folder.color: input should be 'grayscale' or 'rgb'"),
-        (set_in("data"), {**OWN, "test": 0.9}, "data.image-folder: validation + test must leave something"),
+        (set_in("data"), {**OWN, "test": 0.9}, "data.image-folder: validation + test must be below 1, so"),
         (set_in("data"), {**IMDB, "words": 4}, "data.imdb.words: input should be greater than or equal to 5"),
         (set_in("data"), {**IMDB, "length": 0}, "data.imdb.length: input should be greater than or equal to 1"),
         (set_in("data"), {**IMDB, "test": 0.1}, "data.imdb: unknown key test, known are validation, split_seed, name"),
         (set_in("data"), {"name": "mnist", "validation": 1.0}, "data.mnist.validation: input should be less than 1"),
-        (set_in("metrics"), ["AUC", "accuracy"], "the document: metrics AUC, Precision and Recall need one-hot labels"),
-        (set_in("metrics"), ["Precision"], "metrics: name each metric once, accuracy among them"),
-        (set_in("metrics"), ["accuracy", "accuracy"], "metrics: name each metric once, accuracy among them"),
+        (set_in("metrics"), ["AUC", "accuracy"], "the document: the metrics AUC, Precision and Recall need one-hot labels"),
+        (set_in("metrics"), ["Precision"], "metrics: name accuracy, and each metric only once"),
+        (set_in("metrics"), ["accuracy", "accuracy"], "metrics: name accuracy, and each metric only once"),
         (set_in("metrics"), ["speed"], "metrics.0: input should be 'accuracy', 'AUC', 'Precision' or 'Recall'"),
         (set_in("deterministic"), "yes", "deterministic: input should be a valid boolean"),
         (set_in("seed"), [], "seed: the grid is empty"),
@@ -169,7 +174,7 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("seed"), -1, "seed: input should be greater than or equal to 0"),
     ],
 )
-def test_a_mistake_is_one_sentence_with_file_place_and_need(
+def test_a_mistake_is_reported_with_file_place_and_need(
     tmp_path: Path, change: Callable[[dict[str, Any], Any], None], value: Any, said: str
 ) -> None:
     mistaken = document()
@@ -190,7 +195,7 @@ def test_a_mistake_is_one_sentence_with_file_place_and_need(
         ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}, 2),
     ],
 )
-def test_a_last_layer_that_fits_loss_and_classes_is_accepted(loss: str, last: dict[str, Any], n_classes: int) -> None:
+def test_a_last_layer_for_loss_and_classes_is_accepted(loss: str, last: dict[str, Any], n_classes: int) -> None:
     check_fits(experiment(loss=loss, layers=with_last(**last)), n_classes, "uint8")
 
 
@@ -204,15 +209,15 @@ def test_a_last_layer_that_fits_loss_and_classes_is_accepted(loss: str, last: di
         ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}, 10, "needs 2 classes, digits has 10"),
     ],
 )
-def test_a_last_layer_that_does_not_fit_is_refused_with_what_is_needed(
+def test_a_wrong_last_layer_is_refused_with_what_is_needed(
     loss: str, last: dict[str, Any], n_classes: int, said: str
 ) -> None:
     with pytest.raises(PymlError, match=said):
         check_fits(experiment(loss=loss, layers=with_last(**last)), n_classes, "uint8")
 
 
-def test_raw_images_without_rescaling_first_are_refused() -> None:
-    with pytest.raises(PymlError, match="uint8 images need Rescaling first"):
+def test_raw_images_without_rescaling_are_refused() -> None:
+    with pytest.raises(PymlError, match="uint8 images need Rescaling as the first layer"):
         check_fits(experiment(layers=document()["layers"][1:]), 10, "uint8")
 
 
@@ -225,7 +230,7 @@ def embedded(*first: dict[str, Any]) -> Experiment:
 
 
 @pytest.mark.parametrize("input_dim", [50, 51])
-def test_token_numbers_are_embedded_first(input_dim: int) -> None:
+def test_an_embedding_for_all_token_numbers_is_accepted(input_dim: int) -> None:
     check_fits(embedded({"layer": "Embedding", "input_dim": input_dim, "output_dim": 2}), 10, "int32", n_words=50)
 
 
@@ -238,6 +243,6 @@ def test_token_numbers_are_embedded_first(input_dim: int) -> None:
         {"layer": "Embedding", "input_dim": "50", "output_dim": 2},
     ],
 )
-def test_token_numbers_without_an_embedding_for_each_are_refused(first: dict[str, Any]) -> None:
-    with pytest.raises(PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) first"):
+def test_a_missing_or_small_embedding_is_refused(first: dict[str, Any]) -> None:
+    with pytest.raises(PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) as the first layer"):
         check_fits(embedded(first), 10, "int32", n_words=50)

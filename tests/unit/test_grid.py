@@ -1,4 +1,4 @@
-"""A list where one value is expected stands for one experiment per element."""
+"""A list in the place of one value gives one experiment for each element."""
 
 from typing import Any
 
@@ -22,16 +22,16 @@ def names(**changes: Any) -> list[str]:
     return [point["name"] for point in expand_grid(document(**changes))]
 
 
-def test_a_document_without_a_list_is_itself() -> None:
+def test_a_document_without_a_grid_is_not_changed() -> None:
     assert expand_grid(document()) == [document()]
 
 
 @pytest.mark.parametrize("other", [[], "text", None, 3, {"layers": 3}, {"layers": [3]}, {"data": 3}])
-def test_what_is_no_experiment_is_left_to_the_validation(other: Any) -> None:
+def test_expand_grid_returns_invalid_documents_unchanged(other: Any) -> None:
     assert expand_grid(other) == [other]
 
 
-def test_a_list_gives_one_experiment_per_element_named_by_it() -> None:
+def test_a_list_gives_one_experiment_per_element() -> None:
     points = expand_grid(document(optimizer={"name": "Adam", "learning_rate": [0.01, 0.001]}))
     assert points == [
         document(name="tiny-learning_rate_0.01", optimizer={"name": "Adam", "learning_rate": 0.01}),
@@ -57,7 +57,7 @@ def test_optimizers_are_named_by_their_class() -> None:
     ]
 
 
-def test_the_optimizers_class_alone_may_vary() -> None:
+def test_the_name_of_the_optimizer_can_be_a_grid() -> None:
     optimizer = {"name": ["Adam", "SGD"], "learning_rate": 0.1}
     assert names(optimizer=optimizer) == ["tiny-optimizer_Adam", "tiny-optimizer_SGD"]
 
@@ -67,21 +67,21 @@ def test_optimizers_of_one_class_are_numbered() -> None:
     assert names(optimizer=optimizers) == ["tiny-optimizer_1", "tiny-optimizer_2"]
 
 
-def test_no_early_stopping_is_a_choice_like_another() -> None:
+def test_early_stopping_null_is_a_grid_value() -> None:
     assert names(early_stopping=[None, {"patience": 3}]) == ["tiny-early_stopping_null", "tiny-early_stopping_2"]
 
 
-def test_an_argument_of_one_layer_is_named_by_itself() -> None:
+def test_the_name_has_the_argument_if_one_layer_varies_it() -> None:
     layers = [{"layer": "Dense", "units": [150, 250]}, {"layer": "Dense", "units": 10}]
     assert names(layers=layers) == ["tiny-units_150", "tiny-units_250"]
 
 
-def test_the_same_argument_of_two_layers_is_named_with_the_layer() -> None:
+def test_the_name_has_the_layer_if_two_layers_vary_an_argument() -> None:
     layers = [{"layer": "Dense", "units": [1, 2]}, {"layer": "Dense", "units": [3, 4]}]
     assert names(layers=layers)[1] == "tiny-layer0_units_1-layer1_units_4"
 
 
-def test_an_argument_that_keras_takes_as_a_list_is_one_value() -> None:
+def test_a_list_argument_of_keras_is_not_a_grid() -> None:
     layers = [{"layer": "Conv2D", "filters": 8, "kernel_size": [3, 3]}]
     assert expand_grid(document(layers=layers)) == [document(layers=layers)]
 
@@ -91,18 +91,20 @@ def test_one_experiment_has_one_dataset() -> None:
     assert expand_grid(document(data=data)) == [document(data=data)]
 
 
-def test_how_the_data_are_prepared_may_vary() -> None:
+def test_arguments_of_the_data_can_be_a_grid() -> None:
     assert names(data={"name": "imdb", "words": [1000, 5000]}) == ["tiny-words_1000", "tiny-words_5000"]
 
 
-def test_values_that_do_not_belong_in_a_name_are_replaced() -> None:
+def test_invalid_characters_in_a_grid_name_are_replaced() -> None:
     assert names(loss=["a/b c", "d"], epochs=[1e-5, True]) == [
-        *("tiny-loss_a_b_c-epochs_1e-05", "tiny-loss_a_b_c-epochs_true"),
-        *("tiny-loss_d-epochs_1e-05", "tiny-loss_d-epochs_true"),
+        "tiny-loss_a_b_c-epochs_1e-05",
+        "tiny-loss_a_b_c-epochs_true",
+        "tiny-loss_d-epochs_1e-05",
+        "tiny-loss_d-epochs_true",
     ]
 
 
-def test_the_points_share_nothing() -> None:
+def test_grid_points_share_no_objects() -> None:
     first, second = expand_grid(document(epochs=[1, 2]))
     first["layers"][0]["units"] = 99
     assert second["layers"][0]["units"] == 7
@@ -116,6 +118,6 @@ def test_the_points_share_nothing() -> None:
         ({"epochs": list(range(100)), "seed": list(range(100))}, "more than 1000 points"),
     ],
 )
-def test_a_grid_without_sense_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_an_invalid_grid_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(GridError, match=said):
         expand_grid(document(**changes))

@@ -1,4 +1,4 @@
-"""The figures of each epoch: written, read back, refused when they are none."""
+"""The metrics of each epoch: written and read back; an invalid file is refused."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from pyml.evaluation.history import read_history, write_history
 EPOCHS = [{"epoch": 1, "seconds": 0.5, "loss": 0.1 + 0.2}, {"epoch": 2, "seconds": 0.25, "loss": 1e-12}]
 
 
-def test_a_history_is_read_back_to_the_last_digit(tmp_path: Path) -> None:
+def test_a_history_is_read_back_exactly(tmp_path: Path) -> None:
     write_history(tmp_path, EPOCHS)
     assert read_history(tmp_path) == EPOCHS
 
 
 @pytest.mark.parametrize("text", ["", "{}", '[{"epoch": "one"}]', "[[]]"])
-def test_what_is_no_history_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_an_invalid_history_is_refused_in_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "history.json").write_text(text)
     with pytest.raises(PymlError, match=r"history\.json is not a history: [^\n]*$"):
         read_history(tmp_path)
 
 
-def test_a_bundle_without_history_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_history_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(PymlError, match=r"history\.json cannot be read \(No such file"):
         read_history(tmp_path)

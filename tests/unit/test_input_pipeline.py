@@ -1,4 +1,4 @@
-"""Samples reach the model raw, all of them, shuffled anew each epoch, the same from memory and from a file."""
+"""The input pipeline gives all samples, raw, in a new order each epoch; the same from memory and from a file."""
 
 from pathlib import Path
 
@@ -31,15 +31,15 @@ def in_a_file(tmp_path: Path) -> Split:
 
 def epochs(split: Split, shuffle_seed: int | None, n: int = 1, loss: str = SPARSE) -> list[Batches]:
     seed_everything(0)
-    fed = batches_of(split, loss, 3, 16, shuffle_seed)
-    return [[(x.numpy(), y.numpy()) for x, y in fed] for _ in range(n)]
+    batches = batches_of(split, loss, 3, 16, shuffle_seed)
+    return [[(x.numpy(), y.numpy()) for x, y in batches] for _ in range(n)]
 
 
 def in_order(batches: Batches) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])
 
 
-def test_without_shuffling_the_samples_come_in_order() -> None:
+def test_samples_are_in_order_without_shuffling() -> None:
     (batches,) = epochs(IN_MEMORY, None)
     assert [len(x) for x, _ in batches] == [16, 16, 16, 2]
     x, y = in_order(batches)
@@ -48,7 +48,7 @@ def test_without_shuffling_the_samples_come_in_order() -> None:
     assert np.array_equal(y, LABELS)
 
 
-def test_an_epoch_has_every_sample_once_with_its_label() -> None:
+def test_an_epoch_has_every_sample_once() -> None:
     (batches,) = epochs(IN_MEMORY, 0)
     x, y = in_order(batches)
     label_of = {image.tobytes(): label for image, label in zip(IMAGES, LABELS, strict=True)}
@@ -56,18 +56,18 @@ def test_an_epoch_has_every_sample_once_with_its_label() -> None:
     assert [label_of[image.tobytes()] for image in x] == y.tolist()
 
 
-def test_each_epoch_is_shuffled_anew() -> None:
+def test_each_epoch_has_another_order() -> None:
     first, second = (in_order(batches)[0] for batches in epochs(IN_MEMORY, 0, n=2))
     assert not np.array_equal(first, IMAGES)
     assert not np.array_equal(first, second)
 
 
-def test_the_same_seed_shuffles_the_same() -> None:
+def test_the_same_seed_gives_the_same_order() -> None:
     first, again = ([in_order(batches)[0] for batches in epochs(IN_MEMORY, 5, n=2)] for _ in range(2))
     assert np.array_equal(first, again)
 
 
-def test_another_seed_shuffles_otherwise() -> None:
+def test_another_seed_gives_another_order() -> None:
     assert not np.array_equal(in_order(epochs(IN_MEMORY, 0)[0])[0], in_order(epochs(IN_MEMORY, 1)[0])[0])
 
 
@@ -84,10 +84,10 @@ def test_samples_in_a_file_have_a_known_shape(in_a_file: Split) -> None:
 
 
 @pytest.mark.parametrize(("loss", "shape"), [("categorical_crossentropy", (16, 3)), ("binary_crossentropy", (16, 1))])
-def test_labels_are_encoded_as_the_loss_wants_them(loss: str, shape: tuple[int, ...]) -> None:
+def test_labels_are_encoded_for_the_loss(loss: str, shape: tuple[int, ...]) -> None:
     (batches,) = epochs(IN_MEMORY, None, loss=loss)
     assert batches[0][1].shape == shape
 
 
-def test_nothing_tunes_itself_and_holds_up_the_next_epoch() -> None:
+def test_autotune_is_off() -> None:
     assert batches_of(IN_MEMORY, SPARSE, 3, 16, 0).options().autotune.enabled is False

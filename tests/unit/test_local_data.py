@@ -1,4 +1,4 @@
-"""Datasets of one's own: folders of images, CSV files of texts, arrays; what is broken is named."""
+"""The user's own datasets: folders of images, CSV files of texts, arrays. Errors name the broken part."""
 
 import csv
 import logging
@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def shapes(settings: Settings) -> Path:
-    """Twenty pictures of each of three classes, each of its own content."""
+    """Write twenty images of each of three classes, all with different content."""
     folder = settings.data_dir / "shapes"
     rng = np.random.default_rng(0)
     for name in ("circle", "square", "triangle"):
@@ -54,7 +54,7 @@ def test_a_folders_sub_folders_are_its_classes(settings: Settings, shapes: Path)
     assert np.bincount(dataset.test.y).tolist() == [4, 4, 4]
 
 
-def test_images_are_prepared_as_serving_prepares_them(settings: Settings, shapes: Path) -> None:
+def test_images_are_prepared_as_in_serving(settings: Settings, shapes: Path) -> None:
     test = load_dataset(FOLDER, settings).test
     how = load_dataset(FOLDER, settings).preprocessing
     for sample, label, source in zip(test.x[:], test.y, test.sources, strict=True):
@@ -67,7 +67,7 @@ def test_grayscale_images_have_one_channel(settings: Settings, shapes: Path) -> 
     assert dataset.input.shape == dataset.train.x.shape[1:] == (6, 8, 1)
 
 
-def test_images_beyond_the_memory_are_kept_in_a_file_and_are_the_same_dataset(
+def test_images_in_a_file_give_the_same_dataset(
     settings: Settings, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = FOLDER.model_copy(update={"height": 100, "width": 100})  # 60 x 30,000 bytes
@@ -77,11 +77,11 @@ def test_images_beyond_the_memory_are_kept_in_a_file_and_are_the_same_dataset(
     assert stored.fingerprint == in_memory.fingerprint
 
 
-def test_51_stray_files_are_ignored_and_broken_images_named_and_skipped(
+def test_51_other_files_are_ignored_and_broken_images_skipped(
     settings: Settings, shapes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (shapes / "README.md").write_text("stray")
-    (shapes / "circle/notes.txt").write_text("stray")
+    (shapes / "README.md").write_text("no image")
+    (shapes / "circle/notes.txt").write_text("no image")
     (shapes / "beside.png").write_bytes((shapes / "circle/00.png").read_bytes())
     (shapes / "circle/empty.png").write_bytes(b"")
     (shapes / "square/torn.png").write_bytes((shapes / "square/00.png").read_bytes()[:200])
@@ -95,35 +95,35 @@ def test_51_stray_files_are_ignored_and_broken_images_named_and_skipped(
     assert "notes.txt" not in caplog.text
 
 
-def test_51_images_of_every_kind_train_together(settings: Settings, shapes: Path) -> None:
-    picture = Image.open(shapes / "circle/00.png")
+def test_51_images_of_all_formats_are_read(settings: Settings, shapes: Path) -> None:
+    image = Image.open(shapes / "circle/00.png")
     for number, (mode, kind) in enumerate(
         [("CMYK", "jpg"), ("P", "gif"), ("L", "bmp"), ("RGBA", "webp"), ("1", "tiff")]
     ):
-        picture.rotate(90 * number).convert(mode).save(shapes / f"circle/kind{number}.{kind}")
+        image.rotate(90 * number).convert(mode).save(shapes / f"circle/kind{number}.{kind}")
     Image.new("RGB", (1, 1)).save(shapes / "circle/point.png")
     dataset = load_dataset(FOLDER, settings)
     assert sum(len(part.y) for part in (dataset.train, dataset.validation, dataset.test)) == 66
 
 
-def test_hidden_folders_are_no_classes(settings: Settings, shapes: Path) -> None:
+def test_hidden_folders_are_not_classes(settings: Settings, shapes: Path) -> None:
     shutil.copytree(shapes / "circle", shapes / ".thumbnails")
     assert load_dataset(FOLDER, settings).classes == ("circle", "square", "triangle")
 
 
-def test_file_names_that_are_not_utf_8_are_written_readably(settings: Settings, shapes: Path, tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf_8_are_escaped(settings: Settings, shapes: Path, tmp_path: Path) -> None:
     (shapes / "circle/00.png").rename(shapes / "circle" / os.fsdecode(b"caf\xe9.png"))
     save_split(tmp_path / "split.csv", load_dataset(FOLDER, settings))
     assert r"circle/caf\xe9.png" in (tmp_path / "split.csv").read_text(encoding="utf-8")
 
 
-def test_a_class_folder_that_is_not_named_in_utf_8_is_refused(settings: Settings, shapes: Path) -> None:
+def test_a_class_folder_name_that_is_not_utf_8_is_refused(settings: Settings, shapes: Path) -> None:
     (shapes / "circle").rename(shapes / os.fsdecode(b"caf\xe9"))
-    with pytest.raises(PymlError, match=r"the class folder caf\\xe9 is not named in UTF-8; rename it"):
+    with pytest.raises(PymlError, match=r"the name of the class folder caf\\xe9 is not UTF-8; rename it"):
         load_dataset(FOLDER, settings)
 
 
-def test_a_copy_of_a_test_image_does_not_train(settings: Settings, shapes: Path) -> None:
+def test_a_copy_of_a_test_image_is_not_in_the_training_set(settings: Settings, shapes: Path) -> None:
     for path in sorted((shapes / "circle").iterdir()):
         (path.parent / f"again{path.name}").write_bytes(path.read_bytes())
     dataset = load_dataset(FOLDER, settings)
@@ -133,7 +133,7 @@ def test_a_copy_of_a_test_image_does_not_train(settings: Settings, shapes: Path)
     assert not test & set(others)
 
 
-def test_13_classes_below_train_and_test_say_which_folder_to_give(settings: Settings, shapes: Path) -> None:
+def test_13_the_error_for_train_and_test_folders_says_what_to_do(settings: Settings, shapes: Path) -> None:
     shutil.copytree(shapes, settings.data_dir / "other/train")
     shutil.move(shapes, settings.data_dir / "other/test")
     other = settings.data_dir / "other"
@@ -143,7 +143,7 @@ def test_13_classes_below_train_and_test_say_which_folder_to_give(settings: Sett
 
 
 @pytest.mark.parametrize("layout", ["no sub-folders", "one class", "empty"])
-def test_a_folder_laid_out_otherwise_is_one_sentence(settings: Settings, shapes: Path, layout: str) -> None:
+def test_a_folder_without_class_folders_is_refused_in_one_sentence(settings: Settings, shapes: Path, layout: str) -> None:
     target = settings.data_dir / "other"
     target.mkdir()
     if layout == "one class":
@@ -151,11 +151,11 @@ def test_a_folder_laid_out_otherwise_is_one_sentence(settings: Settings, shapes:
     elif layout == "no sub-folders":
         for path in (shapes / "circle").iterdir():
             path.rename(target / path.name)
-    with pytest.raises((PymlError, BundleError), match=r"sub-folder for each of two or more|holds no image"):
+    with pytest.raises((PymlError, BundleError), match=r"each in its own sub-folder|holds no image"):
         load_dataset(FOLDER.model_copy(update={"path": "other"}), settings)
 
 
-def test_too_few_images_to_split_are_one_sentence(settings: Settings, shapes: Path) -> None:
+def test_too_few_images_are_refused_in_one_sentence(settings: Settings, shapes: Path) -> None:
     for path in (shapes / "circle").glob("0[1-9].png"):
         path.unlink()
     for path in (shapes / "circle").glob("1*.png"):
@@ -164,7 +164,7 @@ def test_too_few_images_to_split_are_one_sentence(settings: Settings, shapes: Pa
         load_dataset(FOLDER, settings)
 
 
-def test_a_path_is_looked_for_in_the_data_directory_then_in_the_working_directory(
+def test_paths_are_searched_in_data_and_working_directory(
     settings: Settings, shapes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(settings.data_dir)
@@ -174,7 +174,7 @@ def test_a_path_is_looked_for_in_the_data_directory_then_in_the_working_director
     assert load_dataset(absolute, elsewhere).fingerprint == load_dataset(FOLDER, settings).fingerprint
 
 
-def test_a_path_that_is_nowhere_is_one_sentence_with_both_places(settings: Settings) -> None:
+def test_the_error_for_a_missing_path_names_both_places(settings: Settings) -> None:
     with pytest.raises(PymlError, match=r"data/shapes or shapes does not exist; .*PYML_DATA_DIR.*working directory"):
         load_dataset(FOLDER, settings)
 
@@ -199,7 +199,7 @@ def put_csv(settings: Settings, rows: list[tuple[str, str]], encoding: str = "ut
     return path
 
 
-def test_texts_are_prepared_as_serving_prepares_them(settings: Settings) -> None:
+def test_texts_are_prepared_as_in_serving(settings: Settings) -> None:
     rows = reviews()
     put_csv(settings, rows)
     dataset = load_dataset(CSV, settings)
@@ -212,7 +212,7 @@ def test_texts_are_prepared_as_serving_prepares_them(settings: Settings) -> None
     assert (dataset.input.dtype, dataset.input.shape, dataset.classes) == ("int32", (9,), ("no", "yes"))
 
 
-def test_the_vocabulary_holds_the_training_splits_words_alone(settings: Settings) -> None:
+def test_the_vocabulary_holds_only_words_of_the_training_set(settings: Settings) -> None:
     rows = reviews()
     put_csv(settings, rows)
     dataset = load_dataset(CSV.model_copy(update={"words": 5000}), settings)
@@ -221,12 +221,12 @@ def test_the_vocabulary_holds_the_training_splits_words_alone(settings: Settings
     assert dataset.preprocessing.n_words == len(dataset.words)
 
 
-def test_the_vocabulary_is_ordered_by_frequency_then_by_the_alphabet() -> None:
+def test_the_vocabulary_is_ordered_by_frequency_and_alphabet() -> None:
     texts = [["d", "a", "c"], ["c", "a"], ["c", "b"]]
     assert build_vocabulary(texts, 7) == [*RESERVED_WORDS, "c", "a", "b"]
 
 
-def test_the_words_of_a_copy_of_a_test_text_are_not_in_the_vocabulary(settings: Settings) -> None:
+def test_words_of_test_text_copies_are_not_in_the_vocabulary(settings: Settings) -> None:
     rows = reviews()
     put_csv(settings, [*rows, *rows])
     dataset = load_dataset(CSV.model_copy(update={"words": 5000}), settings)
@@ -235,7 +235,7 @@ def test_the_words_of_a_copy_of_a_test_text_are_not_in_the_vocabulary(settings: 
     assert not tested & set(dataset.words)
 
 
-def test_a_text_that_differs_from_a_test_text_in_punctuation_only_does_not_train(settings: Settings) -> None:
+def test_texts_that_differ_only_in_punctuation_are_copies(settings: Settings) -> None:
     rows = reviews()
     put_csv(settings, [*rows, *((f"{text.upper()}!!", label) for text, label in rows)])
     dataset = load_dataset(CSV, settings)
@@ -244,13 +244,13 @@ def test_a_text_that_differs_from_a_test_text_in_punctuation_only_does_not_train
     assert not test & {sample.tobytes() for part in (dataset.train, dataset.validation) for sample in part.x}
 
 
-def test_texts_that_look_alike_once_prepared_do_not_train_and_test(settings: Settings) -> None:
+def test_texts_that_are_equal_after_preparation_are_copies(settings: Settings) -> None:
     put_csv(settings, [(f"rare{number} {'good' if number % 2 else 'bad'}", "ny"[number % 2]) for number in range(60)])
     with pytest.raises(PymlError, match=r"copy of a test sample|copies of test samples"):
-        load_dataset(CSV.model_copy(update={"words": 6}), settings)  # every rare word is unknown: two texts in all
+        load_dataset(CSV.model_copy(update={"words": 6}), settings)  # every rare word is unknown, so only two texts differ
 
 
-def test_52_a_csv_with_a_bom_quotes_and_empty_lines_is_read(settings: Settings) -> None:
+def test_52_a_csv_with_bom_quotes_and_empty_lines_is_read(settings: Settings) -> None:
     path = put_csv(settings, [(f'{text}, "quoted"', label) for text, label in reviews()], "utf-8-sig")
     path.write_bytes(path.read_bytes().replace(b"\r\n", b"\r\n\r\n", 3))
     dataset = load_dataset(CSV, settings)
@@ -285,7 +285,7 @@ def test_52_a_row_without_a_label_is_named_with_its_line(settings: Settings) -> 
 
 
 @pytest.mark.parametrize(("delimiter", "called"), [("\t", "tabs"), (";", "semicolons")])
-def test_13_a_csv_that_is_separated_otherwise_says_how_to_convert_it(
+def test_13_the_error_for_another_delimiter_says_how_to_convert(
     settings: Settings, delimiter: str, called: str
 ) -> None:
     path = put_csv(settings, reviews())
@@ -296,7 +296,7 @@ def test_13_a_csv_that_is_separated_otherwise_says_how_to_convert_it(
         load_dataset(CSV, settings)
 
 
-def test_14_labels_of_a_csv_that_are_quantities_look_like_regression(settings: Settings) -> None:
+def test_14_quantities_as_csv_labels_are_called_regression(settings: Settings) -> None:
     rng = np.random.default_rng(0)
     put_csv(settings, [(text, f"{rng.normal():.3f}") for text, _ in reviews()])
     with pytest.raises(PymlError, match="reviews has 60 samples of 60 classes, all of them numbers") as raised:
@@ -306,16 +306,16 @@ def test_14_labels_of_a_csv_that_are_quantities_look_like_regression(settings: S
 
 
 @pytest.mark.parametrize("rows", [[], [("fine", "yes")] * 9])
-def test_a_csv_of_fewer_than_two_classes_is_one_sentence(settings: Settings, rows: list[tuple[str, str]]) -> None:
+def test_a_csv_with_fewer_than_two_classes_is_refused(settings: Settings, rows: list[tuple[str, str]]) -> None:
     put_csv(settings, rows)
     with pytest.raises(PymlError, match=r"reviews\.csv holds labels of [01] classes; two or more are needed"):
         load_dataset(CSV, settings)
 
 
-def test_texts_without_a_word_are_one_sentence(settings: Settings) -> None:
+def test_texts_without_words_are_refused_in_one_sentence(settings: Settings) -> None:
     put_csv(settings, [("?" * (number + 1), "ny"[number % 2]) for number in range(60)])
     with pytest.raises(
-        PymlError, match=r"reviews\.csv: the texts to train on hold not one word|copies of test samples"
+        PymlError, match=r"reviews\.csv: the training texts hold no word|copies of test samples"
     ):
         load_dataset(CSV, settings)
 
@@ -329,7 +329,7 @@ X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 Y = np.arange(60) % 3
 
 
-def test_arrays_are_taken_as_they_are(settings: Settings) -> None:
+def test_arrays_are_not_changed(settings: Settings) -> None:
     put_npz(settings, x=X, y=Y)
     dataset = load_dataset(NPZ, settings)
     assert (dataset.input.dtype, dataset.input.shape) == ("float32", (4,))
@@ -339,7 +339,7 @@ def test_arrays_are_taken_as_they_are(settings: Settings) -> None:
     assert np.array_equal(dataset.train.y, Y[rows])
 
 
-def test_labels_may_be_names_or_any_whole_numbers(settings: Settings) -> None:
+def test_labels_can_be_names_or_integers(settings: Settings) -> None:
     put_npz(settings, x=X, y=np.array(["b", "a", "c"])[Y])
     assert load_dataset(NPZ, settings).classes == ("a", "b", "c")
     put_npz(settings, x=X, y=np.array([7, -1, 30])[Y])
@@ -349,7 +349,7 @@ def test_labels_may_be_names_or_any_whole_numbers(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("form", ["float", "column", "one-hot"])
-def test_12_labels_may_be_whole_floats_a_column_or_one_hot(settings: Settings, form: str) -> None:
+def test_12_labels_can_be_whole_floats_a_column_or_one_hot(settings: Settings, form: str) -> None:
     put_npz(settings, x=X, y=Y)
     wanted = load_dataset(NPZ, settings)
     put_npz(settings, x=X, y={"float": Y.astype(np.float32), "column": Y[:, np.newaxis], "one-hot": np.eye(3)[Y]}[form])
@@ -362,7 +362,7 @@ def test_12_bool_labels_are_the_numbers_0_and_1(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("n_values", [60, 25])
-def test_14_labels_that_are_quantities_look_like_regression(settings: Settings, n_values: int) -> None:
+def test_14_quantities_as_labels_are_called_regression(settings: Settings, n_values: int) -> None:
     put_npz(settings, x=X, y=np.arange(60) % n_values * 1000)
     with pytest.raises(PymlError, match=rf"mine has 60 samples of {n_values} classes, all of them numbers") as raised:
         load_dataset(NPZ, settings)
@@ -372,7 +372,7 @@ def test_14_labels_that_are_quantities_look_like_regression(settings: Settings, 
 
 def test_14_a_class_of_one_sample_is_named(settings: Settings) -> None:
     put_npz(settings, x=X, y=np.array(["a", "b", *["c"] * 58]))
-    with pytest.raises(PymlError, match="each part needs a sample of each class at least, and a has 1 in all"):
+    with pytest.raises(PymlError, match="each split needs at least one sample of each class, and a has 1 in all"):
         load_dataset(NPZ, settings)
 
 
@@ -396,7 +396,7 @@ def test_samples_and_labels_may_be_two_npy_files(settings: Settings) -> None:
     ("given", "wanted"),
     [("bool", "uint8"), ("float16", "float32"), ("float64", "float32"), ("int64", "int32"), (">i4", "int32")],
 )
-def test_other_numbers_are_cast_where_they_fit(settings: Settings, given: str, wanted: str) -> None:
+def test_other_dtypes_are_cast_if_the_values_fit(settings: Settings, given: str, wanted: str) -> None:
     x = (np.random.default_rng(0).integers(0, 2, (60, 30))).astype(given)
     put_npz(settings, x=x, y=Y)
     dataset = load_dataset(NPZ, settings)
@@ -409,8 +409,8 @@ def test_other_numbers_are_cast_where_they_fit(settings: Settings, given: str, w
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"x": X}, "holds x; x and y are needed"),
-        ({"x_train": X, "y_train": Y, "x": X}, "x and y are needed"),
+        ({"x": X}, "holds x; needed are x and y"),
+        ({"x_train": X, "y_train": Y, "x": X}, "needed are x and y"),
         ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}, "no fraction `test`"),
         ({"x": X, "y": Y[:-1]}, r"60 samples and labels int64 \(59,\); one whole number or name for each sample"),
         ({"x": X, "y": Y + 0.5}, "looks like regression, which is not supported"),
@@ -424,11 +424,11 @@ def test_other_numbers_are_cast_where_they_fit(settings: Settings, given: str, w
         ({"x": np.full((60, 4), 2**40), "y": Y}, "do not fit into int32"),
         ({"x": X, "y": np.zeros(60, int)}, "holds labels of 1 classes"),
         ({"x": np.float32(3), "y": Y}, r"samples float32 \(\); numbers of shape \(n, ...\)"),
-        ({"x": X.reshape(60, 4, *[1] * 8), "y": Y}, r"samples float32 \(60, 4, 1, 1, 1, 1, 1, 1, 1, 1\); numbers of"),
+        ({"x": X.reshape((60, 4) + (1,) * 8), "y": Y}, r"samples float32 \(60, 4, 1, 1, 1, 1, 1, 1, 1, 1\); numbers of"),
         ({"x": np.array([[object()]] * 60), "y": Y}, r"is not a \.npz file of plain numbers"),
     ],
 )
-def test_arrays_of_another_kind_are_refused_with_what_is_needed(
+def test_invalid_arrays_are_refused_with_what_is_needed(
     settings: Settings, arrays: dict[str, Any], said: str
 ) -> None:
     put_npz(settings, **arrays)
@@ -437,27 +437,27 @@ def test_arrays_of_another_kind_are_refused_with_what_is_needed(
     assert "\n" not in str(raised.value)
 
 
-def test_train_and_test_samples_of_different_shapes_are_refused(settings: Settings) -> None:
+def test_train_and_test_samples_must_have_the_same_shape(settings: Settings) -> None:
     put_npz(settings, x_train=X, y_train=Y, x_test=X[:, :2], y_test=Y)
-    with pytest.raises(PymlError, match=r"samples float32 \(60, 2\); numbers of shape \(n, ...\), alike for all"):
+    with pytest.raises(PymlError, match=r"samples float32 \(60, 2\); numbers of shape \(n, ...\) are needed, the same"):
         load_dataset(OFFICIAL, settings)
 
 
-def test_a_class_that_only_the_official_test_set_has_is_named(settings: Settings) -> None:
+def test_a_class_without_training_samples_is_named(settings: Settings) -> None:
     put_npz(settings, x_train=X[:40], y_train=Y[:40] % 2, x_test=X[40:], y_test=Y[40:])
-    with pytest.raises(PymlError, match="mine: no sample of 2 is left to train on"):
+    with pytest.raises(PymlError, match="mine: no training sample of 2 is left"):
         load_dataset(OFFICIAL, settings)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
-def test_a_file_that_holds_no_arrays_is_one_sentence(settings: Settings, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_a_file_without_arrays_is_refused_in_one_sentence(settings: Settings, content: bytes) -> None:
     settings.data_dir.mkdir()
     (settings.data_dir / "mine.npz").write_bytes(content)
     with pytest.raises(ArraysError, match=r"mine\.npz is not a \.npz file of plain numbers"):
         load_dataset(NPZ, settings)
 
 
-def test_a_damaged_compressed_npz_is_one_sentence(settings: Settings) -> None:
+def test_a_damaged_compressed_npz_is_refused_in_one_sentence(settings: Settings) -> None:
     settings.data_dir.mkdir()
     path = settings.data_dir / "mine.npz"
     np.savez_compressed(path, x=X, y=Y)

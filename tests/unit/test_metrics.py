@@ -1,4 +1,4 @@
-"""Figures and predictions.csv."""
+"""The metrics on the test set, and predictions.csv."""
 
 import csv
 import warnings
@@ -23,7 +23,7 @@ from sklearn.metrics import (
 from bundle.manifest import ClassMetrics, Metrics
 from pyml.evaluation.metrics import evaluate, write_predictions
 
-RELAXED = settings(deadline=None, max_examples=25)  # scikit-learn takes milliseconds, more on a busy machine
+RELAXED = settings(deadline=None, max_examples=25)  # scikit-learn needs milliseconds, and more on a busy machine
 
 
 def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,7 +34,7 @@ def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 @RELAXED
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 200), n_classes=st.integers(2, 12))
-def test_figures_are_scikit_learns(seed: int, n: int, n_classes: int) -> None:
+def test_metrics_equal_those_of_scikit_learn(seed: int, n: int, n_classes: int) -> None:
     probabilities, y = softmax(seed, n, n_classes)
     metrics = evaluate(probabilities, y)
     predicted, labels, present = probabilities.argmax(axis=1), np.arange(n_classes), np.unique(y)
@@ -44,16 +44,16 @@ def test_figures_are_scikit_learns(seed: int, n: int, n_classes: int) -> None:
     assert metrics.accuracy == pytest.approx(accuracy_score(y, predicted))
     assert np.array_equal(metrics.confusion, confusion_matrix(y, predicted, labels=labels))
     for label in present:
-        figures, one = metrics.per_class[label], (y == label, predicted == label)
-        assert figures.n == (y == label).sum()
-        assert figures.precision == precision_score(*one, zero_division=0)
-        assert (figures.recall, figures.f1) == (recall_score(*one), f1_score(*one))
-        assert figures.average_precision == average_precision_score(y == label, probabilities[:, label])
+        one, true, positive = metrics.per_class[label], y == label, predicted == label
+        assert one.n == (y == label).sum()
+        assert one.precision == precision_score(true, positive, zero_division=0)
+        assert (one.recall, one.f1) == (recall_score(true, positive), f1_score(true, positive))
+        assert one.average_precision == average_precision_score(y == label, probabilities[:, label])
 
 
 @RELAXED
 @given(seed=st.integers(0, 2**32 - 1), n_classes=st.integers(3, 12))
-def test_auroc_and_average_precision_are_scikit_learns_means_of_one_class_against_the_rest(
+def test_auroc_and_average_precision_equal_those_of_scikit_learn(
     seed: int, n_classes: int
 ) -> None:
     probabilities, y = softmax(seed, 100, n_classes)
@@ -71,7 +71,7 @@ def test_two_classes_have_one_auroc() -> None:
     assert metrics.auroc == pytest.approx(roc_auc_score(y, probabilities[:, 1]))
 
 
-def test_a_class_that_the_test_set_lacks_has_no_figures_and_lowers_no_mean() -> None:
+def test_a_class_without_test_samples_has_no_metrics() -> None:
     probabilities = np.float32([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
     metrics = evaluate(probabilities, np.array([0, 1, 1, 0]))
     assert metrics.per_class[2] == ClassMetrics(
@@ -90,21 +90,21 @@ def test_a_test_set_of_one_class_has_no_auroc() -> None:
 
 @RELAXED
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 1000))
-def test_accuracy_is_the_quotient_of_two_integers_to_the_last_digit(seed: int, n: int) -> None:
+def test_accuracy_is_exactly_n_correct_divided_by_n(seed: int, n: int) -> None:
     probabilities, y = softmax(seed, n, 3)
     metrics = evaluate(probabilities, y)
     n_correct = sum(int(row.argmax() == label) for row, label in zip(probabilities, y, strict=True))
     assert (metrics.n, metrics.n_correct, metrics.accuracy) == (n, n_correct, n_correct / n)
 
 
-def test_a_class_that_is_never_predicted_counts_as_zero_without_a_warning() -> None:
+def test_a_class_that_is_never_predicted_has_precision_0() -> None:
     probabilities = np.tile(np.float32([0.9, 0.1, 0]), (4, 1))
     with warnings.catch_warnings(action="error"):
         metrics = evaluate(probabilities, np.array([0, 0, 1, 2]))
     assert metrics.macro_recall == pytest.approx(1 / 3)
 
 
-def test_a_certain_mistake_has_a_finite_loss() -> None:
+def test_a_wrong_prediction_with_probability_1_has_a_finite_loss() -> None:
     metrics = evaluate(np.float32([[1, 0]]), np.array([1]))
     assert 15 < metrics.loss < 17
 
@@ -114,7 +114,7 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_predictions_csv_gives_back_every_float32_exactly(tmp_path: Path) -> None:
+def test_predictions_csv_keeps_every_float32_exactly(tmp_path: Path) -> None:
     probabilities, y = softmax(0, 100, 3)
     write_predictions(tmp_path / "p.csv", probabilities, y, ("a", "b", "c"))
     rows = read_predictions(tmp_path / "p.csv")
@@ -130,7 +130,7 @@ def test_predictions_csv_names_sample_label_and_predicted_class(tmp_path: Path) 
     )
 
 
-def test_predictions_csv_quotes_what_class_names_may_hold(tmp_path: Path) -> None:
+def test_predictions_csv_quotes_class_names(tmp_path: Path) -> None:
     names = ('a,"b"', "c\nd", "ä")
     write_predictions(tmp_path / "p.csv", np.float32([[0, 0, 1]]), np.array([0]), names)
     (row,) = read_predictions(tmp_path / "p.csv")

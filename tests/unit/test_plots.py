@@ -1,4 +1,4 @@
-"""The pictures are drawn whatever the classes are called, and whatever the test set lacks."""
+"""The plots are drawn for all class names and for incomplete test sets."""
 
 import warnings
 from pathlib import Path
@@ -30,16 +30,16 @@ def draw(directory: Path, names: list[str], y: list[int]) -> None:
     ],
     ids=["two", "odd names", "a class without samples", "one class only", "many"],
 )
-def test_three_pictures_are_drawn_without_a_warning(tmp_path: Path, names: list[str], y: list[int]) -> None:
+def test_three_plots_are_drawn_without_a_warning(tmp_path: Path, names: list[str], y: list[int]) -> None:
     with warnings.catch_warnings(action="error"):
         draw(tmp_path, names, y)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(PLOT_FILES)
     for name in PLOT_FILES:
-        with Image.open(tmp_path / name) as picture:
-            assert np.asarray(picture.convert("L")).std() > 5  # something is on it
+        with Image.open(tmp_path / name) as image:
+            assert np.asarray(image.convert("L")).std() > 5  # it is not empty
 
 
-def test_the_same_predictions_give_the_same_picture(tmp_path: Path) -> None:
+def test_the_same_predictions_give_the_same_plots(tmp_path: Path) -> None:
     for directory in (tmp_path / "a", tmp_path / "b"):
         directory.mkdir()
         draw(directory, ["cat", "dog"], [0, 1, 1, 0])
@@ -47,6 +47,6 @@ def test_the_same_predictions_give_the_same_picture(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_long_name_is_cut_and_brought_to_one_line() -> None:
+def test_a_long_name_is_shortened_to_one_line() -> None:
     assert shorten("a\n  b") == "a b"
     assert len(shorten("x" * 100)) == MAX_NAME

@@ -1,4 +1,4 @@
-"""Which bundle is proposed as a dataset's current model, and what is said of the others."""
+"""Propose the current model of a dataset, and log why others are not proposed."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from pyml.promotion.proposal import Candidate, propose_best
 
 
 def publish(models: Path, name: str, val_accuracy: float = 0.5, **options: object) -> Bundle:
-    """A published bundle that nobody proposed, with this accuracy on the validation set after its best epoch."""
+    """Publish a bundle that is not proposed, with this validation accuracy in its best epoch."""
     bundle = publish_bundle(models, name, proposed=False, **options)
     epoch = {"epoch": 1, "seconds": 1, "val_accuracy": val_accuracy, "val_loss": 1 - val_accuracy}
     (bundle.path / "history.json").write_text(json.dumps([epoch]))
@@ -29,7 +29,7 @@ def current(models: Path, dataset: str = "toys") -> Pointer | None:
 
 
 def propose(models: Path, *bundles: Bundle, gate: Gate | None = None, promote: bool = False) -> str | None:
-    """Propose the best of the bundles; give what is then current for toys."""
+    """Propose the best of the bundles. Give the id of the current bundle of toys."""
     propose_best(models, [Candidate(bundle, gate) for bundle in bundles], promote=promote)
     pointer = current(models)
     return pointer and pointer.bundle_id
@@ -50,13 +50,13 @@ def test_the_first_model_of_a_dataset_is_proposed(tmp_path: Path) -> None:
     assert propose(tmp_path, publish(tmp_path, "one")) == "one"
 
 
-def test_the_best_on_the_validation_set_is_proposed_whatever_the_order(tmp_path: Path, said: list[str]) -> None:
+def test_the_best_on_the_validation_set_is_proposed(tmp_path: Path, said: list[str]) -> None:
     grid = [publish(tmp_path, name, accuracy) for name, accuracy in (("low", 0.6), ("best", 0.9), ("last", 0.7))]
     assert propose(tmp_path, *grid) == "best"
     assert "toys: best is the best of 3 experiments on the validation set, accuracy 0.9000" in said
 
 
-def test_of_equal_accuracy_the_lower_validation_loss_is_proposed(tmp_path: Path) -> None:
+def test_the_lower_validation_loss_decides_equal_accuracy(tmp_path: Path) -> None:
     for name, loss in (("high", 0.5), ("low", 0.4), ("middle", 0.45)):
         epoch = {"epoch": 1, "seconds": 1, "val_accuracy": 0.9, "val_loss": loss}
         (publish(tmp_path, name).path / "history.json").write_text(json.dumps([epoch]))
@@ -64,7 +64,7 @@ def test_of_equal_accuracy_the_lower_validation_loss_is_proposed(tmp_path: Path)
     assert propose(tmp_path, *bundles) == "low"
 
 
-def test_each_dataset_has_its_own_best(tmp_path: Path) -> None:
+def test_each_dataset_has_its_own_best_model(tmp_path: Path) -> None:
     toys, birds = publish(tmp_path, "toy", 0.6), publish(tmp_path, "bird", 0.9, dataset="birds")
     assert propose(tmp_path, toys, birds) == "toy"
     pointer = current(tmp_path, "birds")
@@ -72,19 +72,19 @@ def test_each_dataset_has_its_own_best(tmp_path: Path) -> None:
     assert pointer.bundle_id == "bird"
 
 
-def test_a_model_that_misses_its_gate_is_not_proposed_and_says_so(tmp_path: Path, said: list[str]) -> None:
+def test_a_model_that_misses_its_gate_is_not_proposed(tmp_path: Path, said: list[str]) -> None:
     bundle = publish(tmp_path, "one", n_correct=15)
     assert propose(tmp_path, bundle, gate=Gate(accuracy=0.98)) is None
     assert "one is not proposed: its accuracy 0.5 is below 0.98" in said
 
 
-def test_the_best_of_those_that_pass_their_gate_is_proposed(tmp_path: Path) -> None:
+def test_the_best_model_that_passes_its_gate_is_proposed(tmp_path: Path) -> None:
     best_on_validation = publish(tmp_path, "a", 0.9, n_correct=15)
     good_on_test = publish(tmp_path, "b", 0.8, n_correct=29)
     assert propose(tmp_path, best_on_validation, good_on_test, gate=Gate(accuracy=0.9)) == "b"
 
 
-def test_a_model_that_did_not_learn_is_not_proposed_without_any_gate(tmp_path: Path, said: list[str]) -> None:
+def test_a_model_that_did_not_learn_is_not_proposed(tmp_path: Path, said: list[str]) -> None:
     bundle = publish(tmp_path, "one", n_correct=10)
     guess = ClassMetrics(n=10, precision=0.3, recall=1 / 3, f1=0.3, auroc=0.5, average_precision=0.3)
     update = {"per_class": (guess,) * 3, "auroc": 0.5, "macro_recall": 1 / 3}
@@ -94,22 +94,22 @@ def test_a_model_that_did_not_learn_is_not_proposed_without_any_gate(tmp_path: P
     assert "one is not proposed: it did not learn" in said
 
 
-def test_a_model_worse_on_the_same_test_set_is_not_proposed_and_says_so(tmp_path: Path, said: list[str]) -> None:
+def test_a_worse_model_on_the_same_test_set_is_not_proposed(tmp_path: Path, said: list[str]) -> None:
     propose(tmp_path, publish(tmp_path, "good", n=1000, n_correct=997))
     before = current(tmp_path)
     assert propose(tmp_path, publish(tmp_path, "poor", n=1000, n_correct=678)) == "good"
     assert current(tmp_path) == before
     assert (
-        "poor is not proposed: its accuracy on the same test set is 0.6780, good has 0.9970; `--promote` proposes it"
+        "poor is not proposed: its accuracy on the same test set is 0.6780, good has 0.9970; use --promote to propose it"
     ) in said
 
 
-def test_a_model_as_good_on_the_same_test_set_is_proposed(tmp_path: Path) -> None:
+def test_a_model_with_equal_test_accuracy_is_proposed(tmp_path: Path) -> None:
     propose(tmp_path, publish(tmp_path, "old", n_correct=29))
     assert propose(tmp_path, publish(tmp_path, "new", n_correct=29)) == "new"
 
 
-def test_a_worse_model_is_proposed_with_promote_and_the_pointer_carries_it(tmp_path: Path) -> None:
+def test_promote_proposes_a_worse_model_and_marks_the_pointer(tmp_path: Path) -> None:
     propose(tmp_path, publish(tmp_path, "good", n_correct=29))
     assert propose(tmp_path, publish(tmp_path, "poor", n_correct=10), promote=True) == "poor"
     pointer = current(tmp_path)
@@ -117,7 +117,7 @@ def test_a_worse_model_is_proposed_with_promote_and_the_pointer_carries_it(tmp_p
     assert pointer.promote
 
 
-def test_a_comparison_with_another_test_set_is_called_impossible_and_the_new_one_proposed(
+def test_a_model_with_another_test_set_is_proposed(
     tmp_path: Path, said: list[str]
 ) -> None:
     propose(tmp_path, publish(tmp_path, "old", n_correct=29, seed=1))
@@ -125,7 +125,7 @@ def test_a_comparison_with_another_test_set_is_called_impossible_and_the_new_one
     assert "new is proposed: old was measured on another test set, so the two accuracies cannot be compared" in said
 
 
-def test_the_current_model_again_leaves_the_pointer_as_it_is_unless_promoted(tmp_path: Path) -> None:
+def test_the_pointer_to_the_same_model_changes_only_with_promote(tmp_path: Path) -> None:
     bundle = publish(tmp_path, "one")
     propose(tmp_path, bundle)
     before = current(tmp_path)
@@ -138,15 +138,15 @@ def test_the_current_model_again_leaves_the_pointer_as_it_is_unless_promoted(tmp
     assert after.proposed_at > before.proposed_at
 
 
-def test_a_broken_current_model_does_not_keep_a_new_one_from_being_proposed(tmp_path: Path, said: list[str]) -> None:
+def test_a_new_model_replaces_a_broken_current_model(tmp_path: Path, said: list[str]) -> None:
     old = publish(tmp_path, "old", n_correct=29)
     propose(tmp_path, old)
     (old.path / "manifest.json").unlink()
     assert propose(tmp_path, publish(tmp_path, "new", n_correct=10)) == "new"
-    assert "no accuracy to compare with" in said
+    assert "the accuracy of the current model is not known" in said
 
 
-def test_equal_arrays_and_labels_are_the_same_test_set(tmp_path: Path) -> None:
+def test_test_sha256_is_equal_for_equal_arrays_and_labels(tmp_path: Path) -> None:
     same, other = publish(tmp_path, "a", seed=1), publish(tmp_path, "b", seed=2)
     again = publish(tmp_path, "c", seed=1)
     assert same.manifest.test_sha256 == again.manifest.test_sha256 != other.manifest.test_sha256

@@ -1,4 +1,4 @@
-"""Where a bundle comes from: the commit, its changes, the versions; told where they are known."""
+"""The origin of a bundle: the commit, the uncommitted changes, the versions."""
 
 import subprocess
 from pathlib import Path
@@ -12,12 +12,12 @@ from pyml import provenance
 from pyml.config import Settings
 
 
-def test_the_commit_of_the_images_build_comes_first() -> None:
+def test_the_commit_of_the_image_build_has_priority() -> None:
     state = provenance.git_state(Settings(git_commit="c0ffee", git_dirty=True))
     assert (state.commit, state.dirty) == ("c0ffee", True)
 
 
-def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     state = provenance.git_state(Settings(git_commit=None))
     assert (state.commit, state.dirty) == (None, None)
@@ -25,7 +25,7 @@ def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one commit, which provenance takes for ours; git finds no configuration of this machine."""
+    """Make a repository with one commit, which provenance uses as ours. git reads no configuration of this machine."""
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
     for role in ("AUTHOR", "COMMITTER"):
@@ -55,11 +55,11 @@ def test_a_clean_tree_has_no_changes(repository: Path) -> None:
     assert provenance.git_state(Settings(git_commit=None)).dirty is False
 
 
-def test_the_patch_turns_the_commit_into_what_was_trained(repository: Path, tmp_path: Path) -> None:
+def test_the_patch_turns_the_commit_into_the_trained_code(repository: Path, tmp_path: Path) -> None:
     changed = {"pyml/__init__.py": b"x = 2\n\n", "windows.txt": b"one\r\n2\r\n \r\n", "pyml/new.py": b"y = '\xff'\n"}
     for name, content in changed.items():
         (repository / name).write_bytes(content)
-    git(repository, "add", "windows.txt")  # staged or not: both were there
+    git(repository, "add", "windows.txt")  # staged and unstaged changes are both in the patch
     status = git(repository, "status", "--porcelain")
     patch = provenance.git_changes(Settings(git_commit=None))
     assert patch is not None
@@ -70,7 +70,7 @@ def test_the_patch_turns_the_commit_into_what_was_trained(repository: Path, tmp_
         assert (tmp_path / "clone" / name).read_bytes() == content
 
 
-def test_files_that_git_does_not_know_stay_out_of_the_patch_unless_they_are_modules(repository: Path) -> None:
+def test_the_patch_has_no_untracked_files_except_modules(repository: Path) -> None:
     (repository / "credentials.json").write_text("secret")
     (repository / "pyml" / "notes.txt").write_text("secret")
     (repository / "pyml" / "new.py").write_text("y = 1\n")
@@ -80,7 +80,7 @@ def test_files_that_git_does_not_know_stay_out_of_the_patch_unless_they_are_modu
     assert b"secret" not in patch
 
 
-def test_the_token_is_blacked_out_of_the_patch(repository: Path) -> None:
+def test_the_token_is_replaced_in_the_patch(repository: Path) -> None:
     (repository / "pyml/__init__.py").write_text("key = 'sesame'\n")
     patch = provenance.git_changes(Settings(git_commit=None, wandb_api_key="sesame"))
     assert patch is not None
@@ -95,11 +95,11 @@ def test_a_huge_patch_is_cut(repository: Path) -> None:
     assert patch.endswith(b"[cut here, too long]\n")
 
 
-def test_without_git_there_are_no_changes_to_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_changes_are_none_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.git_changes(Settings(git_commit=None)) is None
 
 
-def test_versions_name_what_computes_and_records() -> None:
+def test_versions_name_the_libraries_for_training_and_tracking() -> None:
     assert set(provenance.versions()) == {"python", "keras", "tensorflow", "numpy", "scikit-learn", "wandb"}
     assert "unknown" not in provenance.versions().values()

@@ -1,4 +1,4 @@
-"""A record never costs a training: whatever the SDK or the upload does, it leaves one line in the log."""
+"""No fault of the SDK or of the upload stops a training; it logs one line."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from support.bundles import publish_bundle
 
 from bundle.manifest import Metrics, TrackedRun
 from pyml.config import Settings
-from pyml.process import end_family
+from pyml.process import kill_process_tree
 from pyml.tracking import tracker as tracker_module
 from pyml.tracking.local_run import list_records, lock_record, locked
 from pyml.tracking.tracker import Tracker, start_tracker
@@ -23,21 +23,21 @@ PLACE = Path("records/offline-run-1-r1")
 
 
 class BrokenRun:
-    """A run whose service has died."""
+    """A run whose service has died: each call raises an error."""
 
     def __getattr__(self, name: str) -> Any:
         raise ConnectionError(f"{name}: the service process is gone")
 
 
 class QuietRun:
-    """A run that takes everything."""
+    """A run that accepts every call."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
 
 
 class FakeUpload:
-    """An upload that ends as the test says: early, at the end, or never."""
+    """An upload with a given result. early: the problem during the training; outcome: the problem at the end."""
 
     def __init__(self, outcome: str | None, early: str | None = None) -> None:
         self.outcome, self.early, self.ended, self.url = outcome, early, 0, "https://wandb.example/r1"
@@ -75,18 +75,18 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-def test_disabled_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disabled_mode_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_module, "_open_record", lambda *_: pytest.fail("a record was opened"))
     tracker = start_tracker("x", {}, None, Settings(wandb_mode="disabled", wandb_api_key="x"))
     assert tracker.record == TrackedRun(mode="disabled")
 
 
-def test_a_record_that_cannot_be_opened_costs_one_line(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_a_record_that_cannot_be_opened_logs_one_line(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     tracker = start_tracker("x", {}, None, Settings(record=tmp_path / "file", wandb_mode="offline"))
     assert tracker.record == TrackedRun(mode="disabled")
     assert lines(log) == [
-        f"W&B: no record (FileExistsError: [Errno 17] File exists: '{tmp_path}/file'); training goes on"
+        f"W&B: no record (FileExistsError: [Errno 17] File exists: '{tmp_path}/file'); the training continues"
     ]
 
 
@@ -99,25 +99,25 @@ def test_a_disabled_tracker_does_nothing(tmp_path: Path, log: pytest.LogCaptureF
     assert lines(log) == []
 
 
-def test_a_service_that_dies_costs_one_line_and_no_exception(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+def test_a_service_that_dies_logs_one_line_and_raises_nothing(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     bundle = publish_bundle(tmp_path)
-    tracker = Tracker(BrokenRun(), OFFLINE, place=PLACE)
+    tracker = Tracker(BrokenRun(), OFFLINE, directory=PLACE)
     tracker.log_metrics(METRICS, 1)
     tracker.log_bundle(bundle.path, bundle.manifest)
     tracker.finish(0)
     [line] = lines(log)
     assert line == (
-        "W&B: recording metrics failed (summary: the service process is gone); training goes on without it, "
-        f"what was recorded lies in {PLACE}"
+        "W&B: recording metrics failed (summary: the service process is gone); the training continues without it, "
+        f"the record until now is in {PLACE}"
     )
 
 
-def test_an_offline_run_says_where_it_lies_and_how_it_is_uploaded(log: pytest.LogCaptureFixture) -> None:
-    Tracker(QuietRun(), OFFLINE, place=PLACE).finish(0)
-    assert lines(log) == [f"W&B: offline, the run lies in {PLACE}; upload it with: pyml sync"]
+def test_the_path_of_an_offline_run_is_logged_with_pyml_sync(log: pytest.LogCaptureFixture) -> None:
+    Tracker(QuietRun(), OFFLINE, directory=PLACE).finish(0)
+    assert lines(log) == [f"W&B: offline, the run is in {PLACE}; upload it with: pyml sync"]
 
 
-def test_a_run_that_has_arrived_says_its_address(log: pytest.LogCaptureFixture) -> None:
+def test_the_url_of_an_arrived_run_is_logged(log: pytest.LogCaptureFixture) -> None:
     upload = FakeUpload(None)
     tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
     assert tracker.record.url == upload.url
@@ -126,22 +126,22 @@ def test_a_run_that_has_arrived_says_its_address(log: pytest.LogCaptureFixture) 
     assert upload.ended == 1
 
 
-def test_a_run_that_has_not_arrived_says_why_and_where_it_lies(log: pytest.LogCaptureFixture) -> None:
+def test_the_reason_and_path_of_a_failed_upload_are_logged(log: pytest.LogCaptureFixture) -> None:
     upload = FakeUpload("the server cannot be reached")
     Tracker(QuietRun(), ONLINE, upload, PLACE).finish(1)
     assert lines(log) == [
-        f"W&B: not uploaded, the server cannot be reached; the run lies in {PLACE}, upload it with: pyml sync"
+        f"W&B: not uploaded, the server cannot be reached; the run is in {PLACE}, upload it with: pyml sync"
     ]
     assert upload.ended == 1
 
 
-def test_an_upload_that_fails_early_is_said_at_once_and_once(log: pytest.LogCaptureFixture) -> None:
-    upload = FakeUpload("unasked", early="the server does not know the token")
+def test_an_upload_that_fails_early_is_reported_once(log: pytest.LogCaptureFixture) -> None:
+    upload = FakeUpload("not used", early="the server does not know the token")
     tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
     for _epoch in range(3):
-        tracker._look_after_upload()  # the callback's last step; tests/contract has it whole
+        tracker._check_upload()  # the last step of the callback; tests/faults/test_tracking.py tests the callback
     said = [
-        f"W&B: not uploaded, the server does not know the token; the run lies in {PLACE}, upload it with: pyml sync"
+        f"W&B: not uploaded, the server does not know the token; the run is in {PLACE}, upload it with: pyml sync"
     ]
     assert lines(log) == said
     tracker.finish(0)
@@ -149,7 +149,7 @@ def test_an_upload_that_fails_early_is_said_at_once_and_once(log: pytest.LogCapt
     assert upload.ended == 1
 
 
-def test_an_interrupt_while_the_upload_is_waited_for_ends_it() -> None:
+def test_an_interrupt_ends_the_upload() -> None:
     upload = FakeUpload(None)
     upload.wait = lambda _: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[assignment]
     tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
@@ -175,20 +175,20 @@ def test_records_are_listed_oldest_first_and_once(tmp_path: Path) -> None:
         directory.mkdir(parents=True)
         (directory / f"run-{name[-1]}.wandb").write_bytes(b"")
     (tmp_path / "wandb/latest-run").symlink_to(names[0])
-    (tmp_path / "wandb/offline-run-20260104_000000-d").mkdir()  # nothing in it
+    (tmp_path / "wandb/offline-run-20260104_000000-d").mkdir()  # an empty directory
     assert [path.name for path in list_records(tmp_path)] == [names[1], names[0], names[2]]
 
 
-def test_a_family_ends_with_its_children_in_other_sessions() -> None:
+def test_kill_process_tree_kills_children_in_other_sessions() -> None:
     child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'print(0, flush=True); input()'], "
     program = child + "stdin=0, start_new_session=True).wait()"
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == b"0\n"  # the grandchild is up
-    end_family(process.pid)
-    assert process.stdout.read() == b""  # the last holder of the pipe is gone
+    assert process.stdout.readline() == b"0\n"  # the grandchild runs
+    kill_process_tree(process.pid)
+    assert process.stdout.read() == b""  # no process holds the pipe
     process.wait()
     assert process.stdin is not None
     process.stdin.close()

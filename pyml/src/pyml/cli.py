@@ -1,6 +1,6 @@
-"""The command line of the trainer: reads the settings once and passes them down.
+"""The command line of the trainer. It reads the settings once and passes them to the functions.
 
-Exit codes: 0 done; 1 an error, one sentence on stderr; 2 wrong usage; 130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit codes: 0 success; 1 error (one sentence on stderr); 2 wrong usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 """
 
 import json
@@ -26,27 +26,34 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 log = logging.getLogger("pyml")
 
-ExperimentPaths = Annotated[list[Path], typer.Argument(metavar="EXPERIMENT...", help="Experiments, JSON files.")]
-BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle's id, or the directory it lies in.")]
-Models = Annotated[Path | None, typer.Option(metavar="DIR", help="The models volume.", show_default="PYML_MODELS")]
+ExperimentPaths = Annotated[list[Path], typer.Argument(metavar="EXPERIMENT...", help="Experiment files (JSON).")]
+BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="The id of a bundle, or its directory.")]
+Models = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The directory of the published models.", show_default="PYML_MODELS")
+]
 DataDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where datasets lie.", show_default="PYML_DATA_DIR, else data")
+    Path | None,
+    typer.Option(metavar="DIR", help="The directory of the datasets.", show_default="PYML_DATA_DIR, else data"),
 ]
 Group = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The runs' group in W&B.", show_default="the files' names, if several"),
+    typer.Option(
+        metavar="NAME", help="The group of the runs in W&B.", show_default="the names of the files, if several"
+    ),
 ]
-RequireClean = Annotated[bool, typer.Option("--require-clean", help="Refuse a git tree that differs from its commit.")]
+RequireClean = Annotated[bool, typer.Option("--require-clean", help="Stop if the git tree has uncommitted changes.")]
 Promote = Annotated[
-    bool, typer.Option("--promote", help="Serve the best of them also where the current model's accuracy is higher.")
+    bool, typer.Option("--promote", help="Propose the best model even if the current model has a higher accuracy.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Train also what is published already, beside it.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Train published experiments again; publish a new bundle beside the old one.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")]
-Then = Callable[[Path, bool], None]
+AfterEach = Callable[[Path, bool], None]  # takes a bundle's directory and `quiet`
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence on stderr and an exit code, never a traceback."""
+    """Run the command line. An error prints one sentence on stderr and no traceback, and sets the exit code."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
     raise_on_signals()
@@ -55,7 +62,7 @@ def main() -> None:
     except (PymlError, BundleError) as error:
         sys.exit(f"pyml: {error}")
     except Stopped as stopped:
-        typer.echo(f"pyml: stopped by {stopped.signal}; no bundle was left half-written", err=True)
+        typer.echo(f"pyml: stopped by {stopped.signal}; no incomplete bundle is left", err=True)
         sys.exit(stopped.code)
 
 
@@ -86,10 +93,11 @@ def train_command(
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train experiments and publish their bundles; what is published already is not trained again.
+    """Train experiments and publish their bundles. An experiment that is published already is not trained again.
 
-    Several files, and the grid that a file may hold, are checked first, then trained in sequence as one group. Of each
-    dataset the best on the validation set is then proposed as the current model.
+    A file can hold one experiment or a grid. All experiments are checked before the first training. Several experiments
+    are trained one after the other, as one group. For each dataset, the model that is best on the validation set is
+    then proposed as the current model.
     """
     settings = _settings(models, data_dir, group)
     _train(experiments, settings, promote=promote, force=force, require_clean=require_clean, quiet=quiet)
@@ -107,16 +115,18 @@ def all_command(
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train experiments, test what was published, then propose the best that passed."""
+    """Train experiments, test the published bundles, then propose the best bundle that passed its test."""
     settings = _settings(models, data_dir, group)
-    _train(experiments, settings, promote=promote, force=force, require_clean=require_clean, quiet=quiet, then=_test)
+    _train(
+        experiments, settings, promote=promote, force=force, require_clean=require_clean, quiet=quiet, after_each=_test
+    )
 
 
 @app.command("test", epilog="Example: pyml test digits_cnn-0123456789ab")
 def recheck_command(bundle: BundleName, models: Models = None, quiet: Quiet = False) -> None:
-    """Verify a bundle, predict its test set and compare with its manifest; exit code 1 where they differ."""
+    """Verify a bundle, predict its test set again, compare its metrics with the manifest (exit code 1: they differ)."""
     _set_quiet(quiet)
-    _test(_find(bundle, _settings(models)), quiet)
+    _test(_find_bundle(bundle, _settings(models)), quiet)
 
 
 @app.command("download", epilog="Example: pyml download mnist")
@@ -125,7 +135,7 @@ def download_command(
     data_dir: DataDir = None,
     quiet: Quiet = False,
 ) -> None:
-    """Fetch known datasets into the data directory, each file with its sha256 checked."""
+    """Download known datasets into the data directory and check the sha256 of each file."""
     from pyml.datasets.download import DataDirectory, check_names
 
     _set_quiet(quiet)
@@ -139,7 +149,7 @@ def download_command(
 
 @app.command("schema", epilog="Example: pyml schema > experiments/schema.json")
 def schema_command() -> None:
-    """Print the JSON schema of experiment files, by which editors complete and check them."""
+    """Print the JSON schema of experiment files. Editors use it to complete and check them."""
     from pyml.json_schema import experiment_schema
 
     typer.echo(json.dumps(experiment_schema(), indent=2))
@@ -148,13 +158,16 @@ def schema_command() -> None:
 @app.command("compare", epilog="Example: pyml compare --baseline digits_cnn --html comparison.html")
 def compare_command(
     baseline: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A bundle's id, or an experiment's name for its newest run.")
+        str | None,
+        typer.Option(metavar="NAME", help="The id of a bundle, or the name of an experiment (its newest run)."),
     ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write tables and curves as one HTML file.")] = None,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the curves into this PNG.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tables and learning curves to this HTML file.")
+    ] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the learning curves to this PNG file.")] = None,
     models: Models = None,
 ) -> None:
-    """Compare the published runs of each dataset with a baseline, without one with its oldest run."""
+    """Compare the published runs of each dataset with a baseline. The default baseline is the oldest run."""
     from pyml.reports.compare import compare_runs
     from pyml.reports.compare_report import caption, draw_curves, make_tables, write_html
 
@@ -172,13 +185,14 @@ def compare_command(
 @app.command("sync", epilog="Example: WANDB_API_KEY=... pyml sync")
 def sync_command(
     records: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RECORD]...", help="Records to upload again; none: all that lack.")
+        list[Path] | None,
+        typer.Argument(metavar="[RECORD]...", help="Records to upload again. Default: all that have not arrived."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Upload the recorded runs that have not arrived at Weights & Biases, and read back that they did.
+    """Upload the recorded runs that have not arrived at Weights & Biases, and check that they arrived.
 
-    Exit code 1 when one has not arrived.
+    Exit code 1 if a run has not arrived.
     """
     from pyml.tracking.sync import sync_records
 
@@ -200,7 +214,7 @@ def _settings(models: Path | None = None, data_dir: Path | None = None, group: s
 
 
 def _console() -> "Console":
-    """Print tables; a pipe has no width, so they are not cut there."""
+    """Make the console for tables. A pipe has no width, so tables get 240 columns there."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=240)
@@ -214,9 +228,9 @@ def _train(
     force: bool,
     require_clean: bool,
     quiet: bool,
-    then: Then | None = None,
+    after_each: AfterEach | None = None,
 ) -> None:
-    """Train all experiments, do `then` with each bundle, propose the best; one that fails does not stop the others."""
+    """Train all experiments, call `after_each` per bundle, propose the best. A failure does not stop the others."""
     from pyml.datasets.load import DatasetCache
     from pyml.experiment.experiment import read_experiments
     from pyml.promotion.proposal import Candidate, propose_best
@@ -239,8 +253,8 @@ def _train(
             bundle, _ = train(experiment, settings, force=force, datasets=datasets)
             if not quiet:
                 _show_metrics(bundle)
-            if then is not None:
-                then(bundle.path, quiet)
+            if after_each is not None:
+                after_each(bundle.path, quiet)
             trained.append(Candidate(bundle, experiment.promote_if))
         except (PymlError, BundleError) as error:
             if len(experiments) == 1:
@@ -271,10 +285,10 @@ def _test(path: Path, quiet: bool) -> None:
         _console().print(recheck_table(path.name, checks))
     if differing:
         more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise PymlError(f"{path.name} does not give what its manifest promises: {', '.join(differing[:5])}{more}")
+        raise PymlError(f"the metrics of {path.name} differ from its manifest: {', '.join(differing[:5])}{more}")
 
 
-def _find(bundle: str, settings: "Settings") -> Path:
+def _find_bundle(bundle: str, settings: "Settings") -> Path:
     from bundle.publish import bundle_path
 
     published = bundle_path(settings.models, bundle)

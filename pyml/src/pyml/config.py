@@ -1,4 +1,4 @@
-"""The settings of the process: read once from the environment by the command line and passed down."""
+"""The settings of the process. The command line reads them once from the environment and passes them on."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,12 +11,12 @@ from pyml import PymlError
 
 
 class Settings(BaseSettings):
-    """Where the trainer reads and writes, who it is for Weights & Biases, and which commit it was built from.
+    """The directories of the trainer, its account at Weights & Biases, and the commit that it was built from.
 
-    Own settings are PYML_MODELS, PYML_RECORD, PYML_DATA_DIR, PYML_ORIGIN (where datasets are downloaded from, a
-    mirror for example) and PYML_MEMORY_MB (prepared images beyond it are streamed from a file); the others keep the
-    names that their makers gave them. An empty variable counts as unset, since that is how Compose passes an absent
-    one.
+    Our own variables are PYML_MODELS, PYML_RECORD (records of W&B runs), PYML_DATA_DIR, PYML_ORIGIN (the URL from which
+    datasets are downloaded) and PYML_MEMORY_MB (prepared images that need more memory are read from a file). The other
+    variables have the names that W&B and the image's build give them. An empty variable counts as unset, because
+    Compose passes an unset variable as an empty one.
     """
 
     model_config = SettingsConfigDict(env_prefix="PYML_", env_ignore_empty=True, frozen=True, populate_by_name=True)
@@ -36,8 +36,8 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Read the environment. Raises PymlError naming the variable that has no meaning."""
+    """Read the environment. Raises PymlError that names the invalid variable."""
     try:
         return Settings()
     except ValidationError as error:
-        raise PymlError(f"the environment is not usable: {explain(error)}") from error
+        raise PymlError(f"the environment is not valid: {explain(error)}") from error

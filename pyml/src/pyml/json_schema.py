@@ -1,4 +1,4 @@
-"""The JSON schema of experiment files, from the same classes that validate them: `experiments/schema.json`."""
+"""The JSON schema of experiment files (`experiments/schema.json`), made from the classes that validate the files."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ DATA_PARTS = (Digits, Mnist, Imdb, ImageFolder, TextCsv, Npz, Npy)
 
 
 def experiment_schema() -> dict[str, Any]:
-    """Describe an experiment file: pydantic's schema, plus the names of layers and optimizers, plus grids."""
+    """Make the schema of an experiment file: pydantic's schema, the names of layers and optimizers, and grids."""
     schema = Experiment.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["properties"]["$schema"] = {"type": "string", "description": "Where this schema lies, for editors."}
+    schema["properties"]["$schema"] = {"type": "string", "description": "The path of this schema, for editors."}
     parts = schema["$defs"]
     parts["Layer"]["properties"]["layer"]["enum"] = sorted(ALLOWED_LAYERS)
     parts["Optimizer"]["properties"]["name"]["enum"] = sorted(OPTIMIZERS)
@@ -27,7 +27,7 @@ def experiment_schema() -> dict[str, Any]:
 
 
 def _allow_lists(properties: dict[str, Any], keys: list[str]) -> None:
-    """Let these hold a grid: a list of what they may hold."""
+    """Allow a grid for these keys: a list of the values that are valid for the key."""
     for key in keys:
         one = properties[key]
         outside = {name: one[name] for name in ("default", "description", "title") if name in one}

@@ -1,4 +1,4 @@
-"""How the trainer's process is stopped, and how it ends the processes that it started."""
+"""Stop the trainer's process on a signal, and kill the processes that it started."""
 
 import os
 import signal
@@ -7,22 +7,22 @@ from types import FrameType
 
 
 class Stopped(SystemExit):
-    """SIGTERM or Ctrl-C arrived: unwind, so that everything staged is removed on the way out."""
+    """SIGTERM or Ctrl-C arrived. It is an exception, so that context managers remove the staged files."""
 
     def __init__(self, number: int) -> None:
-        """number: of the signal; the exit code is 128 more, as shells have it."""
+        """number: the signal's number. The exit code is 128 + number, as in shells."""
         super().__init__(128 + number)
         self.signal = signal.Signals(number).name
 
 
 def raise_on_signals() -> None:
-    """Turn SIGTERM and SIGINT into Stopped, raised wherever the main thread is."""
+    """Raise Stopped in the main thread on SIGTERM and SIGINT."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
 
 
-def end_family(leader: int) -> None:
-    """Kill a process group, and its leader's children outside it: W&B's service has a group of its own."""
+def kill_process_tree(leader: int) -> None:
+    """Kill a process group and the children of its leader. The service of W&B is a child with its own group."""
     import psutil
 
     with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""What a bundle came from: the commit and its changes, the library versions, the machine."""
+"""The origin of a bundle: the commit and its uncommitted changes, the library versions, the machine."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ MAX_PATCH_BYTES = 5_000_000
 
 
 def git_state(settings: Settings) -> GitState:
-    """Tell the commit: as the image's build put it into the environment, else as git says of this source tree."""
+    """Give the commit: from the environment (the image's build sets it), else from the git tree of this source."""
     if settings.git_commit:
         return GitState(commit=settings.git_commit, dirty=settings.git_dirty)
     commit = (_git("rev-parse", "HEAD") or b"").decode().strip()
@@ -28,10 +28,10 @@ def git_state(settings: Settings) -> GitState:
 
 
 def git_changes(settings: Settings) -> bytes | None:
-    """Give what the source tree has beside its commit, as a patch: changes of tracked files, and our own new modules.
+    """Give the uncommitted changes of the source tree as a patch: changed tracked files, new modules of our packages.
 
-    Other files that git does not know stay out: what is in them may be nobody's business. The W&B token is blacked out,
-    should it stand in a file. None where nothing changed, or where there is no git to ask, as in the container.
+    Other untracked files are left out, because they can be private. The W&B token is replaced by asterisks. Returns
+    None if nothing changed, or if there is no git, as in the container.
     """
     if settings.git_commit or not _git("status", "--porcelain"):
         return None
@@ -39,7 +39,7 @@ def git_changes(settings: Settings) -> bytes | None:
     new = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", *sources) or b""
     index = _git("rev-parse", "--path-format=absolute", "--git-path", "index") or b""
     with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory) / "index"  # so that the real one stays as it is
+        copy = Path(directory) / "index"  # a copy, so that the real index does not change
         shutil.copyfile(os.fsdecode(index.strip()), copy)
         environment = {"GIT_INDEX_FILE": str(copy)}
         for path in filter(None, new.split(b"\0")):
@@ -53,19 +53,19 @@ def git_changes(settings: Settings) -> bytes | None:
 
 
 def check_clean(settings: Settings) -> None:
-    """Raise PymlError unless the tree is known to be exactly its commit."""
+    """Raise PymlError unless the git tree is known to have no uncommitted changes."""
     state = git_state(settings)
     if state.dirty is None:
         raise PymlError("--require-clean: it is not known whether the git tree is clean (no git, or no repository)")
     if state.dirty:
         raise PymlError(
-            "--require-clean: the git tree has changes that its commit does not hold (git status lists them); commit "
-            "or stash them, or train without --require-clean"
+            "--require-clean: the git tree has changes that are not committed (git status lists them); commit or stash "
+            "them, or train without --require-clean"
         )
 
 
 def versions() -> dict[str, str]:
-    """List the versions of what computes and records, without importing any of it."""
+    """List the versions of Python and of the libraries for training and tracking, without importing them."""
     packages = ("keras", "numpy", "scikit-learn", "wandb")
     tensorflow = _version("tensorflow-cpu") or _version("tensorflow") or "unknown"
     found = {package: _version(package) or "unknown" for package in packages}
@@ -73,7 +73,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> str:
-    """Describe the machine without naming it."""
+    """Describe the machine (processor, cores, memory, system) without its host name."""
     cpu, info = platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
         models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE)
@@ -94,4 +94,4 @@ def _git(*arguments: str, **environment: str) -> bytes | None:
     try:
         return subprocess.run(command, env=env, capture_output=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, no repository, or one of another user
+        return None  # no git, no repository, or a repository of another user

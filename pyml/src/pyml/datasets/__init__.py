@@ -1,1 +1,1 @@
-"""The samples of an experiment: found, read, prepared, split."""
+"""Find, read, prepare and split the samples of an experiment."""

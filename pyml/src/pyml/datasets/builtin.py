@@ -1,4 +1,4 @@
-"""The datasets that are known by name: digits, mnist, fashion_mnist, imdb; raw, with their official test sets."""
+"""The known datasets: digits, mnist, fashion_mnist, imdb. Samples stay raw; official test sets stay whole."""
 
 import gzip
 import hashlib
@@ -25,7 +25,7 @@ from bundle.inputs.preprocessing import (
 )
 from bundle.publish import file_sha256
 from pyml import PymlError
-from pyml.datasets.dataset import Dataset, Prepared, gather
+from pyml.datasets.dataset import Dataset, Prepared, build_dataset
 from pyml.datasets.download import FILES, DataDirectory, known_file
 from pyml.datasets.split import split_rows
 from pyml.experiment.data_spec import Digits, Imdb, Mnist
@@ -35,23 +35,23 @@ log = logging.getLogger(__name__)
 DIGITS = tuple(map(str, range(10)))
 CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 N_TRAIN, N_TEST = 60_000, 10_000  # of mnist and fashion_mnist
-N_REVIEWS = 25_000  # of imdb, to train and again to test
+N_REVIEWS = 25_000  # of imdb, in each of training set and test set
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
 def load_digits(data: Digits) -> Dataset:
-    """Give scikit-learn's 1,797 real handwritten digits: (n, 8, 8, 1) uint8 with values 0..16."""
+    """Load scikit-learn's 1,797 handwritten digits: (n, 8, 8, 1) uint8, values 0 to 16."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     x = digits.images[..., np.newaxis].astype(np.uint8)
     y = digits.target.astype(np.int64)
-    return gather(data.name, Prepared(DIGITS, ArrayPreprocessing(), x, y), split_rows(y, data, classes=DIGITS))
+    return build_dataset(data.name, Prepared(DIGITS, ArrayPreprocessing(), x, y), split_rows(y, data, classes=DIGITS))
 
 
 def load_mnist(data: Mnist, directory: DataDirectory) -> Dataset:
-    """Give MNIST or Fashion-MNIST: (n, 28, 28, 1) uint8, of which the official test set tests. Raises PymlError."""
+    """Load MNIST or Fashion-MNIST with its official test set: (n, 28, 28, 1) uint8. Raises PymlError."""
     arrays = _read_mnist(directory) if data.name == "mnist" else _read_fashion(directory)
     for part, n in (("train", N_TRAIN), ("test", N_TEST)):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
@@ -64,11 +64,11 @@ def load_mnist(data: Mnist, directory: DataDirectory) -> Dataset:
     y = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
     classes = DIGITS if data.name == "mnist" else CLOTHES
     preprocessing = ImagePreprocessing(height=28, width=28, color="grayscale")
-    return gather(data.name, Prepared(classes, preprocessing, x, y), split_rows(y, data, n_test=N_TEST))
+    return build_dataset(data.name, Prepared(classes, preprocessing, x, y), split_rows(y, data, n_test=N_TEST))
 
 
 def load_imdb(data: Imdb, directory: DataDirectory) -> Dataset:
-    """Give IMDB's reviews as (n, length) int32 token numbers, prepared as Keras's example does. Raises PymlError."""
+    """Load IMDB's reviews as (n, length) int32 token numbers, as Keras's example prepares them. Raises PymlError."""
     index = directory.find("imdb", "imdb_word_index.json")
     arrays = _read_imdb(directory.find("imdb", "imdb.npz"))
     words = _known_words(index)
@@ -79,43 +79,43 @@ def load_imdb(data: Imdb, directory: DataDirectory) -> Dataset:
         characters="ascii",
         known_words=len(words),
     )
-    shift = len(RESERVED_WORDS) - 1  # the file counts words from 1, token numbers from the reserved ones on
+    shift = len(RESERVED_WORDS) - 1  # in the file the first word has number 1; here it follows the reserved words
     reviews = [*arrays["x_train"], *arrays["x_test"]]
     x = np.stack([pad([START, *(rank + shift for rank in review[-data.length :])], how) for review in reviews])
     y = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
     prepared = Prepared(("negative", "positive"), how, x, y, words)
-    return gather(data.name, prepared, split_rows(y, data, n_test=N_REVIEWS))
+    return build_dataset(data.name, prepared, split_rows(y, data, n_test=N_REVIEWS))
 
 
 def _read_mnist(directory: DataDirectory) -> Arrays:
     path = directory.find("mnist", "mnist.npz")
-    _warn_of_unknown(path, known_file("mnist", path.name).sha256)
+    _warn_if_unknown(path, known_file("mnist", path.name).sha256)
     return _read_official(path, "delete it, then: pyml download mnist")
 
 
 def _read_fashion(directory: DataDirectory) -> Arrays:
-    """Read Zalando's four files, or, where they are not there, the one .npz in which others keep the same arrays."""
+    """Read Zalando's four files. If they are absent, read fashion_mnist.npz, which holds the same arrays."""
     archive = directory.path / "fashion_mnist" / "fashion_mnist.npz"
     if archive.is_file() and not all((archive.parent / file.name).is_file() for file in FILES["fashion_mnist"]):
-        _warn_of_unknown(archive, ())
+        _warn_if_unknown(archive, ())
         return _read_official(archive, "delete it, then: pyml download fashion_mnist")
     arrays: Arrays = {}
     for part, file in (("train", "train"), ("test", "t10k")):
         for key, name, header_bytes in (("x", "images-idx3", 16), ("y", "labels-idx1", 8)):
             path = directory.find("fashion_mnist", f"{file}-{name}-ubyte.gz")
-            _warn_of_unknown(path, known_file("fashion_mnist", path.name).sha256)
+            _warn_if_unknown(path, known_file("fashion_mnist", path.name).sha256)
             try:
                 values = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
                 arrays[f"{key}_{part}"] = values.reshape(-1, 28, 28) if key == "x" else values
             except (OSError, ValueError, EOFError, zlib.error) as error:
                 raise PymlError(
-                    f"{path} is not readable ({error}); delete it, then: pyml download fashion_mnist"
+                    f"{path} cannot be read ({error}); delete it, then: pyml download fashion_mnist"
                 ) from error
     return arrays
 
 
 def _read_official(path: Path, advice: str) -> Arrays:
-    """Read the four arrays of an .npz, as Keras keeps MNIST. Raises PymlError ending in the advice."""
+    """Read the four arrays of an .npz file that has the form of Keras's mnist.npz. PymlErrors end with the advice."""
     names = [f"{key}_{part}" for part in ("train", "test") for key in "xy"]
     try:
         arrays = read_npz(path, names)
@@ -127,31 +127,34 @@ def _read_official(path: Path, advice: str) -> Arrays:
 
 
 def _read_imdb(path: Path) -> Arrays:
-    """Open the pickled lists, only of bytes that are known; the very bytes that were hashed are the ones opened."""
+    """Read the pickled lists. Pickles can run code, so the file is opened only if its hash is known.
+
+    The file is read once: the bytes that are hashed are the bytes that are opened.
+    """
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest not in known_file("imdb", path.name).sha256:
         raise PymlError(
-            f"{path} has sha256 {digest[:12]}..., which is not a known one; it holds pickles, which can run any code, "
-            "and is not opened; delete it, then: pyml download imdb"
+            f"{path} has the unknown sha256 {digest[:12]}...; it holds pickles, which can run any code, so it is not "
+            "opened; delete it, then: pyml download imdb"
         )
     with np.load(io.BytesIO(content), allow_pickle=True) as file:
         return {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
 
 
 def _known_words(path: Path) -> list[str]:
-    """Give all words of the index by token number, the reserved ones first, then the most frequent."""
+    """Give all words of the index, ordered by token number: the reserved words, then the most frequent words."""
     try:
         ranks = json.loads(path.read_bytes())
         ranked = sorted(ranks, key=ranks.__getitem__)
         if sorted(ranks.values()) != list(range(1, len(ranks) + 1)):
-            raise ValueError("its words are not numbered from 1 on")
+            raise ValueError("its words are not numbered from 1 to their count")
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise PymlError(f"{path} is not IMDB's word index ({error}); delete it, then: pyml download imdb") from error
     return [*RESERVED_WORDS, *ranked]
 
 
-def _warn_of_unknown(path: Path, known: Collection[str]) -> None:
+def _warn_if_unknown(path: Path, known: Collection[str]) -> None:
     digest = file_sha256(path)
     if digest not in known:
-        log.warning("%s has sha256 %s..., which is not a known one; it is taken as it is", path, digest[:12])
+        log.warning("%s has the unknown sha256 %s...; it is used anyway", path, digest[:12])

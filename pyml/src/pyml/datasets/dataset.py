@@ -1,4 +1,4 @@
-"""A dataset, ready to train on: raw samples, split into training, validation and test, and what they mean."""
+"""A dataset that is ready for training: raw samples, split into training, validation and test set, and classes."""
 
 import functools
 import hashlib
@@ -18,17 +18,17 @@ from pyml.datasets.split import Rows, check_learnable, content_hashes, drop_copi
 
 @dataclass(frozen=True)
 class Split:
-    """x: (n, *input.shape) in the input's dtype, raw. y: (n,) int64, numbers into the classes."""
+    """x: (n, *input.shape) in the input's dtype, raw. y: (n,) int64, indices into the classes."""
 
     x: Samples
     y: npt.NDArray[np.int64]
-    sources: Sequence[str] = ()  # where each sample came from: a file, a line, a row
+    sources: Sequence[str] = ()  # the origin of each sample: a file, a line or a row
     hashes: Sequence[str] = ()  # content_hashes of x
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a model is trained, chosen and judged on."""
+    """The samples for training, validation and test."""
 
     name: str
     classes: tuple[str, ...]
@@ -37,21 +37,24 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    words: Sequence[str] = ()  # the vocabulary by token number, of texts only; it may hold more than have a number
+    words: Sequence[str] = ()  # texts only: the vocabulary by token number; only the first n_words have a number
 
     @property
     def n_words(self) -> int | None:
-        """Count the token numbers, of texts only."""
+        """The count of token numbers; None if the samples are not texts."""
         return self.preprocessing.n_words if isinstance(self.preprocessing, TextPreprocessing) else None
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """sha256 of class names, vocabulary, dtypes, shapes and bytes: the same only if training sees the same."""
+        """The sha256 of class names, vocabulary, dtypes, shapes and bytes of all three splits.
+
+        Two datasets with equal fingerprints give a training equal samples.
+        """
         return self._sha256(self.train, self.validation, self.test)
 
     @functools.cached_property
     def test_sha256(self) -> str:
-        """The same of the test set alone: the same only if models are measured on the same."""
+        """The sha256 of the test set alone. Metrics of two models are comparable only if it is equal."""
         return self._sha256(self.test)
 
     def _sha256(self, *splits: Split) -> str:
@@ -66,20 +69,20 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All samples of a dataset, before they are split; x, y and sources as in Split."""
+    """All samples of a dataset, before the split. x, y and sources have the meaning that they have in Split."""
 
     classes: tuple[str, ...]
     preprocessing: Preprocessing
     x: Samples
     y: npt.NDArray[np.int64]
     words: Sequence[str] = ()
-    sources: Sequence[str] = ()  # none: the rows' numbers
+    sources: Sequence[str] = ()  # empty: row numbers are used
 
 
-def gather(name: str, prepared: Prepared, rows: Rows) -> Dataset:
-    """Make a dataset of the rows that train, validate and test, less the copies.
+def build_dataset(name: str, prepared: Prepared, rows: Rows) -> Dataset:
+    """Make a dataset of the rows of training, validation and test set, without copies of test samples.
 
-    Raises PymlError when the copies leave too little.
+    Raises PymlError if too few samples are left without the copies.
     """
     x, y = prepared.x, prepared.y
     hashes = content_hashes(x)
@@ -95,7 +98,7 @@ def gather(name: str, prepared: Prepared, rows: Rows) -> Dataset:
 
 
 def save_split(path: Path, dataset: Dataset) -> None:
-    """Write split.csv: which sample went where."""
+    """Write split.csv: the split, label and origin of each sample."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     write_split(
         path,

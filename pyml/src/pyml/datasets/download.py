@@ -1,10 +1,10 @@
-"""Where known datasets come from: their files, the sha256 of each, and how they get into the data directory.
+"""Download the files of known datasets into the data directory, and check the sha256 of each file.
 
     <data directory>/mnist/mnist.npz   fashion_mnist/*.gz   imdb/imdb.npz   imdb/imdb_word_index.json
 
-fashion_mnist/fashion_mnist.npz, of the form of mnist.npz, is read where the four .gz files are not there.
+If the four .gz files are absent, fashion_mnist/fashion_mnist.npz is read; it has the form of mnist.npz.
 
-A file appears there whole and with a known hash, or not at all.
+A download replaces a file by one rename, and only if the new file is complete and has a known hash.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from pyml import PymlError
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-PAUSE_SECONDS = 1.0  # after the first failure; twice as long after the second
+PAUSE_SECONDS = 1.0  # after the first failure; the double after the second
 TIMEOUT_SECONDS = 20
 NETWORK_ERRORS = (TimeoutError, ConnectionError, ssl.SSLError)
 
 
 @dataclass(frozen=True)
 class KnownFile:
-    """A file of a dataset, and the sha256 under which its content is known."""
+    """A file of a dataset, and the sha256 of each content that is accepted."""
 
     name: str
     sha256: tuple[str, ...]
@@ -47,13 +47,13 @@ FILES = {
         KnownFile(
             "mnist.npz",
             (
-                # Keras's; and the same arrays, written anew
+                # Keras's file; and a file that was written again from the same arrays
                 "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",  # pragma: allowlist secret
                 "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64",  # pragma: allowlist secret
             ),
         ),
     ),
-    # Keras checks no hash of these; these are the ones that Zalando's repository and TensorFlow Datasets agree on.
+    # Keras checks no hash of these files. The repository of Zalando and TensorFlow Datasets have the same hashes.
     "fashion_mnist": (
         KnownFile(
             "train-images-idx3-ubyte.gz",
@@ -76,7 +76,7 @@ FILES = {
         KnownFile(
             "imdb.npz",
             (
-                # Keras's; and rebuilt from the raw reviews
+                # Keras's file; and a file that was made from the raw reviews
                 "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f",  # pragma: allowlist secret
                 "e095627313fe3b3c0b1a6d8deb3c0f98f2ca80c916ae4d827b2bfbf4fc1902f8",  # pragma: allowlist secret
             ),
@@ -90,64 +90,64 @@ FILES = {
 
 
 def check_names(datasets: Sequence[str]) -> None:
-    """Raise PymlError for a name that is not in the table."""
+    """Raise PymlError for a name that is not in FILES."""
     for name in datasets:
         if name == "digits":
-            raise PymlError("digits needs no download: scikit-learn brings it")
+            raise PymlError("digits needs no download: scikit-learn contains it")
         if name not in FILES:
             raise PymlError(f"unknown dataset {name}, {did_you_mean(name, FILES)}")
 
 
 def known_file(dataset: str, name: str) -> KnownFile:
-    """Find a file of the table."""
+    """Find a file in FILES."""
     return next(file for file in FILES[dataset] if file.name == name)
 
 
 @dataclass(frozen=True)
 class DataDirectory:
-    """The directory in which datasets lie, and the origin (a URL) from which known ones are downloaded."""
+    """The directory of the datasets, and the origin: the URL from which known datasets are downloaded."""
 
     path: Path
     origin: str
 
     def find(self, dataset: str, name: str) -> Path:
-        """Find a file of a known dataset, or fetch it. Raises PymlError."""
+        """Find a file of a known dataset, or download it. Raises PymlError."""
         path = self.path / dataset / name
         if not path.is_file():
-            self._fetch_file(dataset, known_file(dataset, name))
+            self._download_file(dataset, known_file(dataset, name))
         return path
 
     def resolve(self, given: str) -> Path:
-        """Find a path in this directory, then in the working directory. Raises PymlError naming both."""
+        """Find a path in this directory, then in the working directory. Raises PymlError that names both paths."""
         candidates = [Path(given)] if Path(given).is_absolute() else [self.path / given, Path(given)]
         for path in candidates:
             if path.exists():
                 return path
         raise PymlError(
-            f"{' or '.join(map(str, candidates))} does not exist; relative paths are looked for in the data directory "
+            f"{' or '.join(map(str, candidates))} does not exist; a relative path is searched in the data directory "
             "(--data-dir or PYML_DATA_DIR), then in the working directory"
         )
 
     def download(self, dataset: str) -> Path:
-        """Fetch a known dataset; a file that is there with a known hash is not fetched again.
+        """Download a known dataset. A file that exists and has a known hash is not downloaded again.
 
-        Returns the dataset's directory. Raises PymlError: offline, no room, or an origin that serves something else.
+        Returns the dataset's directory. Raises PymlError: no network, no space, or a file with an unknown hash.
         """
         for file in FILES[dataset]:
             path = self.path / dataset / file.name
             if path.is_file() and file_sha256(path) in file.sha256:
-                log.info("%s is there already", path)
+                log.info("%s exists already", path)
             else:
-                self._fetch_file(dataset, file)
+                self._download_file(dataset, file)
         return self.path / dataset
 
-    def _fetch_file(self, dataset: str, file: KnownFile) -> None:
-        """Fetch one file: into a directory of its own, then, with a known hash, by one rename to its place."""
+    def _download_file(self, dataset: str, file: KnownFile) -> None:
+        """Download one file into a temporary directory, check its hash, then rename it to its final path."""
         directory, url = self.path / dataset, f"{self.origin.rstrip('/')}/{file.name}"
         try:
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".tmp-", dir=directory) as aside:
-                path = _fetch(url, Path(aside), file, f"no known {file.name} is in {directory}")
+                path = _try_download(url, Path(aside), file, f"{directory} has no known {file.name}")
                 fsync(path)
                 os.replace(path, directory / file.name)
         except OSError as error:
@@ -157,46 +157,47 @@ class DataDirectory:
             ) from error
 
 
-def _fetch(url: str, directory: Path, file: KnownFile, reason: str) -> Path:
+def _try_download(url: str, directory: Path, file: KnownFile, reason: str) -> Path:
+    """Download a file, at most ATTEMPTS times. reason: begins the error's sentence. Raises PymlError, OSError."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            path = _get(url, directory, file.name)
+            path = _download_once(url, directory, file.name)
         except Exception as error:
             if isinstance(error, OSError) and not isinstance(error, NETWORK_ERRORS):
-                raise  # the disk's; Keras makes a plain exception of most that the network raises
+                raise  # an error of the disk; Keras raises a plain Exception for most errors of the network
             cause = error.__context__ if isinstance(error.__context__, urllib.error.URLError) else error
-            said = one_line(Exception(cause.reason)) if isinstance(cause, urllib.error.URLError) else one_line(error)
+            message = one_line(Exception(cause.reason) if isinstance(cause, urllib.error.URLError) else error)
             final = isinstance(cause, ValueError) or (isinstance(cause, urllib.error.HTTPError) and cause.code < 500)
             if attempt < ATTEMPTS and not final:
-                log.warning("%s: %s; trying again", url, said)
+                log.warning("%s: %s; trying again", url, message)
                 time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
                 continue
             raise PymlError(
-                f"{reason}, and {url} does not give it ({said}); copy it there from a machine that is online, name the "
-                "directory that holds it with --data-dir or PYML_DATA_DIR, or a mirror with PYML_ORIGIN"
+                f"{reason}, and {url} cannot be downloaded ({message}); copy the file there from a machine that is "
+                "online, name the directory that has it with --data-dir or PYML_DATA_DIR, or a mirror with PYML_ORIGIN"
             ) from error
         digest = file_sha256(path)
         if digest in file.sha256:
             return path
         path.unlink()
-        log.warning("%s: what came has sha256 %s..., not %s...", url, digest[:12], file.sha256[0][:12])
-    raise PymlError(f"{url} serves no known {file.name} (tried {ATTEMPTS} times); nothing was kept; check PYML_ORIGIN")
+        log.warning("%s: the download has sha256 %s..., not %s...", url, digest[:12], file.sha256[0][:12])
+    raise PymlError(f"{url} has no known {file.name} (tried {ATTEMPTS} times); nothing was kept; check PYML_ORIGIN")
 
 
-def _get(url: str, directory: Path, name: str) -> Path:
-    """Download once, with Keras's progress on stderr, or silently when the log is quiet."""
+def _download_once(url: str, directory: Path, name: str) -> Path:
+    """Download a file once. Keras shows its progress on stderr, unless the log is quiet."""
     start_keras()
     import keras
 
-    with _patience(), contextlib.redirect_stdout(sys.stderr):
+    with _socket_timeout(), contextlib.redirect_stdout(sys.stderr):
         if not log.isEnabledFor(logging.INFO):
             keras.config.disable_interactive_logging()
         return Path(keras.utils.get_file(name, url, cache_dir=str(directory), cache_subdir=""))
 
 
 @contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Bound every wait for the network, which urllib leaves unbounded."""
+def _socket_timeout() -> Iterator[None]:
+    """Set a time limit for every wait for the network; urllib has none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:

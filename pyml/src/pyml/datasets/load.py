@@ -1,4 +1,4 @@
-"""The dataset of an experiment: one that is known by name, or files of one's own."""
+"""Load the dataset of an experiment: a known dataset, or the user's own files."""
 
 from pyml import PymlError
 from pyml.config import Settings
@@ -10,22 +10,22 @@ from pyml.experiment.data_spec import AnyData, Digits, ImageFolder, Imdb, Mnist,
 
 
 class DatasetCache:
-    """Keeps the dataset that was loaded last: the experiments of a grid mostly share one."""
+    """Keep the dataset that was loaded last, because the experiments of a grid usually have the same dataset."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._last: tuple[AnyData, Dataset] | None = None
 
     def get(self, data: AnyData) -> Dataset:
-        """Load a dataset, or give it again. Raises as load_dataset does."""
+        """Load a dataset, or give the kept one if it is the same. Raises the errors of load_dataset."""
         if self._last is None or self._last[0] != data:
-            self._last = None  # two may be more than memory holds
+            self._last = None  # free it first: two datasets can need more memory than there is
             self._last = (data, load_dataset(data, self._settings))
         return self._last[1]
 
 
 def load_dataset(data: AnyData, settings: Settings) -> Dataset:
-    """Load, prepare and split a dataset; a known one that is absent is downloaded. Raises PymlError or BundleError."""
+    """Load, prepare and split a dataset. Download a known dataset that is absent. Raises PymlError or BundleError."""
     directory = DataDirectory(settings.data_dir, settings.origin)
     try:
         match data:

@@ -1,6 +1,6 @@
-"""Prepared samples: an array in memory, or, where that would be too large, rows of a file that are read when needed.
+"""Prepared samples: an array in memory, or, if that is too large, a file whose rows are read when they are needed.
 
-Both are indexed alike, by a slice or by row numbers, and give the same arrays.
+Both have the same interface: a slice or row numbers give the same array.
 """
 
 import math
@@ -17,11 +17,14 @@ import numpy.typing as npt
 from pyml import PymlError
 
 Rows = slice | npt.NDArray[np.int64]
-PART_BYTES = 16 * 2**20  # read at once where all samples are gone through
+PART_BYTES = 16 * 2**20  # bytes that `parts` reads at once
 
 
 class StoredSamples:
-    """Samples in a file without a name, which vanishes with the process: all its rows, or some; (n, *sample shape)."""
+    """Samples in a temporary file: all its rows, or a selection; (n, *sample shape).
+
+    The file has no name, so the system removes it when the process ends.
+    """
 
     def __init__(
         self, file: IO[bytes], dtype: npt.DTypeLike, sample_shape: tuple[int, ...], rows: npt.NDArray[np.int64]
@@ -42,11 +45,11 @@ class StoredSamples:
         size = self._row_bytes
         for sample, row in zip(array, wanted, strict=True):
             if os.preadv(self._file.fileno(), [memoryview(sample).cast("B")], int(row) * size) != size:
-                raise PymlError(f"sample {row} could not be read back from the prepared samples; is the disk damaged?")
+                raise PymlError(f"sample {row} cannot be read back from the prepared samples; is the disk damaged?")
         return array
 
     def select(self, rows: npt.NDArray[np.int64]) -> "StoredSamples":
-        """Give some of the samples, still in the file."""
+        """Select samples by row numbers. They stay in the file."""
         return StoredSamples(self._file, self.dtype, self.shape[1:], self._rows[rows])
 
 
@@ -56,9 +59,9 @@ Samples = npt.NDArray[np.generic] | StoredSamples
 def store_samples(
     prepared: Iterable[npt.NDArray[np.uint8]], shape: tuple[int, ...], *, memory_bytes: int, directory: Path
 ) -> Samples:
-    """Gather prepared images: in memory if all of that shape (n, ...) fit, else in a file in that directory.
+    """Collect prepared images: in memory if an array of this shape (n, ...) fits, else in a file in the directory.
 
-    There may be fewer of them than n. Raises PymlError when the directory cannot hold them.
+    There can be fewer images than n. Raises PymlError if the directory cannot hold them.
     """
     size = math.prod(shape)
     n = 0
@@ -70,7 +73,7 @@ def store_samples(
         return array[:n]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # it lives as long as the samples
+        file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115  # open as long as the samples are used
         for sample in prepared:
             file.write(sample.tobytes())
             n += 1
@@ -83,19 +86,19 @@ def store_samples(
 
 
 def select(samples: Samples, rows: npt.NDArray[np.int64]) -> Samples:
-    """Give some of the samples, in the order of rows."""
+    """Select samples by row numbers, in the order of the numbers."""
     return samples.select(rows) if isinstance(samples, StoredSamples) else samples[rows]
 
 
 def parts(samples: Samples) -> Iterator[npt.NDArray[np.generic]]:
-    """Go through all samples, some at a time."""
+    """Give all samples in arrays of at most PART_BYTES (at least one sample)."""
     step = max(1, PART_BYTES // max(1, math.prod(samples.shape[1:]) * samples.dtype.itemsize))
     for start in range(0, len(samples), step):
         yield np.ascontiguousarray(samples[start : start + step])
 
 
 def save_npz(path: Path, **arrays: Samples) -> None:
-    """Write samples as `np.savez_compressed` does, without having all of them in memory."""
+    """Write the same file as `np.savez_compressed`, without all samples in memory."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}

@@ -1,7 +1,7 @@
-"""Which samples train, which validate, which test: stratified, disjoint by content, always the same for one seed.
+"""Split samples into training, validation and test set: stratified, disjoint by content, the same for the same seed.
 
-A sample that also stands in the test set is dropped from validation and training, one that stands in validation is
-dropped from training. The test set stays whole.
+Copies of test samples are dropped from validation and training set. Copies of validation samples are dropped from the
+training set. The test set stays whole.
 """
 
 import math
@@ -16,7 +16,7 @@ from pyml import PymlError
 from pyml.datasets.samples import Samples, parts
 from pyml.experiment.data_spec import AnyData
 
-# Labels that are numbers, so many of them different, with fewer samples for each: quantities, and no classes.
+# Numbers as labels, at least so many different ones, and fewer samples for each: quantities, not classes.
 MANY_CLASSES, FEW_SAMPLES = 20, 10
 
 RowNumbers = npt.NDArray[np.int64]
@@ -24,7 +24,7 @@ RowNumbers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Row numbers of the three parts, each ascending."""
+    """Row numbers of training, validation and test set, each in ascending order."""
 
     train: RowNumbers
     validation: RowNumbers
@@ -32,9 +32,9 @@ class Rows:
 
 
 def split_rows(y: npt.NDArray[np.int64], data: AnyData, n_test: int = 0, classes: Sequence[str] = ()) -> Rows:
-    """Divide the rows of the labels y (n,), numbers into classes, each part with the classes in equal shares.
+    """Split the rows of the labels y (n,), stratified: each split has the same share of each class. Raises PymlError.
 
-    n_test: so many rows at the end are the official test set; 0 where data says which fraction tests. Raises PymlError.
+    n_test: the number of rows at the end that are the official test set; 0 if data.test is the test set's fraction.
     """
     from sklearn.model_selection import train_test_split
 
@@ -49,12 +49,12 @@ def split_rows(y: npt.NDArray[np.int64], data: AnyData, n_test: int = 0, classes
         train, validation = take(rest, math.ceil(data.validation * (len(rest) if n_test else len(rows))))
     except ValueError as error:
         shares = f"validation {data.validation}" + ("" if n_test else f" and test {fraction}")
-        raise PymlError(_say_why(data.name, y, classes, shares)) from error
+        raise PymlError(_explain_failure(data.name, y, classes, shares)) from error
     return Rows(train, validation, test)
 
 
-def _say_why(name: str, y: npt.NDArray[np.int64], classes: Sequence[str], shares: str) -> str:
-    """Say why the labels cannot be split; scikit-learn would list every class."""
+def _explain_failure(name: str, y: npt.NDArray[np.int64], classes: Sequence[str], shares: str) -> str:
+    """Give the sentence that says why the labels cannot be split. scikit-learn's own message lists every class."""
     numbers, counts = np.unique(y, return_counts=True)
     names = [classes[number] if classes else str(number) for number in numbers]
     holds = f"{name} has {len(y)} samples of {len(names)} classes"
@@ -65,7 +65,7 @@ def _say_why(name: str, y: npt.NDArray[np.int64], classes: Sequence[str], shares
         )
     fewest = int(counts.argmin())
     return (
-        f"{holds}, which cannot be split into {shares}: each part needs a sample of each class at least, and "
+        f"{holds}, which cannot be split into {shares}: each split needs at least one sample of each class, and "
         f"{names[fewest]} has {counts[fewest]} in all"
     )
 
@@ -79,25 +79,25 @@ def _is_number(name: str) -> bool:
 
 
 def drop_copies(rows: Rows, hashes: Sequence[str]) -> Rows:
-    """Leave out of validation what stands in the test set, and out of training what stands in either, by content."""
+    """Drop validation samples that are in the test set, and training samples that are in either. hashes: by row."""
     validation = _without(rows.validation, hashes, {hashes[row] for row in rows.test})
-    judged = {hashes[row] for part in (rows.test, validation) for row in part}
-    return Rows(_without(rows.train, hashes, judged), validation, rows.test)
+    evaluated = {hashes[row] for part in (rows.test, validation) for row in part}
+    return Rows(_without(rows.train, hashes, evaluated), validation, rows.test)
 
 
 def content_hashes(x: Samples) -> list[str]:
-    """Hash each sample, as hexadecimal text."""
+    """Give the hash of each sample, as hexadecimal text."""
     return [content_sha256(sample).hex() for part in parts(x) for sample in part]
 
 
 def check_learnable(rows: Rows, y: npt.NDArray[np.int64], classes: Sequence[str], name: str) -> None:
-    """Raise PymlError when a class has nothing left to train on, or nothing is left to validate."""
+    """Raise PymlError if a class has no training sample left, or if no validation sample is left."""
     if not len(rows.validation):
-        raise PymlError(f"{name}: every sample that was to validate is a copy of a test sample")
+        raise PymlError(f"{name}: every validation sample is a copy of a test sample")
     absent = [label for number, label in enumerate(classes) if number not in set(y[rows.train].tolist())]
     if absent:
         raise PymlError(
-            f"{name}: no sample of {', '.join(absent)} is left to train on; the others are copies of test samples"
+            f"{name}: no training sample of {', '.join(absent)} is left; the others are copies of test samples"
         )
 
 

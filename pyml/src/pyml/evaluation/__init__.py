@@ -1,1 +1,1 @@
-"""How good a model is: its metrics on the test set, its epochs, and the same measured again."""
+"""Evaluate a model: metrics on the test set, the history of its epochs, and a second measurement."""

@@ -1,9 +1,9 @@
-"""The figures of each epoch: taken down while the model trains, kept in the bundle as history.json.
+"""The metrics of each epoch: recorded during the training, stored in the bundle as history.json.
 
     [{"epoch": 1, "seconds": 0.81, "accuracy": 0.71, "loss": 0.92, "val_accuracy": 0.9, "val_loss": 0.31}, ...]
 
-Epochs count from 1; seconds are those of the epoch, its validation included. The first and the last epoch also have
-val_auroc, the validation set's AUROC: it is measured after the training, which it would slow down.
+Epochs count from 1. `seconds` is the time of the epoch with its validation. The first and the last epoch also have
+val_auroc, the AUROC of the validation set. It is measured after the training, so that the training is not slower.
 """
 
 import json
@@ -24,7 +24,7 @@ EPOCHS = TypeAdapter(list[Epoch])
 
 
 def make_recorder() -> Any:
-    """Give a Keras callback that takes down `epochs`, and the weights after the `first` and after the `last` one."""
+    """Make a Keras callback that records `epochs`, and the weights after the `first` and the `last` epoch."""
     import keras
 
     class Recorder(keras.callbacks.Callback):  # type: ignore[misc]
@@ -37,8 +37,8 @@ def make_recorder() -> Any:
 
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             seconds = round(time.perf_counter() - self.started, 4)
-            figures = {name: float(value) for name, value in (logs or {}).items()}
-            self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **figures})
+            metrics = {name: float(value) for name, value in (logs or {}).items()}
+            self.epochs.append({"epoch": epoch + 1, "seconds": seconds, **metrics})
             if not epoch:
                 self.first = self.model.get_weights()
 
@@ -49,9 +49,9 @@ def make_recorder() -> Any:
 
 
 def add_auroc(recorder: Any, predict: Callable[[], Probabilities], y: Labels) -> None:
-    """Measure val_auroc of the first and the last epoch; predict gives the validation set's probabilities.
+    """Measure val_auroc of the first and the last epoch, then restore the weights of the model.
 
-    The model's weights are afterwards what they were.
+    predict gives the probabilities of the validation set.
     """
     kept = recorder.model.get_weights()
     for epoch, weights in ((recorder.epochs[0], recorder.first), (recorder.epochs[-1], recorder.last)):
@@ -63,13 +63,13 @@ def add_auroc(recorder: Any, predict: Callable[[], Probabilities], y: Labels) ->
 
 
 def write_history(directory: Path, epochs: list[Epoch]) -> None:
-    """Write history.json, one line an epoch."""
+    """Write history.json, one line per epoch."""
     lines = ",\n ".join(json.dumps(epoch) for epoch in epochs)
     (directory / HISTORY_FILE).write_text(f"[{lines}]\n")
 
 
 def read_history(directory: Path) -> list[Epoch]:
-    """Read a bundle's history.json. Raises PymlError when there is none that can be read."""
+    """Read a bundle's history.json. Raises PymlError if it is absent or not valid."""
     path = directory / HISTORY_FILE
     try:
         return EPOCHS.validate_json(path.read_bytes())

@@ -1,1 +1,1 @@
-"""An experiment: one JSON file that says everything about a training."""
+"""Read and validate an experiment: one JSON file that describes a whole training."""

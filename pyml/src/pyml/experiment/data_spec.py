@@ -1,12 +1,13 @@
-"""The `data` part of an experiment file: which samples, how they are prepared, and which of them validate and test.
+"""The `data` part of an experiment file: the samples, their preparation, and the sizes of validation and test set.
 
-By name, where the test set is either a fraction or the official one:
+A known dataset, by name. Its test set is a fraction (digits) or the official test set (the others):
 
     {"name": "digits", "validation": 0.15, "test": 0.2}
     {"name": "mnist", "validation": 0.1}                    fashion_mnist likewise
     {"name": "imdb", "validation": 0.1, "words": 5000, "length": 400}
 
-By path, under a name of your own; a relative path is looked for in the data directory, then in the working directory:
+Your own dataset, by path, with a new name. A relative path is searched in the data directory, then in the working
+directory:
 
     {"name": "animals", "kind": "image-folder", "path": "animals", "height": 64, "width": 64, ...}
     {"name": "reviews", "kind": "text-csv", "path": "reviews.csv", "text_column": "text", "label_column": "label", ...}
@@ -35,11 +36,13 @@ from bundle.inputs.preprocessing import RESERVED_WORDS
 from bundle.messages import did_you_mean
 
 Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy takes
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of numpy
 Fraction = Annotated[FiniteFloat, Field(gt=0, lt=1)]
-FilePath = Annotated[str, StringConstraints(min_length=1)]  # not Path, which would be written back otherwise than read
+FilePath = Annotated[
+    str, StringConstraints(min_length=1)
+]  # not Path, which can change the text when it is written back
 Pixels = Annotated[int, Field(ge=1, le=4096)]
-Words = Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)]  # the reserved ones are counted, as in Keras's num_words
+Words = Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)]  # with the reserved words, as Keras's num_words
 Length = Annotated[int, Field(ge=1, le=100_000)]
 
 NAMES = ("digits", "mnist", "fashion_mnist", "imdb")
@@ -48,7 +51,7 @@ KINDS = ("image-folder", "text-csv", "npz", "npy")
 
 
 class Part(BaseModel):
-    """Base of all parts of an experiment: immutable, no silent conversion, and an unknown key is an error."""
+    """Base of all parts of an experiment: frozen, without type conversion; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -65,19 +68,19 @@ class Part(BaseModel):
 
 def _check_some_left(part: T, taken: float) -> T:
     if taken >= 1:
-        raise PydanticCustomError("no_training", "validation + test must leave something to train on (below 1)")
+        raise PydanticCustomError("no_training", "validation + test must be below 1, so that training samples are left")
     return part
 
 
-class Official(Part):
-    """A dataset that brings its own test set: a fraction of the rest validates, what is left trains."""
+class OfficialTestSet(Part):
+    """A dataset with an official test set. The rest is split into validation set (a fraction) and training set."""
 
     validation: Fraction
     split_seed: Seed = 0
 
 
-class Divided(Part):
-    """A dataset of which fractions validate and test; the rest trains."""
+class FractionTestSet(Part):
+    """A dataset that is split by fractions into validation and test set. The rest is the training set."""
 
     validation: Fraction
     test: Fraction
@@ -88,8 +91,8 @@ class Divided(Part):
         return _check_some_left(self, self.validation + self.test)
 
 
-class Own(Part):
-    """A dataset of one's own, by path."""
+class OwnData(Part):
+    """The user's own dataset, by path."""
 
     name: Name
     path: FilePath
@@ -104,28 +107,28 @@ class Own(Part):
         return name
 
 
-class Digits(Divided):
-    """scikit-learn's 1,797 handwritten digits, 8 x 8; they need no download."""
+class Digits(FractionTestSet):
+    """scikit-learn's 1,797 handwritten digits, 8 x 8 pixels. They need no download."""
 
     name: Literal["digits"]
 
 
-class Mnist(Official):
-    """28 x 28 grayscale images in 10 classes, 60,000 to train and 10,000 to test: digits, or articles of clothing."""
+class Mnist(OfficialTestSet):
+    """28 x 28 grayscale images of 10 digits or 10 kinds of clothing: 60,000 for training, 10,000 for the test."""
 
     name: Literal["mnist", "fashion_mnist"]
 
 
-class Imdb(Official):
-    """25,000 + 25,000 film reviews, negative and positive, as the last `length` of the `words` most frequent words."""
+class Imdb(OfficialTestSet):
+    """25,000 + 25,000 film reviews, negative or positive: their last `length` words, of the `words` most frequent."""
 
     name: Literal["imdb"]
     words: Words
     length: Length
 
 
-class ImageFolder(Own, Divided):
-    """A folder with one sub-folder of images per class; each becomes (height, width, channels) uint8."""
+class ImageFolder(OwnData, FractionTestSet):
+    """A folder with one sub-folder of images per class. An image becomes (height, width, channels) uint8."""
 
     kind: Literal["image-folder"]
     height: Pixels
@@ -133,8 +136,8 @@ class ImageFolder(Own, Divided):
     color: Literal["grayscale", "rgb"] = "rgb"
 
 
-class TextCsv(Own, Divided):
-    """A CSV file with a header; the `words` most frequent words of the training split become the vocabulary."""
+class TextCsv(OwnData, FractionTestSet):
+    """A CSV file with a header. The vocabulary is the `words` most frequent words of the training set."""
 
     kind: Literal["text-csv"]
     text_column: str = "text"
@@ -143,8 +146,8 @@ class TextCsv(Own, Divided):
     length: Length
 
 
-class Npz(Own, Official):
-    """Arrays x and y; or x_train, y_train, x_test and y_test, which then are the official test set."""
+class Npz(OwnData, OfficialTestSet):
+    """Arrays x and y; or x_train, y_train, x_test and y_test, where x_test and y_test are the official test set."""
 
     kind: Literal["npz"]
     test: Fraction | None = None
@@ -154,8 +157,8 @@ class Npz(Own, Official):
         return _check_some_left(self, self.validation + (self.test or 0))
 
 
-class Npy(Own, Divided):
-    """Samples in one .npy file, their labels in another."""
+class Npy(OwnData, FractionTestSet):
+    """Samples in one .npy file, labels in another."""
 
     kind: Literal["npy"]
     labels: FilePath
@@ -169,7 +172,7 @@ def _check_known(value: Any) -> Any:
         raise PydanticCustomError("no_name", "a dataset needs a name; known are {known}", {"known": ", ".join(NAMES)})
     if value[key] in known:
         return value
-    by_path = f"known are {', '.join(NAMES)}; for data by path say of which kind it is: {', '.join(KINDS)}"
+    by_path = f"known are {', '.join(NAMES)}; your own data needs a path and a kind: {', '.join(KINDS)}"
     hint = did_you_mean(value[key], known, by_path if key == "name" else None)
     raise PydanticCustomError(
         "unknown_data", "unknown {what} {given}, {hint}", {"what": what, "given": value[key], "hint": hint}

@@ -1,6 +1,6 @@
-"""An experiment: one JSON file that says everything about a training, validated before anything starts.
+"""An experiment: one JSON file that describes a whole training. It is validated before the training starts.
 
-The data's part is in `data`, grids (a list where one value is expected) in `grid`. An example:
+`data_spec` describes the `data` part. `grid` describes grids (a list in the place of one value). An example:
 
     {"name": "digits_cnn",
      "data": {"name": "digits", "validation": 0.15, "test": 0.2},
@@ -9,8 +9,8 @@ The data's part is in `data`, grids (a list where one value is expected) in `gri
      "loss": "sparse_categorical_crossentropy",
      "epochs": 30, "batch_size": 32, "early_stopping": {"monitor": "val_loss", "patience": 5}, "seed": 0}
 
-A layer or an optimizer takes any argument that Keras's class of that name takes. The parsed experiment goes unchanged
-to the manifest and to the tracker: what is logged is what was trained.
+A layer or an optimizer takes every argument of the Keras class of the same name. The manifest and the tracker get the
+parsed experiment unchanged, so the logged experiment is the trained experiment.
 """
 
 import json
@@ -38,7 +38,7 @@ from pyml.experiment.data_spec import Data, Part, Positive, Seed
 from pyml.experiment.gate import Gate
 from pyml.experiment.grid import GridError, expand_grid
 
-# With "-", 12 hexadecimal digits and a re-run's number behind it, it is still a name for a bundle.
+# Short enough that a bundle id is a valid file name: the name, "-", 12 hexadecimal digits and the number of a rerun.
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
 Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
@@ -47,14 +47,14 @@ OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor
 
 
 class KerasPart(Part):
-    """A part whose further keys are arguments of a Keras class; Keras itself judges them when the model is built."""
+    """A part with arguments of a Keras class as further keys. Keras checks them when the model is built."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
     __pydantic_extra__: dict[str, JsonValue]
 
     @property
     def arguments(self) -> dict[str, JsonValue]:
-        """Keras's arguments as they stand in the file."""
+        """Keras's arguments, as in the file."""
         return self.__pydantic_extra__
 
 
@@ -67,7 +67,7 @@ class Layer(KerasPart):
     @classmethod
     def _check_layer(cls, name: str) -> str:
         if name not in ALLOWED_LAYERS:
-            hint = did_you_mean(name, ALLOWED_LAYERS, "see bundle/layers.py for the allowed ones")
+            hint = did_you_mean(name, ALLOWED_LAYERS, "bundle/layers.py lists the allowed layers")
             raise PydanticCustomError("unknown_layer", "unknown layer {name}, {hint}", {"name": name, "hint": hint})
         return name
 
@@ -75,12 +75,12 @@ class Layer(KerasPart):
     def _check_normalization(self) -> Self:
         if self.layer == "Normalization" and not {"mean", "variance"} <= self.arguments.keys():
             raise PydanticCustomError(
-                "normalization", "without mean and variance Normalization does nothing; give both"
+                "normalization", "Normalization does nothing without mean and variance; give both"
             )
         return self
 
     def __str__(self) -> str:
-        """Show it as a person would write it in Python."""
+        """Show the layer as in Python code."""
         return f"{self.layer}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
 
 
@@ -104,20 +104,21 @@ class Optimizer(KerasPart):
     def _check_averages(self) -> Self:
         if self.arguments.get("use_ema") and not self.arguments.get("ema_overwrite_frequency"):
             raise PydanticCustomError(
-                "ema", "use_ema does nothing without ema_overwrite_frequency, the steps after which averages are used"
+                "ema",
+                "use_ema does nothing without ema_overwrite_frequency (steps until the averages replace the weights)",
             )
         return self
 
 
 class EarlyStopping(Part):
-    """Stop when the validation figure has not improved for `patience` epochs. The best epoch is kept in any case."""
+    """Stop if the validation metric has not improved for `patience` epochs. The best epoch is always kept."""
 
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
     patience: Positive
 
 
 class Experiment(Part):
-    """Everything that decides what is trained."""
+    """A whole training: data, layers, optimizer, loss, epochs."""
 
     name: ExperimentName
     data: Data
@@ -136,22 +137,23 @@ class Experiment(Part):
     @classmethod
     def _check_metrics(cls, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
         if "accuracy" not in metrics or len(set(metrics)) < len(metrics):
-            raise PydanticCustomError("metrics", "name each metric once, accuracy among them")
+            raise PydanticCustomError("metrics", "name accuracy, and each metric only once")
         return metrics
 
     @model_validator(mode="after")
     def _check_metrics_fit_loss(self) -> Self:
         if self.loss == "sparse_categorical_crossentropy" and self.metrics != ("accuracy",):
             raise PydanticCustomError(
-                "metrics", "metrics AUC, Precision and Recall need one-hot labels: use loss categorical_crossentropy"
+                "metrics",
+                "the metrics AUC, Precision and Recall need one-hot labels: use loss categorical_crossentropy",
             )
         return self
 
 
 def read_experiments(path: Path) -> list[Experiment]:
-    """Read and validate an experiment file: one experiment, or those of its grid.
+    """Read and validate an experiment file: one experiment, or the experiments of a grid.
 
-    Raises PymlError: one sentence with the file, the place and the need.
+    Raises PymlError: one sentence with the file, the place in it, and what is needed.
     """
     try:
         text = path.read_bytes()
@@ -160,7 +162,7 @@ def read_experiments(path: Path) -> list[Experiment]:
     try:
         document = json.loads(text, object_pairs_hook=_without_repetition)
         if isinstance(document, dict):
-            document.pop("$schema", None)  # for editors
+            document.pop("$schema", None)  # only editors use it
         points = expand_grid(document)
     except (ValueError, RecursionError) as error:
         raise PymlError(f"{path} is not a valid experiment: {one_line(error)}") from error
@@ -179,39 +181,39 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise GridError(f"the key {next(key for key in keys if keys.count(key) > 1)} stands twice in one object")
+        raise GridError(f"the key {next(key for key in keys if keys.count(key) > 1)} occurs twice in one object")
     return found
 
 
 def check_fits(experiment: Experiment, n_classes: int, dtype: Dtype, n_words: int | None = None) -> None:
-    """Refuse what Keras would train without complaint and without sense.
+    """Raise PymlError if the layers do not fit the data or the loss. Keras would train some of them without an error.
 
-    The last layer must give what the loss and n_classes ask for; uint8 images need a Rescaling first; token numbers
-    below n_words need an Embedding first that has a row for each.
+    The last layer must have the units and activation for the loss and n_classes. The first layer must be Rescaling for
+    uint8 images, and an Embedding of at least n_words rows for token numbers.
     """
     units, activation = (1, "sigmoid") if experiment.loss == "binary_crossentropy" else (n_classes, "softmax")
     if units == 1 and n_classes != 2:
         raise PymlError(
-            f"loss {experiment.loss} needs 2 classes, {experiment.data.name} has "
-            f"{n_classes}; use sparse_categorical_crossentropy"
+            f"the loss {experiment.loss} needs 2 classes, {experiment.data.name} has {n_classes}; "
+            "use sparse_categorical_crossentropy"
         )
     last = experiment.layers[-1]
     found = (last.layer, last.arguments.get("units"), last.arguments.get("activation"))
     if found != ("Dense", units, activation):
         raise PymlError(
-            f"the last layer is {last}, loss {experiment.loss} on {n_classes} classes "
+            f"the last layer is {last}, the loss {experiment.loss} with {n_classes} classes "
             f"needs Dense(units={units}, activation={activation!r})"
         )
     first = experiment.layers[0]
     if dtype == "uint8" and first.layer != "Rescaling":
         raise PymlError(
-            f"the first layer is {first}, raw uint8 images need Rescaling first, "
-            "so that training and serving cannot disagree"
+            f"the first layer is {first}, raw uint8 images need Rescaling as the first layer, "
+            "so that training and serving rescale alike"
         )
     if n_words is not None and (first.layer != "Embedding" or not _at_least(first.arguments.get("input_dim"), n_words)):
         raise PymlError(
             f"the first layer is {first}, token numbers of {n_words} words need "
-            f"Embedding(input_dim={n_words}, ...) first"
+            f"Embedding(input_dim={n_words}, ...) as the first layer"
         )
 
 

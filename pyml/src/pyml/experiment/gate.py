@@ -1,4 +1,4 @@
-"""The `promote_if` part of an experiment file: what the test set's metrics have to reach."""
+"""The `promote_if` part of an experiment file: the metrics that a model needs to be proposed."""
 
 from typing import Annotated, Self
 
@@ -11,7 +11,7 @@ Share = Annotated[FiniteFloat, Field(ge=0, le=1)]
 
 
 class Gate(Part):
-    """What the test set's figures have to reach for the dataset's pointer to move: at least, but of loss at most."""
+    """The metrics on the test set that a model needs to be proposed: minimum values, for `loss` a maximum."""
 
     accuracy: Share | None = None
     macro_precision: Share | None = None

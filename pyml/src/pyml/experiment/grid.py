@@ -1,11 +1,11 @@
-"""Grids: a list where an experiment file expects one value stands for one experiment per element.
+"""Grids: a list in the place of one value gives one experiment for each element of the list.
 
     "optimizer": {"name": "Adam", "learning_rate": [0.01, 0.001]}     two experiments
     "optimizer": [{"name": "Adam", ...}, {"name": "SGD", ...}]        also two
     {"layer": "Dense", "units": [150, 250], ...}                      also two
 
-Several lists give every combination. Each experiment is named by what distinguishes it: `imdb_cnn-units_150`. Of a
-layer's arguments only those that never are lists in Keras make a grid: `"kernel_size": [3, 3]` is one kernel.
+Several lists give all combinations. The name of each experiment contains its values: `imdb_cnn-units_150`. Among the
+arguments of layers, only those that are never lists in Keras make a grid: `"kernel_size": [3, 3]` is one kernel.
 """
 
 import copy
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 GRID_KEYS = ("data", "optimizer", "loss", "epochs", "batch_size", "early_stopping", "deterministic", "seed")
-FIXED_DATA_KEYS = ("name", "kind", "path", "labels")  # one experiment, one dataset
+FIXED_DATA_KEYS = ("name", "kind", "path", "labels")  # all experiments of a file have the same dataset
 GRID_ARGUMENTS = frozenset(
     "units filters rate activation output_dim use_bias kernel_initializer dropout recurrent_dropout negative_slope "
     "alpha stddev momentum depth_multiplier".split()
@@ -24,15 +24,18 @@ GRID_ARGUMENTS = frozenset(
 MAX_POINTS = 1000
 
 Place = tuple[str | int, ...]
-Labels = tuple[tuple[Place, Any], ...]  # what tells a point from the others
+Labels = tuple[tuple[Place, Any], ...]  # the values of a point, for its name
 
 
 class GridError(ValueError):
-    """A grid makes no sense; str() names the place."""
+    """A grid is not valid; the message names the place in the file."""
 
 
 def expand_grid(document: Any) -> list[Any]:
-    """Give the experiments that a document stands for, named apart; itself when it holds no grid. Raises GridError."""
+    """Give the experiments of a document, each with its own name; the document itself if it has no grid.
+
+    Raises GridError.
+    """
     points = _expand(document)
     if points == [(document, ())]:
         return [document]
@@ -49,7 +52,7 @@ def expand_grid(document: Any) -> list[Any]:
 
 
 def _expand(document: Any) -> list[tuple[Any, Labels]]:
-    """Give every combination, with the labels that name it; an option may hold a grid itself."""
+    """Give all combinations, each with the labels for its name. An option can itself hold a grid."""
     axes = [_axis(document, place) for place in _grids(document)]
     if not axes:
         return [(document, ())]
@@ -66,7 +69,7 @@ def _expand(document: Any) -> list[tuple[Any, Labels]]:
 
 
 def _axis(document: Any, place: Place) -> list[tuple[Place, Any, Any]]:
-    """List the options at one place: the place, the option's short name, the option."""
+    """List the options at one place, each with the place and a short name: (place, short name, option)."""
     options = _at(document, place)
     if not options:
         raise GridError(f"{'.'.join(map(str, place))}: the grid is empty")
@@ -74,7 +77,7 @@ def _axis(document: Any, place: Place) -> list[tuple[Place, Any, Any]]:
 
 
 def _grids(document: Any) -> Iterator[Place]:
-    """Find the places that hold a list where one value is expected."""
+    """Find the places that hold a grid."""
     if not isinstance(document, dict):
         return
     for key in GRID_KEYS:
@@ -95,13 +98,13 @@ def _grids(document: Any) -> Iterator[Place]:
 
 
 def _at(document: Any, place: Place) -> Any:
-    for step in place:
-        document = document[step]
+    for key in place:
+        document = document[key]
     return document
 
 
 def _short(value: Any, options: list[Any], number: int) -> Any:
-    """Name an option: itself, or of an object its `name` where that tells it from the others, else its number."""
+    """Give a short name of an option: its value; for an object its `name` if that is unique, else its number."""
     if not isinstance(value, dict):
         return value
     names = [option.get("name") for option in options if isinstance(option, dict)]
@@ -109,7 +112,7 @@ def _short(value: Any, options: list[Any], number: int) -> Any:
 
 
 def _label(place: Place, value: Any, axes: set[Place]) -> str:
-    """Say `key_value`; the key with the layer's position where several layers vary the same argument."""
+    """Give `key_value`. The key contains the layer's position if several layers vary the same argument."""
     key = place[-1] if place[-1] != "name" else place[-2]
     if place[0] == "layers" and sum(axis[-1] == place[-1] for axis in axes) > 1:
         key = f"layer{place[1]}_{key}"

@@ -1,1 +1,1 @@
-"""Whether a model is proposed to serve its dataset, and what speaks against it."""
+"""Decide whether a model is proposed for serving, and give the reasons against it."""

@@ -1,7 +1,8 @@
-"""Which of the models that one command trained is proposed as its dataset's current model, and why others are not.
+"""Propose the best model of a command as the current model of its dataset, and log why others are not proposed.
 
-Of each dataset it is the best on the validation set: the test set only judges. A model that `verdict` objects to is not
-proposed, nor, unless the user asks for it, one with a lower accuracy than the current model's on the same test set.
+The best model of a dataset has the highest validation accuracy; the test set is only for evaluation. A model with
+objections (see `diagnosis`) is not proposed. A model that has a lower accuracy than the current model on the same test
+set is proposed only if the user asks for it (--promote).
 """
 
 import logging
@@ -23,27 +24,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A published bundle, and what its experiment asks of it."""
+    """A published bundle, and the gate (`promote_if`) of its experiment."""
 
     bundle: Bundle
     gate: Gate | None
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
+        """The manifest of the bundle."""
         return self.bundle.manifest
 
     @property
     def validation(self) -> tuple[float, float]:
-        """Accuracy on the validation set and, where two are equal, the negative loss; both after the best epoch."""
+        """Validation accuracy and negative validation loss of the best epoch; the greater tuple is the better model."""
         epoch = read_history(self.bundle.path)[self.manifest.best_epoch - 1]
         return epoch["val_accuracy"], -epoch["val_loss"]
 
 
 def propose_best(models: Path, candidates: Sequence[Candidate], *, promote: bool = False) -> None:
-    """Propose, of each dataset, the candidate that is best on the validation set; log who is proposed, and who is not.
+    """Propose the best candidate of each dataset on the validation set. Log which are proposed and which are not.
 
-    promote: propose it also where its accuracy is below the current model's. Raises BundleError or PymlError.
+    promote: propose it even if its accuracy is below the current model's. Raises BundleError or PymlError.
     """
     for dataset in dict.fromkeys(candidate.manifest.dataset for candidate in candidates):
         trained = [candidate for candidate in candidates if candidate.manifest.dataset == dataset]
@@ -68,7 +69,10 @@ def propose_best(models: Path, candidates: Sequence[Candidate], *, promote: bool
 
 
 def propose(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
-    """Make a published bundle its dataset's current one, unless it is worse than that. Raises BundleError."""
+    """Make a published bundle the current one of its dataset, unless it is worse. Raises BundleError.
+
+    promote: make it the current one even if it is worse.
+    """
     before = _current(models, manifest.dataset)
     if before is None:
         point(models, manifest, promote=promote)
@@ -77,30 +81,30 @@ def propose(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
         point(models, manifest, promote=promote)
     elif before.bundle_id != manifest.bundle_id:
         log.warning(
-            "%s is not proposed: %s; `--promote` proposes it all the same",
+            "%s is not proposed: %s; use --promote to propose it anyway",
             manifest.bundle_id,
             compare_accuracy(manifest, before),
         )
 
 
 def current_bundles(models: Path) -> dict[str, str]:
-    """Tell which bundle is proposed for each dataset; a pointer that cannot be read is left out."""
+    """Give the proposed bundle's id for each dataset. Skip a pointer that cannot be read, and log it."""
     found = {}
     for dataset, path in pointers(models).items():
         try:
             found[dataset] = read_pointer(path).bundle_id
         except BundleError as error:
-            log.warning("left out: %s", error)
+            log.warning("skipped: %s", error)
     return found
 
 
 def _current(models: Path, dataset: str) -> Manifest | None:
-    """Read the manifest of the dataset's current model; None where there is none, or none that can be read."""
+    """Read the manifest of the dataset's current model; None if there is none, or if it cannot be read."""
     path = pointers(models).get(dataset)
     if path is None:
         return None
     try:
         return read_manifest(bundle_path(models, read_pointer(path).bundle_id) / MANIFEST_FILE)
     except BundleError as error:
-        log.warning("no accuracy to compare with: %s", error)
+        log.warning("the accuracy of the current model is not known: %s", error)
         return None

@@ -1,1 +1,1 @@
-"""What people see of trainings: progress, tables, plots, comparisons. Nothing here changes a model or a metric."""
+"""Show trainings to people: progress, tables, plots, comparisons. This package changes no model and no metric."""

@@ -1,7 +1,7 @@
-"""Compare published runs: figures on the test set, of the last epoch, and how far both are from a baseline's.
+"""Compare published runs with a baseline: metrics on the test set, and metrics of the last epoch.
 
-Runs are compared with those of the same dataset only. Where the arrays differ (another split, other preprocessing),
-a run is marked: its test figures are not measured on what the baseline's are.
+Only runs of the same dataset are compared. A run is marked if its arrays differ from the baseline's (another split,
+other preprocessing), because then the test metrics are not comparable.
 """
 
 import logging
@@ -19,12 +19,12 @@ from pyml.promotion.proposal import current_bundles
 
 log = logging.getLogger(__name__)
 
-CURVES = ("loss", "val_loss", "accuracy", "val_accuracy")  # figures of each epoch that are drawn
+CURVES = ("loss", "val_loss", "accuracy", "val_accuracy")  # the learning curves: one value per epoch
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """A bundle's manifest, the figures of its epochs, and whether it is proposed as its dataset's current model."""
+    """A bundle's manifest, its epochs, and whether it is proposed as the current model of its dataset."""
 
     manifest: Manifest
     epochs: list[Epoch]
@@ -37,7 +37,7 @@ class PublishedRun:
 
     @property
     def remarks(self) -> list[str]:
-        """Say that it is proposed, or why it is not to be."""
+        """The remark that the run is proposed, or the objections against it."""
         if self.proposed:
             return ["proposed"]
         asked = self.manifest.experiment.get("promote_if")
@@ -45,28 +45,28 @@ class PublishedRun:
         return [f"not proposed: {reason}" for reason in objections(self.manifest.metrics, gate)]
 
     def first(self, curve: str) -> float | None:
-        """Give a figure of the first epoch."""
+        """Give the value of a learning curve in the first epoch."""
         return self.epochs[0].get(curve) if self.epochs else None
 
     def last(self, curve: str) -> float | None:
-        """Give a figure of the last epoch."""
+        """Give the value of a learning curve in the last epoch."""
         return self.epochs[-1].get(curve) if self.epochs else None
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure to compare; higher says whether more of it is better, None that it is neither."""
+    """A metric to compare. higher: whether a higher value is better; None if neither is better."""
 
     title: str
     value: Callable[[PublishedRun], float | None]
     higher: bool | None
     digits: int = 4
-    curve: str | None = None  # of which the figure is the last value
+    curve: str | None = None  # if the value is the last one of a learning curve, its name
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run's figure: its value, its distance from the baseline's, and from the run's own first epoch."""
+    """A metric of one run: its value, its difference to the baseline, and its difference to the run's first epoch."""
 
     value: float | None
     to_baseline: float | None
@@ -86,11 +86,11 @@ class Comparison:
         return self.runs[0]
 
     def same_data(self, run: PublishedRun) -> bool:
-        """Tell whether a run saw the very arrays that the baseline saw."""
+        """Tell whether a run used the same arrays as the baseline."""
         return run.manifest.data_sha256 == self.baseline.manifest.data_sha256
 
     def cells(self, run: PublishedRun) -> list[Cell]:
-        """Give the run's figures, in the order of COLUMNS."""
+        """Give the cells of a run, in the order of COLUMNS."""
         return [
             Cell(
                 value=column.value(run),
@@ -119,10 +119,10 @@ COLUMNS = (
 
 
 def compare_runs(models: Path, baseline: str | None = None) -> list[Comparison]:
-    """Compare all published runs, a dataset at a time.
+    """Compare all published runs of each dataset.
 
-    baseline is a bundle's id or an experiment's name, whose newest run it then is; else the oldest run of each dataset
-    is the baseline. Raises PymlError when there is nothing to compare, or no such baseline.
+    baseline: the id of a bundle, or the name of an experiment, which means its newest run. Then only its dataset is
+    compared. None: the oldest run of each dataset. Raises PymlError if there is no run or no such baseline.
     """
     runs = read_runs(models)
     if not runs:
@@ -139,7 +139,7 @@ def compare_runs(models: Path, baseline: str | None = None) -> list[Comparison]:
 
 
 def find_run(runs: Sequence[PublishedRun], name: str) -> PublishedRun:
-    """Find a run by its bundle's id, else the newest of the experiment of that name. Raises PymlError."""
+    """Find a run by the id of its bundle, else the newest run of the experiment with that name. Raises PymlError."""
     for run in reversed(runs):
         if name == run.name:
             return run
@@ -150,7 +150,7 @@ def find_run(runs: Sequence[PublishedRun], name: str) -> PublishedRun:
 
 
 def read_runs(models: Path) -> list[PublishedRun]:
-    """Read all published runs, oldest first; one that cannot be read is named and left out."""
+    """Read all published runs, oldest first. Skip a run that cannot be read, and log it."""
     runs = []
     proposed = current_bundles(models).values()
     for path in sorted((models / "bundles").glob(f"[!.]*/{MANIFEST_FILE}")):
@@ -158,7 +158,7 @@ def read_runs(models: Path) -> list[PublishedRun]:
             manifest = read_manifest(path)
             runs.append(PublishedRun(manifest, read_history(path.parent), manifest.bundle_id in proposed))
         except (BundleError, PymlError) as error:
-            log.warning("left out: %s", error)
+            log.warning("skipped: %s", error)
     return sorted(runs, key=lambda run: run.manifest.created_at)
 
 

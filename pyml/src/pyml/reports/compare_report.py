@@ -1,4 +1,4 @@
-"""Show a comparison: as a table in the terminal, as curves in a PNG, as both in one HTML file that needs no other."""
+"""Show a comparison: a table in the terminal, learning curves as PNG, or both in one HTML file without other files."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-STYLES = ("-", "--", ":", "-.")  # with ten colours each
+STYLES = ("-", "--", ":", "-.")  # line styles; each is used for ten colours
 LEGEND_COLUMNS = 3
-LOG_FROM = 50  # a curve whose figures differ by more has a logarithmic axis
+LOG_FROM = 50  # least ratio between the largest and the smallest value for a logarithmic axis
 COLUMN_WIDTH = 16  # letters in the terminal
-LEGEND = "Under each value its distance to the baseline's (Δ), and of an epoch's figures that to the first epoch's (↦)."
-OTHER_DATA = "* other arrays than the baseline's (another split, other preprocessing): test figures do not compare."
+LEGEND = "Below each value: the difference to the baseline (Δ); for learning curves also to the first epoch (↦)."
+OTHER_DATA = "* other arrays than the baseline (another split or preprocessing): test metrics are not comparable."
 
 
 def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
-    """Make the terminal's table of one dataset's runs, cut into several where it is wider than width letters."""
+    """Make the terminal's table of one dataset's runs; several tables if it is wider than width letters."""
     from rich.table import Table
 
     names = [run.name if comparison.same_data(run) else f"{run.name} *" for run in comparison.runs]
@@ -45,12 +45,12 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
 
 
 def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Draw the epochs' figures of all runs over each other, a row of pictures for each dataset, as PNG."""
+    """Draw the learning curves of all runs into one PNG file, with one row of plots for each dataset."""
     _replace(path, _render(comparisons, "png"))
 
 
 def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write tables and curves as one HTML file that needs no other file, no script and no network."""
+    """Write tables and learning curves to one HTML file. It needs no other file, no script and no network."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -64,7 +64,7 @@ def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
         columns=COLUMNS,
         legend=caption(comparisons),
         number=_number,
-        distances=_distances,
+        differences=_differences,
         curves=_svg,
     )
     _replace(path, page.encode())
@@ -74,7 +74,7 @@ def _svg(comparison: Comparison) -> "Markup":
     from markupsafe import Markup
 
     svg = _render([comparison], "svg").decode()
-    return Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib escapes the names in it
+    return Markup(svg[svg.index("<svg") :])  # noqa: S704 - matplotlib escapes the names
 
 
 def _render(comparisons: Sequence[Comparison], file_format: Literal["png", "svg"]) -> bytes:
@@ -109,9 +109,10 @@ def _draw(comparison: Comparison, curve: str, axes: "Axes") -> None:
     for number, run in enumerate(comparison.runs):
         points = [(epoch["epoch"], epoch[curve]) for epoch in run.epochs if curve in epoch]
         colour, width = ("black", 2.2) if run is comparison.baseline else (f"C{(number - 1) % 10}", 1.4)
-        marker = "o" if len(points) == 1 else ""  # a line needs two
+        marker = "o" if len(points) == 1 else ""  # a line needs two points
         axes.plot(
-            *([point[axis] for point in points] for axis in (0, 1)),
+            [epoch for epoch, _ in points],
+            [value for _, value in points],
             color=colour,
             lw=width,
             marker=marker,
@@ -132,18 +133,18 @@ def _draw(comparison: Comparison, curve: str, axes: "Axes") -> None:
 
 def _rich_cell(cell: Cell, column: Column) -> str:
     styles = {"better": "green", "worse": "red", "": "dim"}
-    below = (f"[{styles[how]}]{text}[/]" for text, how in _distances(cell, column))
+    below = (f"[{styles[how]}]{text}[/]" for text, how in _differences(cell, column))
     return "\n".join([_number(cell.value, column), *below])
 
 
-def _distances(cell: Cell, column: Column) -> list[tuple[str, str]]:
-    """Give the distances as text, each with what it is: better, worse, or nothing of the kind."""
+def _differences(cell: Cell, column: Column) -> list[tuple[str, str]]:
+    """Give each difference as text, and its style: "better", "worse" or ""."""
     found = []
-    for sign, distance in (("Δ", cell.to_baseline), ("↦", cell.to_first)):
-        if distance is not None:
-            neutral = column.higher is None or not round(distance, column.digits)
-            how = "" if neutral else "better" if (distance > 0) == column.higher else "worse"
-            found.append((f"{sign} {distance:+,.{column.digits}f}", how))
+    for sign, difference in (("Δ", cell.to_baseline), ("↦", cell.to_first)):
+        if difference is not None:
+            neutral = column.higher is None or not round(difference, column.digits)
+            how = "" if neutral else "better" if (difference > 0) == column.higher else "worse"
+            found.append((f"{sign} {difference:+,.{column.digits}f}", how))
     return found
 
 
@@ -152,16 +153,16 @@ def _number(value: float | None, column: Column) -> str:
 
 
 def caption(comparisons: Sequence[Comparison]) -> str:
-    """Explain the tables' signs."""
+    """Give the explanation of the signs in the tables."""
     same = all(comparison.same_data(run) for comparison in comparisons for run in comparison.runs)
     return LEGEND if same else f"{LEGEND} {OTHER_DATA}"
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write the file whole. Raises PymlError where it cannot be written."""
+    """Write a complete file. Raises PymlError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as file:
             file.write(content)
     except OSError as error:
-        raise PymlError(f"{path} cannot be written ({error.strerror}); name a file that can be") from error
+        raise PymlError(f"{path} cannot be written ({error.strerror}); name a file that can be written") from error

@@ -1,4 +1,4 @@
-"""Pictures of the predictions on the test set, as PNG: the confusion matrix, ROC and precision-recall curves."""
+"""Plots of the predictions on the test set, as PNG: the confusion matrix, ROC and precision-recall curves."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,31 +17,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PLOT_FILES = (CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE)
-MAX_NUMBERED_CLASSES = 25  # beyond, numbers in the confusion matrix's cells cannot be read
-MAX_CURVES = 10  # coloured and named; those of the other classes are grey
+MAX_NUMBERED_CLASSES = 25  # with more classes, the numbers in the confusion matrix are too small to read
+MAX_CURVES = 10  # curves with a colour and a name; the curves of other classes are grey
 MAX_NAME = 24  # letters of a class name
 DOTS_PER_INCH = 110
 
 
 @dataclass(frozen=True)
 class CurveKind:
-    """What a picture of one curve per class is called; corner is where its legend hides least."""
+    """The names in a plot with one curve per class. corner: the place of the legend that hides least."""
 
     file: str
     title: str
-    figure: str
+    metric: str
     x: str
     y: str
     corner: Literal["lower left", "lower right"]
 
 
 ROC = CurveKind(
-    *(ROC_FILE, "ROC, each class against the others: mean AUROC", "AUROC"),
-    *("false positive rate", "true positive rate"),
+    file=ROC_FILE,
+    title="ROC, each class against the others: mean AUROC",
+    metric="AUROC",
+    x="false positive rate",
+    y="true positive rate",
     corner="lower right",
 )
 PRECISION_RECALL = CurveKind(
-    *(PRECISION_RECALL_FILE, "Precision and recall: mean average precision", "AP", "recall", "precision"),
+    file=PRECISION_RECALL_FILE,
+    title="Precision and recall: mean average precision",
+    metric="AP",
+    x="recall",
+    y="precision",
     corner="lower left",
 )
 
@@ -49,28 +56,28 @@ PRECISION_RECALL = CurveKind(
 def draw_plots(
     directory: Path, probabilities: Probabilities, y: Labels, metrics: Metrics, names: Sequence[str]
 ) -> None:
-    """Draw the three pictures into directory; names are the classes'."""
+    """Draw the three plots into directory. names: of the classes."""
     import matplotlib as mpl
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a class may be called $
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it shows as a box
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():  # a class name may contain $
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the plot shows a box
         draw_confusion(directory / CONFUSION_FILE, metrics, names)
         roc, precision_recall = _curves(ROC, metrics.auroc), _curves(PRECISION_RECALL, metrics.average_precision)
-        for rank, label in _worst_last([figures.auroc for figures in metrics.per_class]):
+        for rank, label in _worst_last([one.auroc for one in metrics.per_class]):
             x, up, _ = roc_curve(y == label, probabilities[:, label])
             _add_curve(roc[1], rank, x, up, f"{metrics.per_class[label].auroc:.4f}  {shorten(names[label])}")
-        for rank, label in _worst_last([figures.average_precision for figures in metrics.per_class]):
+        for rank, label in _worst_last([one.average_precision for one in metrics.per_class]):
             up, x, _ = precision_recall_curve(y == label, probabilities[:, label], drop_intermediate=True)
-            figure = metrics.per_class[label].average_precision
-            _add_curve(precision_recall[1], rank, x, up, f"{figure:.4f}  {shorten(names[label])}")
-        for kind, (picture, axes) in ((ROC, roc), (PRECISION_RECALL, precision_recall)):
+            average_precision = metrics.per_class[label].average_precision
+            _add_curve(precision_recall[1], rank, x, up, f"{average_precision:.4f}  {shorten(names[label])}")
+        for kind, (figure, axes) in ((ROC, roc), (PRECISION_RECALL, precision_recall)):
             _add_legend(axes, kind)
-            picture.savefig(directory / kind.file)
+            figure.savefig(directory / kind.file)
 
 
 def draw_confusion(path: Path, metrics: Metrics, names: Sequence[str]) -> None:
-    """Draw the confusion matrix: counts as numbers, shares of the row (the label) as colours."""
+    """Draw the confusion matrix: counts as numbers, shares of the row (of the label's samples) as colours."""
     short = [shorten(name) for name in names]
     counts = np.array(metrics.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -92,14 +99,14 @@ def draw_confusion(path: Path, metrics: Metrics, names: Sequence[str]) -> None:
 
 
 def shorten(name: str) -> str:
-    """Make a class name fit a picture: one line, at most 24 letters."""
+    """Shorten a class name for a plot: one line, at most 24 letters."""
     name = " ".join(name.split())
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + "…"
 
 
-def _worst_last(figures: Sequence[float | None]) -> list[tuple[int, int]]:
-    """Give (rank, class) of each known figure; rank 0, the lowest, comes last, so that it is drawn on top."""
-    known = sorted((value, label) for label, value in enumerate(figures) if value is not None)
+def _worst_last(values: Sequence[float | None]) -> list[tuple[int, int]]:
+    """Give (rank, class) of each known value. Rank 0 (the lowest) is last, so that it is drawn on top."""
+    known = sorted((value, label) for label, value in enumerate(values) if value is not None)
     return [(rank, label) for rank, (_, label) in enumerate(known)][::-1]
 
 
@@ -112,7 +119,7 @@ def _curves(kind: CurveKind, mean: float | None) -> "tuple[Figure, Axes]":
 
 
 def _add_curve(axes: "Axes", rank: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], label: str) -> None:
-    # The label begins with a number: matplotlib leaves out what begins with an underscore.
+    # The label begins with a number, because matplotlib ignores labels that begin with an underscore.
     colour, width = (f"C{rank}", 1.5) if rank < MAX_CURVES else ("0.8", 0.7)
     axes.plot(x, y, label=label, color=colour, lw=width)
 
@@ -122,13 +129,12 @@ def _add_legend(axes: "Axes", kind: CurveKind) -> None:
     if handles:
         of = f" of {len(handles)} classes, the worst {MAX_CURVES}" if len(handles) > MAX_CURVES else ""
         shown = slice(None, -MAX_CURVES - 1, -1)
-        axes.legend(
-            handles[shown], labels[shown], title=kind.figure + of, fontsize=8, title_fontsize=8, loc=kind.corner
-        )
+        title = kind.metric + of
+        axes.legend(handles[shown], labels[shown], title=title, fontsize=8, title_fontsize=8, loc=kind.corner)
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    """Give a figure (inches) with axes, without pyplot's global state and windows."""
+    """Make a matplotlib Figure (size in inches) with axes, without pyplot's global state and windows."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=DOTS_PER_INCH, layout="constrained")

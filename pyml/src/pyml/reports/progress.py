@@ -1,4 +1,4 @@
-"""Show a training as it runs: a bar on a terminal, a log line for each epoch elsewhere, nothing when quiet."""
+"""Show the progress of a training: a bar on a terminal, else a log line for each epoch, nothing if quiet."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def epoch_progress(epochs: int) -> Iterator[list["keras.callbacks.Callback"]]:
-    """Give the callbacks for `fit`; the bar is taken down also when fit is interrupted."""
+    """Give the callbacks for `fit`. At the end the bar is removed, also if fit is interrupted."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -37,7 +37,7 @@ def _bar(epochs: int, console: Any) -> Iterator["keras.callbacks.Callback"]:
         task = progress.add_task("", total=epochs)
 
         def show(_epoch: int, logs: dict[str, float]) -> None:
-            progress.update(task, advance=1, description=_figures(logs))
+            progress.update(task, advance=1, description=_format_logs(logs))
 
         yield keras.callbacks.LambdaCallback(on_epoch_end=show)
 
@@ -48,10 +48,10 @@ def _lines(epochs: int) -> "keras.callbacks.Callback":
     started = time.perf_counter()
 
     def show(epoch: int, logs: dict[str, float]) -> None:
-        log.info("epoch %d/%d  %s  %.1f s", epoch + 1, epochs, _figures(logs), time.perf_counter() - started)
+        log.info("epoch %d/%d  %s  %.1f s", epoch + 1, epochs, _format_logs(logs), time.perf_counter() - started)
 
     return keras.callbacks.LambdaCallback(on_epoch_end=show)
 
 
-def _figures(logs: dict[str, float]) -> str:
+def _format_logs(logs: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.4f}" for name, value in logs.items())

@@ -1,4 +1,4 @@
-"""The test set's figures as the terminal shows them: what the whole model reached, then each class."""
+"""The metrics on the test set for the terminal: a line for the whole model, and a table of the classes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
     from pyml.evaluation.recheck import MetricCheck
 
-MAX_CLASSES = 20  # of more, those with the lowest F1 are shown
+MAX_CLASSES = 20  # if there are more, the classes with the lowest F1 are shown
 
 
 def headline(manifest: Manifest) -> str:
-    """Say in one line how good a model is."""
+    """Give the metrics of a model in one line."""
     metrics = manifest.metrics
     ranking = "" if metrics.auroc is None else f", AUROC {metrics.auroc:.4f} (Gini {metrics.gini:.4f})"
     return (
@@ -24,7 +24,7 @@ def headline(manifest: Manifest) -> str:
 
 
 def class_table(manifest: Manifest) -> "Table":
-    """Make the table of each class's figures, and of the class that it is taken for most often."""
+    """Make the table of each class's metrics, with the class that is most often predicted instead."""
     from rich.table import Table
     from rich.text import Text
 
@@ -37,19 +37,19 @@ def class_table(manifest: Manifest) -> "Table":
         table.add_column(name, justify="right")
     table.add_column("confused with", no_wrap=True)
     for label in order if title else range(len(classes)):
-        figures = metrics.per_class[label]
-        known = (figures.precision, figures.recall, figures.f1, figures.auroc, figures.average_precision)
+        one = metrics.per_class[label]
+        values = (one.precision, one.recall, one.f1, one.auroc, one.average_precision)
         table.add_row(
-            Text(classes[label]), str(figures.n), *(_show(figure) for figure in known), Text(_mistake(manifest, label))
+            Text(classes[label]), str(one.n), *(_format(value) for value in values), Text(_mistake(manifest, label))
         )
     means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1, metrics.auroc, metrics.average_precision)
     table.add_section()
-    table.add_row("mean", str(metrics.n), *(_show(mean) for mean in means))
+    table.add_row("mean", str(metrics.n), *(_format(mean) for mean in means))
     return table
 
 
 def recheck_table(title: str, checks: "Sequence[MetricCheck]") -> "Table":
-    """Make the table of the metrics that were measured again; of those of single classes only what differs."""
+    """Make the table of a second measurement. Metrics of single classes are shown only if they differ."""
     from rich.table import Table
     from rich.text import Text
 
@@ -57,13 +57,13 @@ def recheck_table(title: str, checks: "Sequence[MetricCheck]") -> "Table":
     for check in checks:
         if not (check.of_class and check.agrees):
             equal = "equal" if check.agrees else "DIFFERENT"
-            table.add_row(Text(check.metric), repr(check.promised), repr(check.measured), equal)
+            table.add_row(Text(check.metric), repr(check.expected), repr(check.measured), equal)
     return table
 
 
 def _f1(manifest: Manifest, label: int) -> float:
     f1 = manifest.metrics.per_class[label].f1
-    return 2 if f1 is None else f1  # nothing is known of it: last
+    return 2 if f1 is None else f1  # unknown F1: sort it last
 
 
 def _mistake(manifest: Manifest, label: int) -> str:
@@ -72,5 +72,5 @@ def _mistake(manifest: Manifest, label: int) -> str:
     return f"{manifest.classes[-other]} ({count})" if count else ""
 
 
-def _show(figure: float | None) -> str:
-    return "–" if figure is None else f"{figure:.4f}"
+def _format(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -1,1 +1,1 @@
-"""The record of a training for Weights & Biases: written locally, uploaded by a second process, verified."""
+"""Record a training for Weights & Biases: write the record locally, upload it by a second process, verify it."""

@@ -1,4 +1,4 @@
-"""What of a published bundle goes into its run's record: the model as an artifact, files, pictures, tables."""
+"""Add a published bundle to the record of its run: the model as an artifact, files, plots, tables."""
 
 import csv
 import shutil
@@ -18,17 +18,17 @@ from bundle.manifest import (
 )
 from pyml.reports.plots import PLOT_FILES
 
-ARTIFACT_FILES = (MODEL_FILE, MANIFEST_FILE, HISTORY_FILE, VOCABULARY_FILE, DIFF_FILE)  # those that there are
+ARTIFACT_FILES = (MODEL_FILE, MANIFEST_FILE, HISTORY_FILE, VOCABULARY_FILE, DIFF_FILE)  # of these, the files that exist
 RUN_FILES = (PREDICTIONS_FILE, HISTORY_FILE, DIFF_FILE)
 RECORDED_FILES = frozenset((*ARTIFACT_FILES, *RUN_FILES, *PLOT_FILES))
-TABLE_ROWS, TABLE_CELLS = 10_000, 500_000  # more W&B does not show; predictions.csv holds all
+TABLE_ROWS, TABLE_CELLS = 10_000, 500_000  # W&B shows no more; predictions.csv holds all
 
 
 def log_artifact(run: Any, path: Path, manifest: Manifest) -> None:
-    """Record the model and what belongs to it as a version of the artifact of the experiment's name.
+    """Record the model and its files as a version of the artifact with the experiment's name.
 
-    It has the bundle's id as an alias. Which model serves is decided later, in the database, so no alias says it. The
-    SDK copies the bytes beside the record, so that a record does not depend on a bundle that may be removed.
+    The bundle's id is an alias of the version. No alias says which model serves, because the database decides that
+    later. The SDK copies the files into the record directory, so a record stays complete if the bundle is removed.
     """
     import wandb
 
@@ -46,28 +46,31 @@ def log_artifact(run: Any, path: Path, manifest: Manifest) -> None:
 
 
 def log_files(run: Any, path: Path) -> None:
-    """Record predictions.csv, the history and the patch as the run's files; copies, where the SDK would put links."""
+    """Record predictions.csv, the history and the patch as files of the run.
+
+    The files are copied first, because the SDK would make links to the bundle.
+    """
     for name in RUN_FILES:
         if (path / name).is_file():
             copy = shutil.copyfile(path / name, Path(run.dir) / name)
             run.save(str(copy), base_path=run.dir, policy="now")
 
 
-def log_pictures(run: Any, path: Path, manifest: Manifest) -> None:
-    """Record confusion matrix and curves as images, the classes' figures and the predictions as tables."""
+def log_plots(run: Any, path: Path, manifest: Manifest) -> None:
+    """Record the plots as images, and the metrics of the classes and the predictions as tables."""
     import wandb
 
-    drawn = {Path(name).stem: path / name for name in PLOT_FILES if (path / name).is_file()}
-    pictures = {f"test/{name}": wandb.Image(str(file)) for name, file in drawn.items()}
+    files = {Path(name).stem: path / name for name in PLOT_FILES if (path / name).is_file()}
+    plots = {f"test/{name}": wandb.Image(str(file)) for name, file in files.items()}
     tables = {"test/classes": _classes_table(manifest), "test/predictions": _predictions_table(path)}
-    run.log({**pictures, **tables})
+    run.log({**plots, **tables})
 
 
 def _classes_table(manifest: Manifest) -> Any:
     import wandb
 
     named = zip(manifest.classes, manifest.metrics.per_class, strict=False)
-    data = [[name, *figures.model_dump().values()] for name, figures in named]
+    data = [[name, *metrics.model_dump().values()] for name, metrics in named]
     return wandb.Table(columns=["class", *ClassMetrics.model_fields], data=data)
 
 
@@ -78,5 +81,5 @@ def _predictions_table(path: Path) -> Any:
         rows = csv.reader(file)
         columns: list[str | int] = [*next(rows)]
         shown = islice(rows, min(TABLE_ROWS, TABLE_CELLS // len(columns)))
-        data = [[int(sample), label, predicted, *map(float, figures)] for sample, label, predicted, *figures in shown]
+        data = [[int(sample), label, predicted, *map(float, numbers)] for sample, label, predicted, *numbers in shown]
     return wandb.Table(columns=columns, data=data)

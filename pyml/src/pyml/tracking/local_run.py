@@ -1,10 +1,10 @@
-"""The local record of a run, as the W&B SDK writes it: where records lie, what one holds, whether it has arrived.
+"""The local record of a run, as the W&B SDK writes it: find records, read them, lock them.
 
     <root>/wandb/offline-run-<time>-<id>/   run-<id>.wandb  files/  logs/  arrived.json
-    <root>/data/artifacts/staging/          the bytes of artifacts, which run-<id>.wandb only names
+    <root>/data/artifacts/staging/          the bytes of artifacts; run-<id>.wandb has only their names
 
-arrived.json is ours, written when a record was found whole on the server: the SDK's own `.synced` only says that a
-program ended. While a run is recorded or uploaded its directory is locked.
+arrived.json is our own file. It is written when the complete record was found on the server; the SDK's `.synced` only
+says that a program ended. The directory of a run is locked while the run is recorded or uploaded.
 """
 
 import base64
@@ -24,12 +24,12 @@ from bundle.messages import one_line
 from pyml import PymlError
 
 ARRIVED_FILE = "arrived.json"
-KINDS = ("DATA", "CACHE", "CONFIG", "ARTIFACT")  # directories that the SDK takes from the environment only
+KINDS = ("DATA", "CACHE", "CONFIG", "ARTIFACT")  # directories that the SDK reads only from the environment
 
 
 @dataclass(frozen=True)
 class StagedFile:
-    """A file of an artifact: md5 (base64, as W&B writes it), size in bytes, and where its bytes lie."""
+    """A file of an artifact: md5 (base64, as W&B writes it), size in bytes, and the local path of its bytes."""
 
     md5: str
     size: int
@@ -38,7 +38,7 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class StagedArtifact:
-    """An artifact as the record names it; files by their paths in it."""
+    """An artifact of a record. files: by their paths in the artifact."""
 
     name: str
     type: str
@@ -49,7 +49,7 @@ class StagedArtifact:
 
 @dataclass(frozen=True)
 class Record:
-    """What a record promises: the last step of its history (-1: none), its files, its artifacts."""
+    """The content of a record: the last step of its history (-1: none), its files, its artifacts."""
 
     directory: Path
     run_id: str
@@ -61,15 +61,15 @@ class Record:
 
     @property
     def path(self) -> str:
-        """Name the run for W&B's API; without an entity it is the key's own."""
+        """The path of the run for W&B's API. Without an entity, W&B uses the default entity of the API key."""
         return "/".join(part for part in (self.entity, self.project, self.run_id) if part)
 
 
 def sdk_environment(root: Path) -> dict[str, str]:
-    """Give the variables by which the SDK keeps to root, and to its work."""
+    """Give the variables that keep the files of the SDK below root and turn its telemetry off."""
     return {
         **{f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in KINDS},
-        "WANDB_ERROR_REPORTING": "false",  # its telemetry waits for a silent server, and complains on our terminal
+        "WANDB_ERROR_REPORTING": "false",  # the telemetry waits for a silent server and writes to our terminal
     }
 
 
@@ -82,14 +82,14 @@ def list_records(root: Path) -> list[Path]:
 
 
 def read_record(directory: Path) -> Record:
-    """Read a record by W&B's own tool; also one that a killed trainer left. Raises PymlError."""
+    """Read a record with W&B's own tool, also the record of a killed trainer. Raises PymlError."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         run = next(line["run"] for line in lines if line["type"] == "run")
     except (OSError, subprocess.SubprocessError, ValueError, StopIteration) as error:
-        raise PymlError(f"{directory} holds no W&B record that can be read ({one_line(error)})") from error
+        raise PymlError(f"{directory} holds no readable W&B record ({one_line(error)})") from error
     steps = [line["history"]["step"].get("num", 0) for line in lines if line["type"] == "history"]
     files = [file["path"] for line in lines if line["type"] == "files" for file in line["files"]["files"]]
     artifacts = [_staged(line["artifact"]) for line in lines if line["type"] == "artifact"]
@@ -105,7 +105,7 @@ def read_record(directory: Path) -> Record:
 
 
 def lost_files(record: Record) -> list[str]:
-    """Name the artifacts' files whose bytes are gone: `wandb sync` leaves their artifact out and says nothing."""
+    """List the artifacts' files whose bytes are lost. `wandb sync` skips their artifact without a message."""
     return [
         f"{artifact.name}/{name}"
         for artifact in record.artifacts
@@ -115,19 +115,19 @@ def lost_files(record: Record) -> list[str]:
 
 
 def md5_of(path: Path) -> str:
-    """Give a file's md5 as W&B writes it; it serves to compare, not to protect."""
+    """Give a file's md5 as W&B writes it. It is used for comparison, not for security."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     return base64.b64encode(digest.digest()).decode()
 
 
 def has_arrived(directory: Path) -> bool:
-    """Tell whether the record was once found whole on the server."""
+    """Tell whether the complete record was found on the server."""
     return (directory / ARRIVED_FILE).is_file()
 
 
 def lock_record(directory: Path) -> int | None:
-    """Take the record for oneself; None while somebody else has it. Close the handle to give it back."""
+    """Lock the record; None if another process holds the lock. Close the returned handle to unlock the record."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -139,7 +139,7 @@ def lock_record(directory: Path) -> int | None:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[int | None]:
-    """Hold a record's lock in the block, or give None."""
+    """Hold the lock of a record during the block. Give None if another process holds it."""
     handle = lock_record(directory)
     try:
         yield handle
@@ -153,6 +153,6 @@ def _staged(record: dict[str, Any]) -> StagedArtifact:
     files = {
         entry["path"]: StagedFile(entry["digest"], int(entry.get("size", 0)), Path(entry["local_path"]))
         for entry in contents
-        if entry.get("local_path")  # others are references to what lies elsewhere
+        if entry.get("local_path")  # an entry without a local path is a reference to another place
     }
     return StagedArtifact(record["name"], record["type"], record["digest"], tuple(record.get("aliases", ())), files)

@@ -1,4 +1,4 @@
-"""Upload what was recorded but has not arrived: offline runs, cut-off ones, those of killed trainers."""
+"""Upload the records that have not arrived: of offline runs, of interrupted uploads, of killed trainers."""
 
 import logging
 from collections.abc import Sequence
@@ -11,29 +11,29 @@ from pyml.tracking.upload import Upload
 
 log = logging.getLogger(__name__)
 
-SYNC_SECONDS = 3600  # one record's bytes, as long as the server answers
+SYNC_SECONDS = 3600  # time limit for the upload of one record, if the server answers
 
 
 def sync_records(chosen: Sequence[Path], settings: Settings) -> int:
-    """Upload the chosen records again, or all that have not arrived; give the number of those that did.
+    """Upload the chosen records again, or all records that have not arrived. Give the number of arrived records.
 
-    A record has arrived when its history, its files and every byte of its artifacts were read back from the server.
-    Raises PymlError when one did not (the others are uploaded all the same), and at once without a token.
+    A record has arrived if its history, its files and every byte of its artifacts were read back from the server.
+    Raises PymlError if a record has not arrived, after the upload of the others; and at the start without a token.
     """
     records = [_as_record(path) for path in chosen] or [
         path for path in list_records(settings.record.absolute()) if not has_arrived(path)
     ]
     if records and not _has_token(settings):
         raise PymlError(
-            f"there is no W&B token, so the recorded runs ({len(records)}) stay where they are; set WANDB_API_KEY and "
-            "run pyml sync again"
+            f"there is no W&B token, so the recorded runs ({len(records)}) are not uploaded; set WANDB_API_KEY and run "
+            "pyml sync again"
         )
     problems: list[str] = []
     arrived = 0
     for number, directory in enumerate(records, 1):
         with locked(directory) as lock:
             if lock is None:
-                log.info("%s is being recorded or uploaded by another process, left alone", directory.name)
+                log.info("%s is skipped: another process records or uploads it", directory.name)
                 continue
             log.info("%d of %d: uploading %s", number, len(records), directory.name)
             problem = _upload(directory, settings, lock)
@@ -44,13 +44,13 @@ def sync_records(chosen: Sequence[Path], settings: Settings) -> int:
             problems.append(directory.name)
     if problems:
         raise PymlError(
-            f"{len(problems)} of {len(records)} runs have not arrived: {', '.join(problems)}; nothing is lost"
+            f"{len(problems)} of {len(records)} runs have not arrived: {', '.join(problems)}; their records are kept"
         )
     return arrived
 
 
 def _has_token(settings: Settings) -> bool:
-    """Tell whether the uploading process will find a token: in the settings or in ~/.netrc."""
+    """Tell whether the settings or ~/.netrc hold a token for the uploading process."""
     import requests.utils
     import wandb
 
@@ -64,12 +64,12 @@ def _upload(directory: Path, settings: Settings, lock: int) -> str | None:
     finally:
         upload.end()
     if problem is None:
-        log.info("arrived whole: %s", upload.url)
+        log.info("arrived completely: %s", upload.url)
     return problem
 
 
 def _as_record(path: Path) -> Path:
     directory = path.absolute()
     if not list(directory.glob("run-*.wandb")):
-        raise PymlError(f"{path} is no W&B record; it would hold a file run-<id>.wandb")
+        raise PymlError(f"{path} is no W&B record; a record holds a file run-<id>.wandb")
     return directory

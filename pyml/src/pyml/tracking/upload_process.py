@@ -1,14 +1,14 @@
 """The process that uploads one record to Weights & Biases: `python -m pyml.tracking.upload_process [--live] DIRECTORY`.
 
-A process of its own, so that no server can hold up or break a training: the trainer only ever writes to its disk. The
-SDK's own `wandb beta sync` does the work, `--live` while the record still grows; then the server is asked what arrived.
-On stdout, among the SDK's lines, goes one JSON object a line:
+The upload has its own process, so that no server can delay or break a training: the trainer only writes to its disk.
+The SDK's own `wandb beta sync` uploads the record, with `--live` during the training. Then this process checks what
+arrived on the server. It writes messages to stdout, one JSON object per line, between the lines of the SDK:
 
-    {"server": "ok"}  {"server": "cannot be reached"}     every few seconds once the record is closed
-    {"arrived": "<url>"}  or  {"problem": "<why>"}        the last one
+    {"server": "ok"}  {"server": "cannot be reached"}     every few seconds after the record is closed
+    {"arrived": "<url>"}  or  {"problem": "<reason>"}     the last message
 
-On stdin a line says that the record is closed; its end, that the trainer is dead: what was recorded is still sent, then
-the process ends itself.
+A line on stdin means that the record is closed. The end of stdin means that the trainer has died: then this process
+sends the rest of the record and ends.
 """
 
 import json
@@ -19,18 +19,18 @@ import time
 from pathlib import Path
 
 from bundle.messages import one_line
-from pyml.process import end_family
+from pyml.process import kill_process_tree
 from pyml.tracking.local_run import read_record
 
 SERVER_OK, TOKEN_UNKNOWN = "ok", "does not know the token"
-ASK_SECONDS = 3  # between two questions whether the server answers; also how long one may take
-ORPHAN_SECONDS = 10  # what a killed trainer left has so long to be sent
+ASK_SECONDS = 3  # pause between two checks of the server, and time limit of one check
+ORPHAN_SECONDS = 10  # time to send the rest of the record after the trainer was killed
 
 
 def main(arguments: list[str]) -> None:
-    """Upload the record and say what came of it."""
+    """Upload the record and report the result."""
     live, directory = "--live" in arguments, Path(arguments[-1])
-    os.nice(10)  # the training goes first
+    os.nice(10)  # the training has priority
     closed = threading.Event()
     threading.Thread(target=_listen, args=(closed,), daemon=True).start()
     threading.Thread(target=_report_server, args=(closed,), daemon=True).start()
@@ -38,31 +38,32 @@ def main(arguments: list[str]) -> None:
         closed.set()
     else:
         _sync(directory, live=True)
-        if not closed.is_set() and ask_server() == TOKEN_UNKNOWN:
-            _say("problem", f"the server {TOKEN_UNKNOWN}")  # better said in the first epoch than in the last
+        if not closed.is_set() and check_server() == TOKEN_UNKNOWN:
+            _send("problem", f"the server {TOKEN_UNKNOWN}")  # report it in the first epoch, not after the last
             return
-        closed.wait()  # where the server failed, the SDK gives up long before
+        closed.wait()  # if the server failed, the SDK stops before the record is closed
     problem = "it was not uploaded"
     for attempt in range(2):
         if attempt or not live:
             _sync(directory, live=False)
         try:
-            url, missing = _look_up(directory)
-        except Exception as error:  # the SDK raises what its network raises
-            problem = f"what arrived cannot be looked up: {one_line(error)}"
+            url, missing = _find_missing(directory)
+        except Exception as error:  # the SDK raises the errors of its HTTP client, which are of many kinds
+            problem = f"it is not known what arrived: {one_line(error)}"
         else:
             if not missing:
-                _say("arrived", url)
+                _send("arrived", url)
                 return
-            problem = f"{missing[0]} did not arrive" + f" (and {len(missing) - 1} more)" * (len(missing) > 1)
-        if ask_server() == TOKEN_UNKNOWN:
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            problem = f"{missing[0]} did not arrive{more}"
+        if check_server() == TOKEN_UNKNOWN:
             problem = f"the server {TOKEN_UNKNOWN}"
             break
-    _say("problem", problem)
+    _send("problem", problem)
 
 
-def ask_server() -> str:
-    """Ask the server for the token's owner, a question that it answers at once; say how it went in a few words."""
+def check_server() -> str:
+    """Ask the server for the owner of the token, a fast request. Give the server's state in a few words."""
     import requests
     import wandb
 
@@ -71,7 +72,7 @@ def ask_server() -> str:
         answer = requests.post(
             f"{wandb.setup().settings.base_url}/graphql",
             json={"query": "query Viewer { viewer { id } }"},
-            auth=("api", key) if key else None,  # None: the one in ~/.netrc
+            auth=("api", key) if key else None,  # None: the key in ~/.netrc is used
             timeout=ASK_SECONDS,
         )
         if answer.status_code == 200:
@@ -83,44 +84,44 @@ def ask_server() -> str:
     except requests.ConnectionError:
         return "cannot be reached"
     except (requests.RequestException, ValueError, KeyError, TypeError):
-        return "gives an answer that is none of W&B's"
+        return "does not answer as W&B does"
     return TOKEN_UNKNOWN if answer.status_code in (401, 403) else f"answers {answer.status_code}"
 
 
 def _sync(directory: Path, *, live: bool) -> None:
-    """Run `wandb beta sync`. What it says of its success is worth nothing, so nothing is made of it."""
+    """Run `wandb beta sync`. Its exit code is unreliable, so it is ignored."""
     from wandb.cli.cli import cli
 
-    options = ["--no-skip-synced", "--no-skip-online", *["--live"] * live]
+    options = ["--no-skip-synced", "--no-skip-online", *(["--live"] if live else [])]
     try:
         cli.main(["beta", "sync", *options, str(directory)], standalone_mode=False)
     except (Exception, SystemExit) as error:
         sys.stderr.write(f"{error}\n")
 
 
-def _look_up(directory: Path) -> tuple[str, list[str]]:
-    from pyml.tracking.verify_upload import look_up
+def _find_missing(directory: Path) -> tuple[str, list[str]]:
+    from pyml.tracking.verify_upload import find_missing
 
-    return look_up(read_record(directory))
+    return find_missing(read_record(directory))
 
 
 def _listen(closed: threading.Event) -> None:
-    """Wait for the parent's line; end the process when the parent is gone."""
+    """Wait for the line of the parent. Kill this process when the parent has died."""
     for _ in sys.stdin:
         closed.set()
     time.sleep(ORPHAN_SECONDS)
-    end_family(os.getpid())
+    kill_process_tree(os.getpid())
 
 
 def _report_server(closed: threading.Event) -> None:
     closed.wait()
     while True:
-        _say("server", ask_server())
+        _send("server", check_server())
         time.sleep(ASK_SECONDS)
 
 
-def _say(what: str, value: str) -> None:
-    # One write: the SDK's service writes to the same pipe.
+def _send(what: str, value: str) -> None:
+    # One write per line, because the service of the SDK writes to the same pipe.
     os.write(1, (json.dumps({what: value}) + "\n").encode())
 
 

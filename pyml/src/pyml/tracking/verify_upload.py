@@ -1,4 +1,4 @@
-"""Ask the W&B server what of a record has arrived: history, files, and the bytes of its artifacts."""
+"""Check what part of a record has arrived at the W&B server: history, files, and the bytes of its artifacts."""
 
 import tempfile
 import time
@@ -8,19 +8,19 @@ from typing import Any
 from bundle.messages import one_line
 from pyml.tracking.local_run import Record, StagedArtifact, lost_files, md5_of
 
-LOOKS, SECONDS_BETWEEN = 3, 1.5  # the server sorts in what it receives a moment later
+ATTEMPTS, SECONDS_BETWEEN = 3, 1.5  # the server shows the received data with a short delay
 REQUEST_SECONDS = 10
 
 
-def look_up(record: Record) -> tuple[str, list[str]]:
-    """Give the run's address, and what of the record is not on the server. Raises what the SDK raises."""
+def find_missing(record: Record) -> tuple[str, list[str]]:
+    """Give the run's URL and the missing parts of the record. Raises the errors of the SDK."""
     import wandb
 
     url, missing = "", [f"the run {record.run_id}"]
-    for look in range(LOOKS):
-        if look:
+    for attempt in range(ATTEMPTS):
+        if attempt:
             time.sleep(SECONDS_BETWEEN)
-        api = wandb.Api(timeout=REQUEST_SECONDS)  # a fresh one: it remembers answers
+        api = wandb.Api(timeout=REQUEST_SECONDS)  # a new object each time, because it caches answers
         try:
             run = api.run(record.path)
         except (wandb.errors.CommError, ValueError) as error:
@@ -44,33 +44,33 @@ def _missing_files(run: Any, record: Record) -> list[str]:
     return [
         f"its file {name}"
         for name in sorted(record.files)
-        if not _whole(record.directory / "files" / name, arrived.get(name))
+        if not _is_complete(record.directory / "files" / name, arrived.get(name))
     ]
 
 
-def _whole(local: Path, size: int | None) -> bool:
+def _is_complete(local: Path, size: int | None) -> bool:
     return size is not None and (not local.is_file() or local.stat().st_size == size)
 
 
 def _missing_bytes(api: Any, run: Any, staged: StagedArtifact, record: Record) -> list[str]:
-    """Download an artifact and compare every byte: its manifest on the server is there also where its bytes are not."""
+    """Download an artifact and compare every byte. Its manifest on the server can exist without the bytes."""
     alias = next((alias for alias in staged.aliases if alias != "latest"), "latest")
     try:
         artifact = api.artifact(f"{run.entity}/{run.project}/{staged.name}:{alias}")
         if artifact.digest != staged.digest:
-            return [f"its artifact {staged.name} (another one has the alias {alias})"]
+            return [f"its artifact {staged.name} (another version has the alias {alias})"]
         with tempfile.TemporaryDirectory(prefix="readback-", dir=record.directory) as directory:
             artifact.download(directory, skip_cache=True)
             found = {name: Path(directory, name) for name in staged.files}
             differ = [
                 name for name, path in found.items() if not path.is_file() or md5_of(path) != staged.files[name].md5
             ]
-    except Exception as error:  # the SDK raises whatever its HTTP client raises
+    except Exception as error:  # the SDK raises the errors of its HTTP client, which are of many kinds
         lost = lost_files(record)
-        why = (
-            f"the bytes of {', '.join(lost)} are gone from this machine"
+        reason = (
+            f"the bytes of {', '.join(lost)} are lost on this machine"
             if lost
             else one_line(error).partition(" for url")[0]
         )
-        return [f"its artifact {staged.name} ({why})"]
+        return [f"its artifact {staged.name} ({reason})"]
     return [f"{name} of its artifact {staged.name}" for name in differ]

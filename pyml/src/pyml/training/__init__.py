@@ -1,1 +1,1 @@
-"""From an experiment and its dataset to a published bundle."""
+"""Train the model of an experiment and publish it as a bundle."""

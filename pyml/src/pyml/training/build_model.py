@@ -1,4 +1,4 @@
-"""The Keras model of an experiment. Keras's own complaints become one sentence that names the layer."""
+"""Build the Keras model of an experiment. An error of Keras becomes one sentence that names the layer."""
 
 from typing import TYPE_CHECKING
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     import keras
 
 
-# Batches between two returns to Python: makes an epoch of mnist_cnn a tenth faster, while Ctrl-C is still obeyed soon.
+# Batches per call of TensorFlow. 16 makes an epoch of mnist_cnn 10 % faster, and Ctrl-C still works soon.
 STEPS = 16
 
 
 def build_model(experiment: Experiment, dataset: Dataset) -> "keras.Model":
-    """Build and compile the model, with raw samples as its input.
+    """Build and compile the model. Its input are raw samples. Raises PymlError.
 
-    Layers are added one by one to a known input shape, so an argument that Keras does not know, or a pooling that
-    leaves nothing, is found here and not in the first epoch. Layers are named by their position: Keras's own counters
-    would give a second model in the same process other names, and model.h5 other bytes.
+    Layers are added one by one to a known input shape. So an unknown argument, or a pooling layer with an empty output,
+    is found here and not in the first epoch. The layers' names contain their positions. Keras's own names contain a
+    counter of the process, so a second model would have other names, and model.h5 other bytes.
     """
     import keras
 
@@ -33,15 +33,15 @@ def build_model(experiment: Experiment, dataset: Dataset) -> "keras.Model":
         arguments = {"name": f"layer{index}_{layer.layer.lower()}", **layer.arguments}
         try:
             model.add(getattr(keras.layers, layer.layer)(**arguments))
-        except Exception as error:  # Keras raises whatever its layers raise; the experiment is at fault either way
+        except Exception as error:  # layers raise errors of many kinds; the cause is always the experiment
             raise PymlError(f"layers.{index}, {layer}: {one_line(error)}") from error
         if 0 in model.output_shape:
-            raise PymlError(f"layers.{index}, {layer}: leaves nothing, its output has shape {model.output_shape[1:]}")
+            raise PymlError(f"layers.{index}, {layer}: its output is empty, with shape {model.output_shape[1:]}")
     units = experiment.layers[-1].arguments.get("units")
     if model.output_shape != (None, units):
         raise PymlError(
-            f"the model gives shape {model.output_shape[1:]} per sample, ({units},) is "
-            "needed; flatten or pool before the last layers"
+            f"the model's output has shape {model.output_shape[1:]} per sample, ({units},) is needed; flatten or pool "
+            "before the last layers"
         )
     name, arguments = experiment.optimizer.name, experiment.optimizer.arguments
     try:
@@ -61,7 +61,7 @@ def _metric(name: Metric) -> "str | keras.metrics.Metric":
 
 
 def encode_labels(y: npt.NDArray[np.int64], loss: Loss, n_classes: int) -> npt.NDArray[np.generic]:
-    """Encode labels as the loss wants them; a wrong encoding would train without an error, and learn nothing.
+    """Encode labels for the loss. With a wrong encoding a model would train without an error and learn nothing.
 
     y: (n,) int64. Returns (n,) int64 for sparse, (n, n_classes) float32 for categorical, (n, 1) float32 for binary.
     """

@@ -1,6 +1,6 @@
-"""Name a bundle by everything that decides its weights and its metrics.
+"""Compute the id of a bundle: a hash of everything that decides its weights and its metrics.
 
-The name is known before TensorFlow is imported, so "trained already" is a look at the models volume.
+The id is known before TensorFlow is imported, so a training that is published already is found at once.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from bundle.publish import bundle_path
 from pyml.experiment.experiment import Experiment
 from pyml.provenance import versions
 
-# The code that decides weights or metrics: whole packages. What only shows or sends lies elsewhere.
+# The packages whose code decides weights or metrics. Code that only shows or uploads is in other packages.
 HASHED_PACKAGES = (
     "bundle.inference",
     "bundle.inputs",
@@ -25,10 +25,10 @@ HASHED_PACKAGES = (
 
 
 def bundle_id(experiment: Experiment, data_sha256: str) -> str:
-    """Name the bundle that this experiment on these arrays gives with the present code, Keras and TensorFlow."""
+    """Give the id of the bundle for an experiment, a dataset, the current code, Keras and TensorFlow."""
     installed = versions()
     identity = {
-        "experiment": experiment.model_dump(mode="json", exclude={"promote_if"}),  # it decides neither
+        "experiment": experiment.model_dump(mode="json", exclude={"promote_if"}),  # it changes no weight and no metric
         "data": data_sha256,
         "code": code_sha256(),
         "keras": installed["keras"],
@@ -38,7 +38,7 @@ def bundle_id(experiment: Experiment, data_sha256: str) -> str:
 
 
 def published_runs(models: Path, bundle_id: str) -> list[str]:
-    """List what is published of this id, oldest first: itself, then its forced re-runs `<id>-run2`, `<id>-run3`, ..."""
+    """List the published bundles of this id, oldest first: `<id>`, then forced reruns `<id>-run2`, `<id>-run3`, ..."""
     reruns = {
         int(match[1]): path.name
         for path in bundle_path(models, bundle_id).parent.glob(f"{bundle_id}-run*")
@@ -49,7 +49,7 @@ def published_runs(models: Path, bundle_id: str) -> list[str]:
 
 
 def next_run(published: list[str], bundle_id: str) -> str:
-    """Name the next run of this id: a forced re-run never overwrites a bundle."""
+    """Give the name of the next run of this id, so that a forced rerun never overwrites a bundle."""
     if not published:
         return bundle_id
     last = published[-1].removeprefix(bundle_id).removeprefix("-run")
@@ -57,7 +57,7 @@ def next_run(published: list[str], bundle_id: str) -> str:
 
 
 def code_sha256() -> str:
-    """Hash every module of HASHED_PACKAGES, with its name."""
+    """Hash the name and content of every module of HASHED_PACKAGES."""
     digest = hashlib.sha256()
     for package in HASHED_PACKAGES:
         for module in sorted(files(package).iterdir(), key=lambda module: module.name):

@@ -1,4 +1,4 @@
-"""Fit a model on its training set, watch it on the validation set, keep the best epoch."""
+"""Fit a model on the training set, validate it after each epoch, keep the best epoch."""
 
 import logging
 import math
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VALIDATION_BATCH = 256  # samples; gradients are not needed, so more fit than in training
+VALIDATION_BATCH = 256  # samples; without gradients more samples fit into memory than in a training batch
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a training went; epochs count from 1."""
+    """The result of a training. Epochs count from 1."""
 
     best_epoch: int
     epochs: int
@@ -37,13 +37,13 @@ class Fit:
 def fit_model(
     model: "keras.Model", experiment: Experiment, dataset: Dataset, callbacks: Sequence["keras.callbacks.Callback"]
 ) -> Fit:
-    """Fit the model and leave it with the weights of its best epoch on the validation set.
+    """Fit the model. Afterwards it has the weights of its best epoch on the validation set.
 
-    callbacks: further ones, of the tracker. Raises PymlError when the training fails or diverges.
+    callbacks: of the tracker. Raises PymlError if the training fails or diverges.
     """
     import keras
 
-    # Without early stopping the patience never ends; Keras then still restores the best epoch.
+    # Without early stopping the patience is all epochs, so that Keras still restores the best epoch.
     stopping = experiment.early_stopping or EarlyStopping(patience=experiment.epochs)
     best = keras.callbacks.EarlyStopping(stopping.monitor, patience=stopping.patience, restore_best_weights=True)
     divergence = keras.callbacks.LambdaCallback(on_epoch_end=_check_finite)
@@ -64,7 +64,7 @@ def fit_model(
             )
         except PymlError:
             raise
-        except Exception as error:  # what only shows with data in it: TensorFlow's own errors, memory
+        except Exception as error:  # errors that need data: TensorFlow's own, and too little memory
             raise PymlError(f"training failed: {one_line(error)}") from error
     epochs, seconds = len(history.epoch), time.perf_counter() - started
     log.info("best epoch %d of %d by %s, %.1f s", best.best_epoch + 1, epochs, stopping.monitor, seconds)

@@ -1,6 +1,6 @@
-"""How samples reach the model while it trains: shuffled again each epoch, in batches, raw.
+"""The input pipeline of a training: batches of raw samples, shuffled again in each epoch.
 
-Samples in memory and samples in a file take the same way and give the same batches, so both train the same weights.
+Samples in memory and samples in a file give the same batches, so both train the same weights.
 """
 
 from typing import TYPE_CHECKING
@@ -16,20 +16,20 @@ from pyml.training.build_model import encode_labels
 if TYPE_CHECKING:
     import tensorflow as tf
 
-READ_AHEAD = 4  # batches that wait ready while the model works on another
+READ_AHEAD = 4  # batches that are prepared while the model uses another batch
 
 
 def batches_of(
     split: Split, loss: Loss, n_classes: int, batch_size: int, shuffle_seed: int | None
 ) -> "tf.data.Dataset":
-    """Give the batches of a split, labels encoded as the loss wants them; in order where shuffle_seed is None."""
+    """Give the batches of a split, with labels encoded for the loss. shuffle_seed None: in the order of the split."""
     import tensorflow as tf
 
     options = tf.data.Options()
-    # Nothing here is left to tune, and the thread that tunes sleeps up to 5.12 s before it notices that an epoch ended:
-    # for so long the next one waits, with both cores idle.
+    # This pipeline has nothing to tune. The tuning thread sleeps up to 5.12 s before it notices the end of an epoch,
+    # and the next epoch would wait for it.
     options.autotune.enabled = False
-    with tf.device("CPU:0"):  # the model's device is for the model
+    with tf.device("CPU:0"):  # keep the memory of the GPU for the model
         batches = _batches(split, encode_labels(split.y, loss, n_classes), batch_size, shuffle_seed)
     return batches.with_options(options)
 

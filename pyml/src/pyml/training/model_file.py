@@ -1,4 +1,4 @@
-"""The published file of a model: what is published is what is measured."""
+"""Write the file of a model and load it again, so that the metrics are those of the published file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def save_and_load(model: "keras.Model", path: Path, dataset: Dataset) -> "keras.Model":
     """Write model.h5 and load it as a reader does.
 
-    Raises BundleError when readers would refuse the file, and PymlError when it does not hold the model that was built:
-    Keras's file format loses some arguments in silence, lists such as axis=[1, 2] among them.
+    Raises BundleError if readers would refuse the file. Raises PymlError if the file does not hold the same model:
+    Keras's file format loses some arguments without an error, for example lists such as axis=[1, 2].
     """
     import keras
 
@@ -32,18 +32,18 @@ def save_and_load(model: "keras.Model", path: Path, dataset: Dataset) -> "keras.
     except (BundleError, OSError):
         raise
     except Exception as error:  # Keras, h5py and HDF5 raise errors of many kinds
-        raise PymlError(f"the model cannot be kept in {path.name}: {one_line(error)}") from error
-    some = Split(dataset.test.x[:BATCH_SIZE], dataset.test.y[:BATCH_SIZE])
-    built, kept = (predict_split(each, some, len(dataset.classes)) for each in (model, saved))
-    if not np.allclose(built, kept, rtol=0, atol=1e-5, equal_nan=True):
+        raise PymlError(f"the model cannot be written to {path.name}: {one_line(error)}") from error
+    sample = Split(dataset.test.x[:BATCH_SIZE], dataset.test.y[:BATCH_SIZE])
+    built, loaded = (predict_split(each, sample, len(dataset.classes)) for each in (model, saved))
+    if not np.allclose(built, loaded, rtol=0, atol=1e-5, equal_nan=True):
         raise PymlError(
-            f"{path.name} gives other answers than the model that was built, for Keras's file loses an argument of one "
-            "of its layers; write lists such as axis=[1, 2] in another way"
+            f"{path.name} gives other predictions than the model that was built, because Keras's file format loses an "
+            "argument of one of the layers; write lists such as axis=[1, 2] in another way"
         )
     return saved
 
 
 def predict_split(model: "keras.Model", split: Split, n_classes: int) -> Probabilities:
-    """Predict the samples of a split; (n, n_classes) float32. Raises BundleError for another width."""
+    """Predict the samples of a split; (n, n_classes) float32. Raises BundleError if the model has another width."""
     parts = (split.x[start : start + BATCH_SIZE] for start in range(0, len(split.x), BATCH_SIZE))
     return np.concatenate([predict_probabilities(model, part, n_classes) for part in parts])

@@ -1,15 +1,17 @@
-"""Make a training repeatable: the same seed gives the same weights on the same machine."""
+"""Make a training repeatable."""
 
 
 def seed_everything(seed: int, deterministic: bool = True) -> None:
-    """Make the same seed give the same weights on the same machine: Python, numpy, Keras, TensorFlow's operations.
+    """Seed Python, numpy, Keras and TensorFlow, so that the same seed gives the same weights on the same machine.
 
-    What trained before in this process has no influence. Not deterministic is faster, above all on a GPU, and seeds
-    everything all the same.
+    Earlier trainings in the same process have no influence. deterministic=False is faster, most of all on a GPU:
+    everything is still seeded, but TensorFlow can use operations whose results are not repeatable.
     """
     import keras
     import tensorflow as tf
-    from tensorflow.python.framework.config import disable_op_determinism  # tf.config exports the other way only
+    from tensorflow.python.framework.config import (
+        disable_op_determinism,
+    )  # tf.config exports only the opposite function
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)

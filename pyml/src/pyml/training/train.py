@@ -1,9 +1,9 @@
 """Train an experiment and publish the bundle.
 
-    dataset -> model -> fit, the best epoch is kept -> stage (model.h5, metrics on the test set through that very file)
-    -> publish by one rename
+    dataset -> model -> fit (keep the best epoch) -> stage (write model.h5, measure that file on the test set)
+    -> publish (one rename)
 
-Whatever stops a training leaves no bundle. Which bundle is proposed to serve, `promotion` decides later.
+A training that is stopped or fails leaves no bundle. `promotion` decides later which bundle is proposed.
 """
 
 import json
@@ -57,12 +57,12 @@ log = logging.getLogger(__name__)
 
 
 def check_experiments(experiments: Sequence[Experiment], settings: Settings, datasets: DatasetCache) -> None:
-    """Refuse, before anything is trained, what could not be trained to its end: data, layers, loss, optimizer, file.
+    """Check data, layers, loss, optimizer and model file of all experiments before the first training.
 
-    Raises PymlError or BundleError. What is published already is not checked again.
+    Experiments that are published already are not checked. Raises PymlError or BundleError.
     """
     for experiment in experiments:
-        with _named(experiment):
+        with _name_errors(experiment):
             dataset = _load_dataset(experiment, datasets)
             if not published_runs(settings.models, bundle_id(experiment, dataset.fingerprint)):
                 start_keras()
@@ -73,13 +73,13 @@ def check_experiments(experiments: Sequence[Experiment], settings: Settings, dat
 def train(
     experiment: Experiment, settings: Settings, *, force: bool = False, datasets: DatasetCache | None = None
 ) -> tuple[Bundle, bool]:
-    """Train and publish, or find it published; return the bundle and whether it was trained now.
+    """Train an experiment and publish its bundle, or find the published one. Return the bundle and whether it is new.
 
-    The same experiment on the same data with the same code is trained once. With force it is trained anew and published
-    beside the others, as `<id>-run2`, `<id>-run3`, ...; then the newest of them is what a call without force finds.
-    Raises PymlError or BundleError; then nothing was published.
+    The same experiment with the same data and code is trained once. With force it is trained again and published as
+    `<id>-run2`, `<id>-run3`, ...; a later call without force finds the newest run. Raises PymlError or BundleError;
+    then nothing was published.
     """
-    with _named(experiment):
+    with _name_errors(experiment):
         dataset = _load_dataset(experiment, datasets or DatasetCache(settings))
         identity = bundle_id(experiment, dataset.fingerprint)
         published = published_runs(settings.models, identity)
@@ -94,7 +94,7 @@ def train(
 
 
 @contextmanager
-def _named(experiment: Experiment) -> Iterator[None]:
+def _name_errors(experiment: Experiment) -> Iterator[None]:
     """Begin the message of every PymlError with the experiment's name."""
     try:
         yield
@@ -103,7 +103,7 @@ def _named(experiment: Experiment) -> Iterator[None]:
 
 
 def _load_dataset(experiment: Experiment, datasets: DatasetCache) -> Dataset:
-    """Load the experiment's dataset. Raises PymlError when the experiment does not fit it."""
+    """Load the experiment's dataset. Raises PymlError if the experiment does not fit it."""
     dataset = datasets.get(experiment.data)
     check_fits(experiment, len(dataset.classes), dataset.input.dtype, dataset.n_words)
     return dataset
@@ -111,7 +111,7 @@ def _load_dataset(experiment: Experiment, datasets: DatasetCache) -> Dataset:
 
 def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Dataset, settings: Settings) -> Manifest:
     log.info(
-        "%s: %d samples to train on, %d to validate, %d to test; %s of shape %s, %d classes",
+        "%s: %d samples for training, %d for validation, %d for the test; %s of shape %s, %d classes",
         dataset.name,
         len(dataset.train.y),
         len(dataset.validation.y),
@@ -164,7 +164,7 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
 
 
 def _tracked_config(name: str, experiment: Experiment, dataset: Dataset, n_parameters: int) -> dict[str, JsonValue]:
-    """Give what the tracked run shows as its configuration: the experiment as it is trained, and its data."""
+    """Give the configuration of the tracked run: the experiment, its data, the versions."""
     return {
         **experiment.model_dump(mode="json"),
         "bundle_id": name,
@@ -181,15 +181,15 @@ def _tracked_config(name: str, experiment: Experiment, dataset: Dataset, n_param
 
 
 def _stage(staged: Path, model: "keras.Model", fit: Fit, dataset: Dataset) -> Metrics:
-    """Write the bundle's files but its manifest; measure the model on the test set, as the file gives it back.
+    """Write the bundle's files except the manifest. Give the metrics of the written model file on the test set.
 
-    Raises PymlError when the file does not hold the model, or the model gives no number for a test sample.
+    Raises PymlError if the file does not hold the model, or if a prediction is not a finite number.
     """
     saved = save_and_load(model, staged / MODEL_FILE, dataset)
     probabilities = predict_split(saved, dataset.test, len(dataset.classes))
     n_odd = int((~np.isfinite(probabilities)).any(axis=1).sum())
     if n_odd:
-        raise PymlError(f"the model gives no number for {n_odd} test samples; look for extreme values")
+        raise PymlError(f"the model predicts no finite number for {n_odd} test samples; look for extreme values")
     metrics = evaluate(probabilities, dataset.test.y)
     write_predictions(staged / PREDICTIONS_FILE, probabilities, dataset.test.y, dataset.classes)
     save_npz(staged / TEST_SET_FILE, x=dataset.test.x, y=dataset.test.y)
@@ -204,5 +204,5 @@ def _stage(staged: Path, model: "keras.Model", fit: Fit, dataset: Dataset) -> Me
 def _draw(staged: Path, probabilities: Probabilities, dataset: Dataset, metrics: Metrics) -> None:
     try:
         draw_plots(staged, probabilities, dataset.test.y, metrics, dataset.classes)
-    except Exception as error:  # a training is not lost for a plot
+    except Exception as error:  # a failed plot must not stop the training
         log.warning("the plots could not be drawn (%s); the bundle has none", one_line(error))

@@ -1,4 +1,4 @@
-"""Datasets of one's own, as folders and files, train from an experiment file alone."""
+"""Train on the user's own datasets: a folder of images, and a CSV file of texts."""
 
 import csv
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.trainings import only_bundle, pyml, unrecorded_in, write
+from support.trainings import only_bundle, pyml, settings_without_wandb, write_experiment
 
 from bundle.inputs.preprocessing import (
     ImagePreprocessing,
@@ -28,14 +28,14 @@ from pyml.training.train import train
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return unrecorded_in(tmp_path)
+    return settings_without_wandb(tmp_path)
 
 
 # A folder of images
 
 
 def paint_shapes(folder: Path) -> None:
-    """Forty pictures of each of two classes, told apart by which half is bright."""
+    """Write forty images of each of two classes. The left or the right half is bright."""
     rng = np.random.default_rng(0)
     for name in ("left", "right"):
         (folder / name).mkdir(parents=True)
@@ -48,8 +48,13 @@ def paint_shapes(folder: Path) -> None:
 SHAPES: dict[str, Any] = {
     "name": "shapes_cnn",
     "data": {
-        **{"name": "shapes", "kind": "image-folder", "path": "shapes", "height": 96, "width": 96},
-        **{"validation": 0.2, "test": 0.25},
+        "name": "shapes",
+        "kind": "image-folder",
+        "path": "shapes",
+        "height": 96,
+        "width": 96,
+        "validation": 0.2,
+        "test": 0.25,
     },
     "layers": [
         {"layer": "Rescaling", "scale": 0.004},
@@ -68,23 +73,23 @@ SHAPES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of images trained in two processes: from memory, and, since they are 2 MB, streamed from a file."""
+    """A folder of images (2 MB), trained in two processes: with samples in memory, and with samples in a file."""
     directory = tmp_path_factory.mktemp("shapes")
     paint_shapes(directory / "data/shapes")
-    experiment = write(directory, SHAPES)
+    experiment = write_experiment(directory, SHAPES)
     for models, megabytes in (("in_memory", "100"), ("streamed", "1")):
         done = pyml("train", experiment, cwd=directory, PYML_MODELS=models, PYML_MEMORY_MB=megabytes)
         assert done.returncode == 0, done.stderr
     return directory
 
 
-def test_a_folder_of_images_trains_from_an_experiment_file_alone(shapes: Path) -> None:
+def test_a_folder_of_images_trains_from_an_experiment_file(shapes: Path) -> None:
     bundle = only_bundle(shapes / "in_memory", "shapes_cnn")
     assert bundle.manifest.classes == ("left", "right")
     assert bundle.manifest.metrics.accuracy > 0.9
 
 
-def test_its_test_set_is_what_serving_prepares_of_the_files(shapes: Path) -> None:
+def test_the_test_set_of_images_is_prepared_as_in_serving(shapes: Path) -> None:
     bundle = only_bundle(shapes / "in_memory", "shapes_cnn")
     how = bundle.manifest.preprocessing
     assert isinstance(how, ImagePreprocessing)
@@ -94,7 +99,7 @@ def test_its_test_set_is_what_serving_prepares_of_the_files(shapes: Path) -> Non
     assert np.array_equal(np.load(bundle.path / "test_set.npz")["x"], served)
 
 
-def test_streamed_from_a_file_in_another_process_it_trains_to_the_same_weights(shapes: Path) -> None:
+def test_samples_in_a_file_train_the_same_weights(shapes: Path) -> None:
     in_memory, streamed = (only_bundle(shapes / models, "shapes_cnn") for models in ("in_memory", "streamed"))
     assert streamed.path.name == in_memory.path.name
     assert streamed.model_sha256 == in_memory.model_sha256
@@ -102,12 +107,12 @@ def test_streamed_from_a_file_in_another_process_it_trains_to_the_same_weights(s
         assert streamed.manifest.files[name] == in_memory.manifest.files[name]
 
 
-def test_no_prepared_image_stays_behind(shapes: Path) -> None:
+def test_prepared_images_are_removed_after_the_training(shapes: Path) -> None:
     assert {path.name for path in (shapes / "streamed").iterdir()} == {"bundles", "current"}
 
 
-def test_images_far_beyond_the_memory_limit_do_not_fill_the_memory(tmp_path: Path) -> None:
-    """240 MB of prepared images are read, split, hashed, written and gone through, with 100 MB of growth at most."""
+def test_images_beyond_the_limit_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """240 MB of prepared images are read, split, hashed and written. The memory grows by less than 100 MB."""
     for name in ("a", "b"):
         (tmp_path / "points" / name).mkdir(parents=True)
         for number in range(60):
@@ -122,7 +127,7 @@ def test_images_far_beyond_the_memory_limit_do_not_fill_the_memory(tmp_path: Pat
         from pyml.datasets.load import load_dataset
         import PIL.Image, sklearn.model_selection
         directory = Path(sys.argv[1])
-        # Of this program alone: ru_maxrss begins with what its parent once held.
+        # VmHWM is the peak of this program alone; ru_maxrss starts at the peak of its parent.
         peak = lambda: int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
         before = peak()
         size = {"height": 816, "width": 816}
@@ -141,7 +146,7 @@ def test_images_far_beyond_the_memory_limit_do_not_fill_the_memory(tmp_path: Pat
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     assert growth_mb(memory_mb=10) < 100
-    assert growth_mb(memory_mb=1000) > 200  # the measurement sees what is held in memory
+    assert growth_mb(memory_mb=1000) > 200  # the measurement notices samples in memory
 
 
 # A CSV file of texts
@@ -149,8 +154,15 @@ def test_images_far_beyond_the_memory_limit_do_not_fill_the_memory(tmp_path: Pat
 REVIEWS: dict[str, Any] = {
     "name": "reviews_mean",
     "data": {
-        **{"name": "reviews", "kind": "text-csv", "path": "reviews.csv", "text_column": "review"},
-        **{"label_column": "stars", "words": 40, "length": 8, "validation": 0.2, "test": 0.25},
+        "name": "reviews",
+        "kind": "text-csv",
+        "path": "reviews.csv",
+        "text_column": "review",
+        "label_column": "stars",
+        "words": 40,
+        "length": 8,
+        "validation": 0.2,
+        "test": 0.25,
     },
     "layers": [
         {"layer": "Embedding", "input_dim": 40, "output_dim": 8},
@@ -175,15 +187,15 @@ def write_reviews(path: Path) -> None:
             rows.writerow([number, f'A "{rng.choice(words[stars])}", {rng.choice(words[stars])} film{number}.', stars])
 
 
-def test_a_csv_of_texts_trains_from_an_experiment_file_alone(settings: Settings) -> None:
+def test_a_csv_of_texts_trains_from_an_experiment_file(settings: Settings) -> None:
     settings.data_dir.mkdir()
     write_reviews(settings.data_dir / "reviews.csv")
-    (experiment,) = read_experiments(write(settings.data_dir, REVIEWS))
+    (experiment,) = read_experiments(write_experiment(settings.data_dir, REVIEWS))
     bundle, _ = train(experiment, settings)
     assert bundle.manifest.classes == ("1", "5")
     assert bundle.manifest.metrics.accuracy > 0.9
-    assert all(row.agrees for row in recheck(bundle.path))
-    # and serving prepares the same texts to the same arrays, with nothing but the bundle
+    assert all(check.agrees for check in recheck(bundle.path))
+    # Serving prepares the same texts to the same arrays, only with the bundle.
     how = bundle.manifest.preprocessing
     assert isinstance(how, TextPreprocessing)
     numbers = token_numbers(read_vocabulary(bundle.path / VOCABULARY_FILE, how))

@@ -1,4 +1,4 @@
-"""Fitting: with each loss the labels are learned, and the best epoch is kept."""
+"""Fit a model: it learns with each loss, and the best epoch is kept."""
 
 import math
 from typing import Any
@@ -18,12 +18,12 @@ from pyml.training.build_model import build_model
 from pyml.training.fit import fit_model
 from pyml.training.seed import seed_everything
 
-SILENT = Tracker(None, TrackedRun(mode="disabled"))
+DISABLED = Tracker(None, TrackedRun(mode="disabled"))
 
 
 @pytest.fixture(scope="module")
 def two_digits() -> Dataset:
-    """Zeros and ones only, so that each of the three losses has a use."""
+    """Only zeros and ones, so that all three losses can be used."""
     start_keras()
     digits = load_dataset(experiment().data, Settings())
 
@@ -42,18 +42,18 @@ def two_digits() -> Dataset:
         ("binary_crossentropy", {"units": 1, "activation": "sigmoid"}),
     ],
 )
-def test_with_each_loss_the_labels_are_learned(two_digits: Dataset, loss: str, last: dict[str, Any]) -> None:
+def test_a_model_learns_with_each_loss(two_digits: Dataset, loss: str, last: dict[str, Any]) -> None:
     learning = experiment(loss=loss, layers=[*TINY["layers"][:-1], {"layer": "Dense", **last}], epochs=8)
     seed_everything(0)
     model = build_model(learning, two_digits)
-    fit_model(model, learning, two_digits, SILENT.callbacks())
+    fit_model(model, learning, two_digits, DISABLED.callbacks())
     metrics = evaluate(predict_probabilities(model, two_digits.test.x, 2), two_digits.test.y)
     assert metrics.accuracy > 0.95
     assert metrics.loss < 0.5 * math.log(2)
 
 
-class Saboteur(Tracker):
-    """Ruins the weights from the fifth epoch on, and keeps the validation loss of each."""
+class WeightDestroyer(Tracker):
+    """Destroy the weights from the fifth epoch on, and record the validation loss of each epoch."""
 
     def __init__(self) -> None:
         super().__init__(None, TrackedRun(mode="disabled"))
@@ -62,17 +62,17 @@ class Saboteur(Tracker):
     def callbacks(self) -> list[Any]:
         import keras
 
-        saboteur = self
+        destroyer = self
 
-        class Sabotage(keras.callbacks.Callback):
+        class DestroyWeights(keras.callbacks.Callback):
             def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
                 if epoch == 4:
                     self.model.optimizer.learning_rate = 100.0
 
             def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-                saboteur.val_losses.append(logs["val_loss"])
+                destroyer.val_losses.append(logs["val_loss"])
 
-        return [Sabotage()]
+        return [DestroyWeights()]
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ class Saboteur(Tracker):
 def test_the_best_epoch_is_kept(two_digits: Dataset, early_stopping: dict[str, Any] | None, epochs: int) -> None:
     layers = [*TINY["layers"][:-1], {"layer": "Dense", "units": 2, "activation": "softmax"}]
     sgd = {"name": "SGD", "learning_rate": 0.1}
-    sabotaged = experiment(layers=layers, optimizer=sgd, epochs=10, early_stopping=early_stopping)
+    diverging = experiment(layers=layers, optimizer=sgd, epochs=10, early_stopping=early_stopping)
     seed_everything(0)
-    model, saboteur = build_model(sabotaged, two_digits), Saboteur()
-    fit = fit_model(model, sabotaged, two_digits, saboteur.callbacks())
-    best = min(saboteur.val_losses)
+    model, destroyer = build_model(diverging, two_digits), WeightDestroyer()
+    fit = fit_model(model, diverging, two_digits, destroyer.callbacks())
+    best = min(destroyer.val_losses)
     kept, _ = model.evaluate(two_digits.validation.x, two_digits.validation.y, verbose=0)
     assert kept == pytest.approx(best, abs=1e-5)
-    assert fit.best_epoch == saboteur.val_losses.index(best) + 1 == 4
+    assert fit.best_epoch == destroyer.val_losses.index(best) + 1 == 4
     assert fit.epochs == epochs

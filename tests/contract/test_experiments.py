@@ -1,4 +1,4 @@
-"""Experiments from their files alone: data of one's own, files and grids in sequence, the same weights again."""
+"""Train several experiments and grids by one command: order, groups, the current model, errors, determinism."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.trainings import DIGITS, LAST, PYML, only_bundle, pyml, unrecorded_in, write
+from support.trainings import DIGITS, LAST, PYML, only_bundle, pyml, settings_without_wandb, write_experiment
 
 from bundle.verify import open_bundle, open_current
 from pyml.config import Settings
@@ -21,7 +21,7 @@ from pyml.training.train import train
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return unrecorded_in(tmp_path)
+    return settings_without_wandb(tmp_path)
 
 
 # Several experiments
@@ -29,19 +29,18 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture(scope="module")
 def sequence(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A grid of two and a file of one, trained in one process; then that one alone in another."""
+    """A grid of two experiments and a file of one, trained in one process; then the file alone in another process."""
     directory = tmp_path_factory.mktemp("sequence")
-    grid = write(directory, DIGITS, name="grid", optimizer={"name": "Adam", "learning_rate": [0.01, 0.001]})
-    alone = write(directory, DIGITS, name="alone", seed=3)
+    grid = write_experiment(directory, DIGITS, name="grid", optimizer={"name": "Adam", "learning_rate": [0.01, 0.001]})
+    alone = write_experiment(directory, DIGITS, name="alone", seed=3)
     done = pyml("train", grid, alone, cwd=directory, PYML_MODELS="models", WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
-    (directory / "said").write_text(done.stdout + done.stderr)
     done = pyml("train", alone, cwd=directory, PYML_MODELS="again")
     assert done.returncode == 0, done.stderr
     return directory
 
 
-def test_several_files_and_their_grids_are_trained_in_sequence(sequence: Path) -> None:
+def test_several_files_and_grids_are_trained_in_sequence(sequence: Path) -> None:
     bundles = [open_bundle(path) for path in (sequence / "models/bundles").iterdir()]
     bundles.sort(key=lambda bundle: bundle.manifest.created_at)
     assert [bundle.manifest.name for bundle in bundles] == [
@@ -53,7 +52,7 @@ def test_several_files_and_their_grids_are_trained_in_sequence(sequence: Path) -
     assert rates == [0.01, 0.001, 0.01]
 
 
-def test_they_are_one_group_in_wandb(sequence: Path) -> None:
+def test_several_experiments_are_one_group_in_wandb(sequence: Path) -> None:
     groups = []
     for run in (sequence / ".local/wandb/wandb").glob("offline-run-*"):
         inspect = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", run]
@@ -63,7 +62,7 @@ def test_they_are_one_group_in_wandb(sequence: Path) -> None:
     assert groups == ["grid+alone"] * 3
 
 
-def test_the_same_commit_file_and_machine_give_the_same_weights_whatever_trained_before(sequence: Path) -> None:
+def test_earlier_trainings_do_not_change_the_weights(sequence: Path) -> None:
     after_others, alone = (only_bundle(sequence / models, "alone") for models in ("models", "again"))
     assert after_others.path.name == alone.path.name
     assert after_others.model_sha256 == alone.model_sha256
@@ -71,9 +70,9 @@ def test_the_same_commit_file_and_machine_give_the_same_weights_whatever_trained
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A grid whose last experiment is by far its worst, trained by one command."""
+    """A grid whose last experiment is much worse than the others, trained by one command."""
     directory = tmp_path_factory.mktemp("grid")
-    return directory, pyml("train", write(directory, DIGITS, name="grid", epochs=[2, 12, 1]), cwd=directory)
+    return directory, pyml("train", write_experiment(directory, DIGITS, name="grid", epochs=[2, 12, 1]), cwd=directory)
 
 
 def current(directory: Path) -> str:
@@ -81,7 +80,7 @@ def current(directory: Path) -> str:
     return open_current(models, models / "current/digits.json").manifest.name
 
 
-def test_the_best_experiment_of_a_grid_is_current_and_not_its_last(
+def test_the_best_experiment_of_a_grid_becomes_current(
     grid: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     directory, done = grid
@@ -91,11 +90,11 @@ def test_the_best_experiment_of_a_grid_is_current_and_not_its_last(
     )
 
 
-def test_a_worse_experiment_becomes_current_with_promote_only(
+def test_a_worse_experiment_becomes_current_only_with_promote(
     grid: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     directory, _ = grid
-    poor = write(directory, DIGITS, name="poor", epochs=1)
+    poor = write_experiment(directory, DIGITS, name="poor", epochs=1)
     done = pyml("train", poor, cwd=directory)
     assert re.search(
         r"poor-\w+ is not proposed: its accuracy on the same test set is 0\.\d+, grid-epochs_12-\w+ has", done.stderr
@@ -105,10 +104,10 @@ def test_a_worse_experiment_becomes_current_with_promote_only(
     assert current(directory) == "poor"
 
 
-def test_a_mistake_in_any_file_is_found_before_the_first_is_trained(tmp_path: Path) -> None:
-    good = write(tmp_path, DIGITS, name="good")
+def test_a_mistake_in_any_file_stops_all_trainings(tmp_path: Path) -> None:
+    good = write_experiment(tmp_path, DIGITS, name="good")
     pooled = [DIGITS["layers"][0], {"layer": "MaxPooling2D", "pool_size": 9}, {"layer": "Flatten"}, LAST]
-    bad = write(tmp_path, DIGITS, name="bad", layers=pooled)
+    bad = write_experiment(tmp_path, DIGITS, name="bad", layers=pooled)
     done = pyml("train", good, bad, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("pyml: experiment bad: layers.1, MaxPooling2D(pool_size=9)")
@@ -116,14 +115,14 @@ def test_a_mistake_in_any_file_is_found_before_the_first_is_trained(tmp_path: Pa
     assert not (tmp_path / "models").exists()
 
 
-def test_one_that_fails_does_not_stop_the_others(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_experiment_does_not_stop_the_others(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     from pyml import PymlError
     from pyml.cli import _train
 
     exploding = [*DIGITS["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, LAST]
     diverging = {"layers": exploding, "optimizer": {"name": "SGD", "learning_rate": 1e10}}
     settings.data_dir.mkdir()
-    paths = [write(settings.data_dir, DIGITS, name="bad", **diverging), write(settings.data_dir, DIGITS, name="good")]
+    paths = [write_experiment(settings.data_dir, DIGITS, name="bad", **diverging), write_experiment(settings.data_dir, DIGITS, name="good")]
     with (
         caplog.at_level(logging.ERROR, "pyml"),
         pytest.raises(PymlError, match="1 of 2 experiments failed: bad"),
@@ -133,10 +132,10 @@ def test_one_that_fails_does_not_stop_the_others(settings: Settings, caplog: pyt
     assert only_bundle(settings.models, "good")
 
 
-def test_all_tests_what_was_trained_though_another_failed(tmp_path: Path) -> None:
+def test_all_tests_the_bundles_if_another_experiment_fails(tmp_path: Path) -> None:
     exploding = [*DIGITS["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, LAST]
     diverging = {"layers": exploding, "optimizer": {"name": "SGD", "learning_rate": 1e10}}
-    paths = [write(tmp_path, DIGITS, name="bad", **diverging), write(tmp_path, DIGITS, name="good")]
+    paths = [write_experiment(tmp_path, DIGITS, name="bad", **diverging), write_experiment(tmp_path, DIGITS, name="good")]
     done = pyml("all", *paths, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "pyml: 1 of 2 experiments failed: bad"
@@ -144,14 +143,14 @@ def test_all_tests_what_was_trained_though_another_failed(tmp_path: Path) -> Non
     assert "DIFFERENT" not in done.stdout
 
 
-# What is asked of the machine
+# Determinism, the git tree, a killed trainer
 
 
-def test_without_determinism_it_trains_all_the_same(settings: Settings, tmp_path: Path) -> None:
+def test_a_training_works_without_determinism(settings: Settings, tmp_path: Path) -> None:
     from tensorflow.python.framework.config import is_op_determinism_enabled
 
     for deterministic in (False, True):
-        (experiment,) = read_experiments(write(tmp_path, DIGITS, deterministic=deterministic))
+        (experiment,) = read_experiments(write_experiment(tmp_path, DIGITS, deterministic=deterministic))
         bundle, _ = train(experiment, settings)
         assert bundle.manifest.experiment["deterministic"] is deterministic
         assert is_op_determinism_enabled() is deterministic
@@ -160,23 +159,23 @@ def test_without_determinism_it_trains_all_the_same(settings: Settings, tmp_path
 @pytest.mark.parametrize(
     ("state", "said"), [("true", "the git tree has changes"), ("false", None), ("", "not known whether")]
 )
-def test_a_dirty_tree_is_refused_on_request(
+def test_check_clean_refuses_a_dirty_tree(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, state: str, said: str | None
 ) -> None:
     from pyml import PymlError
     from pyml.provenance import check_clean
 
-    asked = settings.model_copy(update={"git_commit": "c0ffee", "git_dirty": {"true": True, "false": False}.get(state)})
+    built = settings.model_copy(update={"git_commit": "c0ffee", "git_dirty": {"true": True, "false": False}.get(state)})
     if said is None:
-        check_clean(asked)
+        check_clean(built)
     else:
         with pytest.raises(PymlError, match=said):
-            check_clean(asked)
+            check_clean(built)
 
 
-def test_a_dirty_tree_trains_nothing_with_require_clean(tmp_path: Path) -> None:
+def test_require_clean_stops_the_training_in_a_dirty_tree(tmp_path: Path) -> None:
     done = pyml(
-        "train", write(tmp_path, DIGITS), "--require-clean", cwd=tmp_path, GIT_COMMIT="c0ffee", GIT_DIRTY="true"
+        "train", write_experiment(tmp_path, DIGITS), "--require-clean", cwd=tmp_path, GIT_COMMIT="c0ffee", GIT_DIRTY="true"
     )
     assert done.returncode == 1
     assert done.stderr.startswith("pyml: --require-clean: the git tree has changes")
@@ -185,9 +184,9 @@ def test_a_dirty_tree_trains_nothing_with_require_clean(tmp_path: Path) -> None:
 
 @pytest.fixture
 def long_training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A real trainer in the middle of a training that will not end by itself."""
+    """A real trainer during a training that does not end."""
     process = subprocess.Popen(
-        [PYML, "train", write(tmp_path, DIGITS, epochs=1_000_000)],
+        [PYML, "train", write_experiment(tmp_path, DIGITS, epochs=1_000_000)],
         cwd=tmp_path,
         env={**os.environ, "WANDB_MODE": "disabled"},
         stderr=subprocess.PIPE,
@@ -202,7 +201,7 @@ def long_training(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
-def test_26_a_trainer_killed_while_training_leaves_only_a_temporary_directory(
+def test_26_a_killed_training_leaves_only_a_temporary_directory(
     long_training: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     long_training.send_signal(signal.SIGKILL)
