@@ -124,9 +124,7 @@ def test_an_error_while_staging_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "bundles").iterdir()) == []
 
 
-def test_27_a_pointer_that_cannot_be_replaced_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_27_a_pointer_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = publish_bundle(tmp_path, "first")
     before = sorted((tmp_path / "current").iterdir())
 

@@ -309,7 +309,9 @@ def test_a_layer_that_the_model_file_loses_is_refused(
 ) -> None:
     losing = experiment(layers=[SCALE, *lossy, {"layer": "Flatten"}, LAST])
     elsewhere = unrecorded(settings).model_copy(update={"models": tmp_path})
-    said = r"^experiment tiny: (the model cannot be written to model\.h5: |model\.h5 gives other predictions than)[^\n]*$"
+    said = (
+        r"^experiment tiny: (the model cannot be written to model\.h5: |model\.h5 gives other predictions than)[^\n]*$"
+    )
     with pytest.raises(PymlError, match=said):
         check_experiments([losing], elsewhere, DatasetCache(elsewhere))
     with pytest.raises(PymlError, match=said):

@@ -122,7 +122,10 @@ def test_a_failed_experiment_does_not_stop_the_others(settings: Settings, caplog
     exploding = [*DIGITS["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, LAST]
     diverging = {"layers": exploding, "optimizer": {"name": "SGD", "learning_rate": 1e10}}
     settings.data_dir.mkdir()
-    paths = [write_experiment(settings.data_dir, DIGITS, name="bad", **diverging), write_experiment(settings.data_dir, DIGITS, name="good")]
+    paths = [
+        write_experiment(settings.data_dir, DIGITS, name="bad", **diverging),
+        write_experiment(settings.data_dir, DIGITS, name="good"),
+    ]
     with (
         caplog.at_level(logging.ERROR, "pyml"),
         pytest.raises(PymlError, match="1 of 2 experiments failed: bad"),
@@ -135,7 +138,10 @@ def test_a_failed_experiment_does_not_stop_the_others(settings: Settings, caplog
 def test_all_tests_the_bundles_if_another_experiment_fails(tmp_path: Path) -> None:
     exploding = [*DIGITS["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, LAST]
     diverging = {"layers": exploding, "optimizer": {"name": "SGD", "learning_rate": 1e10}}
-    paths = [write_experiment(tmp_path, DIGITS, name="bad", **diverging), write_experiment(tmp_path, DIGITS, name="good")]
+    paths = [
+        write_experiment(tmp_path, DIGITS, name="bad", **diverging),
+        write_experiment(tmp_path, DIGITS, name="good"),
+    ]
     done = pyml("all", *paths, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "pyml: 1 of 2 experiments failed: bad"
@@ -175,7 +181,12 @@ def test_check_clean_refuses_a_dirty_tree(
 
 def test_require_clean_stops_the_training_in_a_dirty_tree(tmp_path: Path) -> None:
     done = pyml(
-        "train", write_experiment(tmp_path, DIGITS), "--require-clean", cwd=tmp_path, GIT_COMMIT="c0ffee", GIT_DIRTY="true"
+        "train",
+        write_experiment(tmp_path, DIGITS),
+        "--require-clean",
+        cwd=tmp_path,
+        GIT_COMMIT="c0ffee",
+        GIT_DIRTY="true",
     )
     assert done.returncode == 1
     assert done.stderr.startswith("pyml: --require-clean: the git tree has changes")

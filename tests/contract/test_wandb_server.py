@@ -390,9 +390,7 @@ def test_a_killed_trainer_loses_at_most_one_second(server: WandbServer, start: S
     assert run.exit_code == 1
 
 
-def test_refused_uploads_are_repaired_by_a_second_sync(
-    server: WandbServer, start: Start, model: Path
-) -> None:
+def test_refused_uploads_are_repaired_by_a_second_sync(server: WandbServer, start: Start, model: Path) -> None:
     directory = record_offline(start(), model)
     server.drop_uploads = True
     assert "Finished syncing" in sync(start, directory)

@@ -365,9 +365,7 @@ def test_35_a_silent_server_costs_less_than_twenty_seconds(
     server.release()
 
 
-def test_a_wrong_token_is_reported_during_the_training(
-    server: WandbServer, trainer: Trainer, record: Path
-) -> None:
+def test_a_wrong_token_is_reported_during_the_training(server: WandbServer, trainer: Trainer, record: Path) -> None:
     directory = trainer.start(server, record, wandb_api_key="0" * 40)
     server.wait_for(lambda: server.requests.count("Viewer") >= 1)
     for epoch in range(200):
@@ -421,9 +419,7 @@ def test_a_record_with_a_lost_artifact_does_not_arrive(
     assert not (directory / "arrived.json").exists()
 
 
-def test_35_a_killed_trainer_loses_a_second_and_leaves_no_process(
-    server: WandbServer, record: Path
-) -> None:
+def test_35_a_killed_trainer_loses_a_second_and_leaves_no_process(server: WandbServer, record: Path) -> None:
     trainer = Trainer(record.parent)
     directory = trainer.start(server, record)
     trainer.send("flood")

@@ -100,7 +100,9 @@ class _Records:
         self.url = ""
         self.runs: dict[str, Run] = {}
         self.artifacts: list[Artifact] = []
-        self._uploads: dict[str, tuple[Callable[[bytes], object], str | None]] = {}  # path: the function that stores the bytes, their md5
+        self._uploads: dict[
+            str, tuple[Callable[[bytes], object], str | None]
+        ] = {}  # path: the function that stores the bytes, their md5
         self._downloads: dict[str, Callable[[], bytes | None]] = {}
 
     def _on_UpsertBucket(self, given: Json) -> Json:
@@ -381,7 +383,9 @@ class _Listener(ThreadingHTTPServer):
         self.server_close()
         for connection in self._connections.copy():
             with contextlib.suppress(OSError):  # its handler can have closed it
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST instead of FIN
+                connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )  # RST instead of FIN
                 connection.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:

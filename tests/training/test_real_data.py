@@ -28,9 +28,7 @@ def test_mnist_equals_the_arrays_of_keras(data_dir: Path) -> None:
     assert (len(mnist.train.y), len(mnist.validation.y), len(mnist.test.y)) == (54_000, 6_000, 10_000)
 
 
-def test_imdb_equals_the_sequences_of_keras(
-    data_dir: Path, imdb: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imdb_equals_the_sequences_of_keras(data_dir: Path, imdb: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
     from keras.src.datasets import imdb as theirs
 

@@ -244,18 +244,14 @@ def test_imdb_is_prepared_as_in_serving(settings: Settings, monkeypatch: pytest.
     assert np.array_equal(imdb.test.x, served)
 
 
-def test_imdb_has_numbers_for_its_most_frequent_words(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imdb_has_numbers_for_its_most_frequent_words(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     put_imdb(settings, monkeypatch)
     imdb = load_dataset(IMDB, settings)
     assert list(imdb.words) == [*RESERVED_WORDS, *WORDS]
     assert (imdb.n_words, imdb.test.x.max()) == (15, 14)
 
 
-def test_10_an_embedding_needs_a_row_for_each_token_number(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_10_an_embedding_needs_a_row_for_each_token_number(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     put_imdb(settings, monkeypatch)
     document = {
         "name": "reviews",
@@ -304,7 +300,9 @@ def test_an_unknown_imdb_file_is_not_opened(
     trapped = io.BytesIO()
     np.savez(trapped, x_train=np.array([Trap(tmp_path / "run")], object), allow_pickle=True)
     (settings.data_dir / "imdb/imdb.npz").write_bytes(trapped.getvalue())
-    with pytest.raises(PymlError, match=r"has the unknown sha256 .*; it holds pickles.*delete it, then: pyml download imdb"):
+    with pytest.raises(
+        PymlError, match=r"has the unknown sha256 .*; it holds pickles.*delete it, then: pyml download imdb"
+    ):
         load_dataset(IMDB, settings)
     assert not (tmp_path / "run").exists()
 

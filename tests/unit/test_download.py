@@ -89,9 +89,7 @@ def files_in(directory: DataDirectory) -> list[str]:
     return [path.relative_to(directory.path).as_posix() for path in directory.path.rglob("*") if path.is_file()]
 
 
-def test_a_dataset_is_downloaded_into_its_own_folder(
-    server: Origin, directory: DataDirectory
-) -> None:
+def test_a_dataset_is_downloaded_into_its_own_folder(server: Origin, directory: DataDirectory) -> None:
     assert directory.download("mnist") == directory.path / "mnist"
     assert (directory.path / "mnist/mnist.npz").read_bytes() == CONTENT
     assert server.requested == ["/some/mirror/mnist.npz"]
@@ -124,9 +122,7 @@ def test_an_existing_file_needs_no_network(tmp_path: Path) -> None:
     [fail(503), hang, give(CONTENT[:1000], len(CONTENT)), give(CONTENT[:-1] + b"?")],
     ids=["an error", "a hang", "an incomplete answer", "another content"],
 )
-def test_a_failed_download_is_tried_again(
-    server: Origin, directory: DataDirectory, first: Answer
-) -> None:
+def test_a_failed_download_is_tried_again(server: Origin, directory: DataDirectory, first: Answer) -> None:
     server.answers = [first, give(CONTENT)]
     began = time.monotonic()
     directory.download("mnist")
@@ -140,7 +136,9 @@ def test_the_error_for_a_failing_origin_says_what_to_do(
     server: Origin, directory: DataDirectory, answer: Answer
 ) -> None:
     server.answers = [answer]
-    with pytest.raises(PymlError, match=r"has no known mnist\.npz, and .*--data-dir or PYML_DATA_DIR.*PYML_ORIGIN$") as e:
+    with pytest.raises(
+        PymlError, match=r"has no known mnist\.npz, and .*--data-dir or PYML_DATA_DIR.*PYML_ORIGIN$"
+    ) as e:
         directory.download("mnist")
     assert "\n" not in str(e.value)
     assert len(server.requested) == download.ATTEMPTS

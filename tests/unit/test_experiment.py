@@ -133,7 +133,11 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("layers", 1, "layer"), "Lambda", "layers.1.layer: unknown layer Lambda"),
         (set_in("layers", 1), {"units": 3}, "layers.1.layer: field required"),
         (set_in("layers"), [], "layers: tuple should have at least 1 item"),
-        (set_in("layers", 0), {"layer": "Normalization"}, "layers.0: Normalization does nothing without mean and variance; give"),
+        (
+            set_in("layers", 0),
+            {"layer": "Normalization"},
+            "layers.0: Normalization does nothing without mean and variance; give",
+        ),
         (set_in("optimizer", "use_ema"), True, "optimizer: use_ema does nothing without ema_overwrite_frequency"),
         (set_in("epochs"), 0, "epochs: input should be greater than or equal to 1"),
         (set_in("epochs"), "3", "epochs: input should be a valid integer"),
@@ -142,7 +146,11 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("optimizer", "name"), "adam", "optimizer.name: unknown optimizer adam, did you mean Adam?"),
         (set_in("optimizer", "learning_rate"), 0, "optimizer.learning_rate: input should be greater than 0"),
         (set_in("data", "name"), "didgits", "data: unknown dataset didgits, did you mean digits?"),
-        (set_in("data", "test"), 0.85, "data.digits: validation + test must be below 1, so that training samples are left"),
+        (
+            set_in("data", "test"),
+            0.85,
+            "data.digits: validation + test must be below 1, so that training samples are left",
+        ),
         (set_in("data", "test"), 0, "data.digits.test: input should be greater than 0"),
         (set_in("data"), {"validation": 0.1}, "data: a dataset needs a name; known are digits, mnist"),
         (
@@ -163,7 +171,11 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("data"), {**IMDB, "length": 0}, "data.imdb.length: input should be greater than or equal to 1"),
         (set_in("data"), {**IMDB, "test": 0.1}, "data.imdb: unknown key test, known are validation, split_seed, name"),
         (set_in("data"), {"name": "mnist", "validation": 1.0}, "data.mnist.validation: input should be less than 1"),
-        (set_in("metrics"), ["AUC", "accuracy"], "the document: the metrics AUC, Precision and Recall need one-hot labels"),
+        (
+            set_in("metrics"),
+            ["AUC", "accuracy"],
+            "the document: the metrics AUC, Precision and Recall need one-hot labels",
+        ),
         (set_in("metrics"), ["Precision"], "metrics: name accuracy, and each metric only once"),
         (set_in("metrics"), ["accuracy", "accuracy"], "metrics: name accuracy, and each metric only once"),
         (set_in("metrics"), ["speed"], "metrics.0: input should be 'accuracy', 'AUC', 'Precision' or 'Recall'"),
@@ -244,5 +256,7 @@ def test_an_embedding_for_all_token_numbers_is_accepted(input_dim: int) -> None:
     ],
 )
 def test_a_missing_or_small_embedding_is_refused(first: dict[str, Any]) -> None:
-    with pytest.raises(PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) as the first layer"):
+    with pytest.raises(
+        PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) as the first layer"
+    ):
         check_fits(embedded(first), 10, "int32", n_words=50)

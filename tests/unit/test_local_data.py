@@ -143,7 +143,9 @@ def test_13_the_error_for_train_and_test_folders_says_what_to_do(settings: Setti
 
 
 @pytest.mark.parametrize("layout", ["no sub-folders", "one class", "empty"])
-def test_a_folder_without_class_folders_is_refused_in_one_sentence(settings: Settings, shapes: Path, layout: str) -> None:
+def test_a_folder_without_class_folders_is_refused_in_one_sentence(
+    settings: Settings, shapes: Path, layout: str
+) -> None:
     target = settings.data_dir / "other"
     target.mkdir()
     if layout == "one class":
@@ -247,7 +249,9 @@ def test_texts_that_differ_only_in_punctuation_are_copies(settings: Settings) ->
 def test_texts_that_are_equal_after_preparation_are_copies(settings: Settings) -> None:
     put_csv(settings, [(f"rare{number} {'good' if number % 2 else 'bad'}", "ny"[number % 2]) for number in range(60)])
     with pytest.raises(PymlError, match=r"copy of a test sample|copies of test samples"):
-        load_dataset(CSV.model_copy(update={"words": 6}), settings)  # every rare word is unknown, so only two texts differ
+        load_dataset(
+            CSV.model_copy(update={"words": 6}), settings
+        )  # every rare word is unknown, so only two texts differ
 
 
 def test_52_a_csv_with_bom_quotes_and_empty_lines_is_read(settings: Settings) -> None:
@@ -314,9 +318,7 @@ def test_a_csv_with_fewer_than_two_classes_is_refused(settings: Settings, rows: 
 
 def test_texts_without_words_are_refused_in_one_sentence(settings: Settings) -> None:
     put_csv(settings, [("?" * (number + 1), "ny"[number % 2]) for number in range(60)])
-    with pytest.raises(
-        PymlError, match=r"reviews\.csv: the training texts hold no word|copies of test samples"
-    ):
+    with pytest.raises(PymlError, match=r"reviews\.csv: the training texts hold no word|copies of test samples"):
         load_dataset(CSV, settings)
 
 
@@ -424,13 +426,14 @@ def test_other_dtypes_are_cast_if_the_values_fit(settings: Settings, given: str,
         ({"x": np.full((60, 4), 2**40), "y": Y}, "do not fit into int32"),
         ({"x": X, "y": np.zeros(60, int)}, "holds labels of 1 classes"),
         ({"x": np.float32(3), "y": Y}, r"samples float32 \(\); numbers of shape \(n, ...\)"),
-        ({"x": X.reshape((60, 4) + (1,) * 8), "y": Y}, r"samples float32 \(60, 4, 1, 1, 1, 1, 1, 1, 1, 1\); numbers of"),
+        (
+            {"x": X.reshape((60, 4) + (1,) * 8), "y": Y},
+            r"samples float32 \(60, 4, 1, 1, 1, 1, 1, 1, 1, 1\); numbers of",
+        ),
         ({"x": np.array([[object()]] * 60), "y": Y}, r"is not a \.npz file of plain numbers"),
     ],
 )
-def test_invalid_arrays_are_refused_with_what_is_needed(
-    settings: Settings, arrays: dict[str, Any], said: str
-) -> None:
+def test_invalid_arrays_are_refused_with_what_is_needed(settings: Settings, arrays: dict[str, Any], said: str) -> None:
     put_npz(settings, **arrays)
     with pytest.raises((PymlError, ArraysError), match=said) as raised:
         load_dataset(NPZ, settings)

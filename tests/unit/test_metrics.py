@@ -53,9 +53,7 @@ def test_metrics_equal_those_of_scikit_learn(seed: int, n: int, n_classes: int) 
 
 @RELAXED
 @given(seed=st.integers(0, 2**32 - 1), n_classes=st.integers(3, 12))
-def test_auroc_and_average_precision_equal_those_of_scikit_learn(
-    seed: int, n_classes: int
-) -> None:
+def test_auroc_and_average_precision_equal_those_of_scikit_learn(seed: int, n_classes: int) -> None:
     probabilities, y = softmax(seed, 100, n_classes)
     y[:n_classes] = np.arange(n_classes)
     metrics = evaluate(probabilities, y)

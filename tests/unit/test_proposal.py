@@ -100,7 +100,8 @@ def test_a_worse_model_on_the_same_test_set_is_not_proposed(tmp_path: Path, said
     assert propose(tmp_path, publish(tmp_path, "poor", n=1000, n_correct=678)) == "good"
     assert current(tmp_path) == before
     assert (
-        "poor is not proposed: its accuracy on the same test set is 0.6780, good has 0.9970; use --promote to propose it"
+        "poor is not proposed: its accuracy on the same test set is 0.6780, good has 0.9970; "
+        "use --promote to propose it"
     ) in said
 
 
@@ -117,9 +118,7 @@ def test_promote_proposes_a_worse_model_and_marks_the_pointer(tmp_path: Path) ->
     assert pointer.promote
 
 
-def test_a_model_with_another_test_set_is_proposed(
-    tmp_path: Path, said: list[str]
-) -> None:
+def test_a_model_with_another_test_set_is_proposed(tmp_path: Path, said: list[str]) -> None:
     propose(tmp_path, publish(tmp_path, "old", n_correct=29, seed=1))
     assert propose(tmp_path, publish(tmp_path, "new", n_correct=10, seed=2)) == "new"
     assert "new is proposed: old was measured on another test set, so the two accuracies cannot be compared" in said

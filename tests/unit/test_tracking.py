@@ -140,9 +140,7 @@ def test_an_upload_that_fails_early_is_reported_once(log: pytest.LogCaptureFixtu
     tracker = Tracker(QuietRun(), ONLINE, upload, PLACE)
     for _epoch in range(3):
         tracker._check_upload()  # the last step of the callback; tests/faults/test_tracking.py tests the callback
-    said = [
-        f"W&B: not uploaded, the server does not know the token; the run is in {PLACE}, upload it with: pyml sync"
-    ]
+    said = [f"W&B: not uploaded, the server does not know the token; the run is in {PLACE}, upload it with: pyml sync"]
     assert lines(log) == said
     tracker.finish(0)
     assert lines(log) == said
