@@ -136,7 +136,7 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (
             set_in("layers", 0),
             {"layer": "Normalization"},
-            "layers.0: Normalization does nothing without mean and variance; give",
+            "layers.0: a Normalization layer does nothing without mean and variance; give both",
         ),
         (set_in("optimizer", "use_ema"), True, "optimizer: use_ema does nothing without ema_overwrite_frequency"),
         (set_in("epochs"), 0, "epochs: input should be greater than or equal to 1"),

@@ -75,7 +75,7 @@ class Layer(KerasPart):
     def _check_normalization(self) -> Self:
         if self.layer == "Normalization" and not {"mean", "variance"} <= self.arguments.keys():
             raise PydanticCustomError(
-                "normalization", "Normalization does nothing without mean and variance; give both"
+                "normalization", "a Normalization layer does nothing without mean and variance; give both"
             )
         return self
 
