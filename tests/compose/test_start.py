@@ -122,6 +122,9 @@ def test_running_service_takes_a_new_experiment_without_a_rebuild(stack: Stack) 
     Path(stack.directory / "experiments/digits_brief.json").write_text(json.dumps(experiment))
     output = stack.watch_up(EXPERIMENT="experiments/digits_brief.json")
     assert_says_where_to_look(stack, output)  # pgAdmin answered all the time, so `ready` waited for the trainer
+    stack.until(lambda: stack.number("SELECT count(*) FROM ml.model") == 2, "the new model is registered", 60)
+    if stack.sql("SELECT state FROM ml.model WHERE model_id = 2") == [["available"]]:  # three epochs are worse
+        stack.run_in("pypredict", "pypredict", "models", "promote", "2")
     stack.wait_predicted(models=2)
     assert stack.inspect(running)["State"]["StartedAt"] == started
     n = accuracy(stack, 1)[0]

@@ -44,7 +44,7 @@ def test_trainer_stops_during_an_epoch_and_leaves_no_bundle(stack: Stack, measur
         stack.until(lambda: "epoch 2/" in stack.call("docker", "logs", name).stderr, "it trains", 120)
         took, code = stop(stack, name)
         assert code == 143
-        assert "no bundle was left half-written" in stack.call("docker", "logs", name).stderr
+        assert "no incomplete bundle is left" in stack.call("docker", "logs", name).stderr
     finally:
         stack.call("docker", "rm", "--force", name, check=False)
     assert stack.run_in("pypredict", *listing).stdout == before
