@@ -1,9 +1,9 @@
-"""One worker process with a model that only takes time, for the parts that count workers and rows.
+"""One worker process with a model that only sleeps, for the parts that count workers and rows.
 
-    child.py MODELS SECONDS
+    worker_process.py MODELS SECONDS
 
-SECONDS is what the model takes for 1,000 inputs, asleep: a model that computes elsewhere. Prints "ready", waits until
-its stdin is closed, works until nothing is left, prints what it measured as JSON.
+SECONDS is the time that the model sleeps for 1,000 inputs, like a model that computes on another device. The process
+prints "ready", waits until its stdin is closed, works until no job is left, and prints its measurements as JSON.
 """
 
 import functools
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scene
 
+import environment
 from pypredict import store
 from pypredict.codec import Array
 from pypredict.models import Models, Probabilities
@@ -25,29 +25,29 @@ from pypredict.worker import Worker
 
 
 def main() -> None:
-    """Work once, and tell how it went."""
+    """Predict all pending inputs and print the measurements."""
     directory, seconds = Path(sys.argv[1]), float(sys.argv[2])
-    engine = scene.service()
+    engine = environment.service()
     claims: list[float] = []
     store.claim_job = functools.partial(_timed, store.claim_job, claims)
     models = Models(directory, lambda bundle: functools.partial(_predict, seconds, len(bundle.manifest.classes)))
-    worker = Noting(engine, directory, models, "bench")
+    worker = TimedWorker(engine, directory, models, "bench")
     print("ready", flush=True)
     sys.stdin.read()
     cpu = time.process_time()
     predicted = worker.run(until_empty=True)
-    told = {
+    measured = {
         "predicted": predicted,
         "cpu_seconds": time.process_time() - cpu,
         "ended": worker.ended,
         "peak_mib": _peak_kib() / 1024,
         "claim_seconds": claims,
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(measured), flush=True)
 
 
-class Noting(Worker):
-    """A worker that notes when its last commit was over, by the clock that all processes share."""
+class TimedWorker(Worker):
+    """A worker that stores the time of its last commit, by the monotonic clock, which all processes share."""
 
     ended = 0.0
 
@@ -57,7 +57,7 @@ class Noting(Worker):
 
 
 def _peak_kib() -> int:
-    """Tell the process's peak memory (Linux; getrusage would tell its parent's from before the exec)."""
+    """Return this process's peak memory (Linux). The value of getrusage would include the parent before the exec."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1])
 
@@ -70,7 +70,7 @@ def _timed(claim: Callable[..., Job | None], claims: list[float], *arguments: An
 
 
 def _predict(seconds: float, n_classes: int, arrays: Array) -> Probabilities:
-    time.sleep(seconds * len(arrays) / 1000)  # the work itself, not a wait for something else
+    time.sleep(seconds * len(arrays) / 1000)  # the sleep is the work; it does not wait for another process
     return np.full((len(arrays), n_classes), 1 / n_classes, np.float32)
 
 
