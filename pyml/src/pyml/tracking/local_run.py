@@ -48,7 +48,7 @@ class StagedArtifact:
 
 
 @dataclass(frozen=True)
-class Record:
+class LocalRun:
     """The content of a record: the last step of its history (-1: none), its files, its artifacts."""
 
     directory: Path
@@ -81,7 +81,7 @@ def list_records(root: Path) -> list[Path]:
     )
 
 
-def read_record(directory: Path) -> Record:
+def read_local_run(directory: Path) -> LocalRun:
     """Read a record with W&B's own tool, also the record of a killed trainer. Raises PymlError."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
     try:
@@ -93,7 +93,7 @@ def read_record(directory: Path) -> Record:
     steps = [line["history"]["step"].get("num", 0) for line in lines if line["type"] == "history"]
     files = [file["path"] for line in lines if line["type"] == "files" for file in line["files"]["files"]]
     artifacts = [_staged(line["artifact"]) for line in lines if line["type"] == "artifact"]
-    return Record(
+    return LocalRun(
         directory=directory,
         run_id=run["run_id"],
         project=run["project"],
@@ -104,7 +104,7 @@ def read_record(directory: Path) -> Record:
     )
 
 
-def lost_files(record: Record) -> list[str]:
+def lost_files(record: LocalRun) -> list[str]:
     """List the artifacts' files whose bytes are lost. `wandb sync` skips their artifact without a message."""
     return [
         f"{artifact.name}/{name}"
