@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from bundle.verify import Bundle
 from pypredict import database, migrate
-from pypredict.chunk import Chunk, cut
+from pypredict.chunk import Chunk, Identity, cut
 from pypredict.codec import Array
+from pypredict.source import Preparation
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "db"))
@@ -28,7 +29,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], str, int]] = {  # name -> shape, dtype,
     "28x28 float32": ((28, 28, 1), "float32", 10_000),
     "128x128x3 uint8": ((128, 128, 3), "uint8", 2_000),
 }
-IDENTITY = {"dataset": "bench", "prep_sha256": "0" * 64}
+NO_MODEL: Identity = {"dataset": "bench", "prep_sha256": "0" * 64}
 OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.job"
 TABLES = f"{OUTCOMES}, ml.test_set, ml.input, ml.chunk, ml.model"
 COLUMNS = ("chunk_id", "sample_no", "label_no", "payload")
@@ -81,9 +82,7 @@ def random_arrays(n: int, shape: tuple[int, ...], dtype: str, seed: int = 0) -> 
 
 def chunks_of(arrays: Array, bundle: Bundle | None = None) -> list[Chunk]:
     """Cut arrays as `pypredict load` does, with labels 0 to 9: for the bundle's model, or for no model."""
-    identity = IDENTITY
-    if bundle is not None:
-        identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
+    identity = NO_MODEL if bundle is None else Preparation(bundle.manifest).identity
     labels = (np.arange(len(arrays)) % 10).astype(np.int32)
     return list(cut(arrays, labels, classes=tuple("0123456789"), source="bench", **identity))
 

@@ -277,7 +277,8 @@ def test_a_run_is_visible_during_the_training_and_arrives(
     assert_arrived_whole(server, bundle, epochs=3)
     assert any("system.memory_percent" in sample for sample in run.system_metrics)
     [predictions] = [json.loads(data) for name, data in run.files.items() if "/predictions_" in name]
-    assert predictions["columns"] == ["sample", "label", "predicted", "confidence", *(f"p_{name}" for name in CLASSES)]
+    probabilities = [f"p_{name}" for name in CLASSES]
+    assert predictions["columns"] == ["sample", "label", "predicted", "confidence", *probabilities]
     assert len(predictions["data"]) == 60
     assert json.loads((directory / "arrived.json").read_text())["url"] == url
     requests = len(server.requests)

@@ -153,7 +153,8 @@ def test_a_mnist_with_wrong_arrays_is_refused_in_one_sentence(settings: Settings
 def test_a_pickle_in_mnist_is_not_opened(settings: Settings, tmp_path: Path) -> None:
     put_mnist(settings, **images(), x_extra=np.array([Trap(tmp_path / "run")], object))
     load_dataset(MNIST, settings)
-    put_mnist(settings, **{**images(), "x_train": np.array([Trap(tmp_path / "run")], object)})
+    arrays = images() | {"x_train": np.array([Trap(tmp_path / "run")], object)}
+    put_mnist(settings, **arrays)
     with pytest.raises(PymlError, match=r"is not a \.npz file of plain numbers"):
         load_dataset(MNIST, settings)
     assert not (tmp_path / "run").exists()

@@ -239,7 +239,7 @@ def test_words_of_test_text_copies_are_not_in_the_vocabulary(settings: Settings)
 
 def test_texts_that_differ_only_in_punctuation_are_copies(settings: Settings) -> None:
     rows = reviews()
-    put_csv(settings, [*rows, *((f"{text.upper()}!!", label) for text, label in rows)])
+    put_csv(settings, rows + [(f"{text.upper()}!!", label) for text, label in rows])
     dataset = load_dataset(CSV, settings)
     test = {sample.tobytes() for sample in dataset.test.x}
     assert len(dataset.test.y) == 24
@@ -373,7 +373,7 @@ def test_14_quantities_as_labels_are_called_regression(settings: Settings, n_val
 
 
 def test_14_a_class_of_one_sample_is_named(settings: Settings) -> None:
-    put_npz(settings, x=X, y=np.array(["a", "b", *["c"] * 58]))
+    put_npz(settings, x=X, y=np.array(["a", "b"] + ["c"] * 58))
     with pytest.raises(PymlError, match="each split needs at least one sample of each class, and a has 1 in all"):
         load_dataset(NPZ, settings)
 

@@ -162,7 +162,8 @@ def test_folders_that_are_not_classes_are_named(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_csv_are_checked_before_the_first_chunk(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "x.csv", ("text", "label"), *[("good", "ant")] * 1_500, ("bad", "0"))
+    rows = [("good", "ant")] * 1_500
+    path = write_csv(tmp_path / "x.csv", ("text", "label"), *rows, ("bad", "0"))
     with pytest.raises(LabelError, match=r"not classes of the model: 0; its classes are ant, bee, cat"):
         next(read_source(path, REVIEWS, TextColumns(label="label")))
 

@@ -117,7 +117,8 @@ def prepare_text(text: str, how: TextPreprocessing, numbers: Mapping[str, int]) 
     words = words_of(text, how.characters)
     if how.known_words is not None:
         words = [word for word in words if word in numbers]
-    return pad([START, *(numbers.get(word, UNKNOWN) for word in words)], how)
+    token_numbers = [numbers.get(word, UNKNOWN) for word in words]
+    return pad([START, *token_numbers], how)
 
 
 def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:

@@ -67,10 +67,9 @@ class LocalRun:
 
 def sdk_environment(root: Path) -> dict[str, str]:
     """Give the variables that keep the files of the SDK below root and turn its telemetry off."""
-    return {
-        **{f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in KINDS},
-        "WANDB_ERROR_REPORTING": "false",  # the telemetry waits for a silent server and writes to our terminal
-    }
+    directories = {f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in KINDS}
+    # The telemetry waits for a silent server and writes to our terminal.
+    return directories | {"WANDB_ERROR_REPORTING": "false"}
 
 
 def list_records(root: Path) -> list[Path]:

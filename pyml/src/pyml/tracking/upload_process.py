@@ -92,9 +92,11 @@ def _sync(directory: Path, *, live: bool) -> None:
     """Run `wandb beta sync`. Its exit code is unreliable, so it is ignored."""
     from wandb.cli.cli import cli
 
-    options = ["--no-skip-synced", "--no-skip-online", *(["--live"] if live else [])]
+    arguments = ["beta", "sync", "--no-skip-synced", "--no-skip-online", str(directory)]
+    if live:
+        arguments.append("--live")
     try:
-        cli.main(["beta", "sync", *options, str(directory)], standalone_mode=False)
+        cli.main(arguments, standalone_mode=False)
     except (Exception, SystemExit) as error:
         sys.stderr.write(f"{error}\n")
 
