@@ -74,7 +74,7 @@ SUITES := $(addprefix tests/,unit db contract attacks acceptance)
 .PHONY: test
 test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on the embedded database
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure
-	$(BIN)/mypy $(PACKAGES) $(wildcard db/*.py)
+	$(BIN)/mypy $(PACKAGES) tests benchmarks db
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(if $(TEST),$(TEST),$(SUITES)) $(PYTEST)
 
 .PHONY: test-faults

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from bundle.inference.model import predict_probabilities, start_keras
 from bundle.inputs.preprocessing import ArrayPreprocessing
@@ -19,9 +20,11 @@ from bundle.manifest import (
     TrackedRun,
 )
 from bundle.publish import bundle_path, point, publish, staging
-from bundle.split import write_split
+from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
 
+Array = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
 
 
@@ -73,7 +76,15 @@ def publish_model(models: Path, n_test: int = 1000) -> Bundle:
         model.save(staged / MODEL_FILE, include_optimizer=False)
         np.savez(staged / TEST_SET_FILE, x=x, y=y)
         (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
-        write_split(staged / SPLIT_FILE, [])
+        write_split(staged / SPLIT_FILE, _split_rows(x, y))
         manifest = publish(staged, models, manifest)
     point(models, manifest)
     return open_bundle(bundle_path(models, manifest.bundle_id))
+
+
+def _split_rows(x: Array, y: Labels) -> list[SplitRow]:
+    """Return the rows of split.csv: all samples are test samples."""
+    return [
+        SplitRow("test", row, DIGITS[label], f"row {row}", content_sha256(array).hex())
+        for row, (array, label) in enumerate(zip(x, y, strict=True))
+    ]

@@ -133,7 +133,8 @@ def _naive(model: Any, times: float) -> float:
         cursor.execute("SELECT input_id FROM ml.input ORDER BY input_id LIMIT %s", (NAIVE_ROWS,))
         for (input_id,) in cursor.fetchall():
             cursor.execute("SELECT payload FROM ml.input WHERE input_id = %s", (input_id,))
-            array = environment.loaded(cursor.fetchone()[0])
+            ((payload,),) = cursor.fetchall()
+            array = environment.loaded(payload)
             (probs,) = model.predict(array[None], verbose=0).tolist()
             row = (1, input_id, int(np.argmax(probs)), max(probs), probs)
             cursor.execute(

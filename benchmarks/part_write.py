@@ -158,7 +158,8 @@ def _psycopg2(chunks: list[Chunk], insert: Callable[[Any, int, Chunk], None]) ->
         for chunk in chunks:
             with connection, connection.cursor() as cursor:
                 cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
-                insert(cursor, cursor.fetchone()[0], chunk)
+                ((chunk_id,),) = cursor.fetchall()
+                insert(cursor, chunk_id, chunk)
 
     return run
 
@@ -171,7 +172,8 @@ def _first_script(chunk: Chunk, n: int) -> Callable[[], float]:
         began = time.perf_counter()
         with connection.cursor() as cursor:
             cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
-            rows = list(itertools.islice(environment.rows_of(cursor.fetchone()[0], chunk), FIRST_ROWS))
+            ((chunk_id,),) = cursor.fetchall()
+            rows = list(itertools.islice(environment.rows_of(chunk_id, chunk), FIRST_ROWS))
             for row in rows:
                 cursor.execute(INSERT, row)
                 connection.commit()
@@ -232,7 +234,7 @@ def _adbc(chunks: list[Chunk]) -> Callable[[], None]:
         for chunk in chunks:
             with add.cursor() as cursor:
                 cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
-                (chunk_id,) = cursor.fetchone()
+                ((chunk_id,),) = cursor.fetchall()
             columns = zip(*environment.rows_of(chunk_id, chunk), strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
             with connection.cursor() as cursor:

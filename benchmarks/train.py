@@ -18,9 +18,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import timing
+
+if TYPE_CHECKING:
+    from pyml.config import Settings
+    from pyml.datasets.dataset import Dataset
+    from pyml.experiment.experiment import Experiment
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -143,9 +148,10 @@ def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
     from keras import layers
 
     from pyml.config import read_settings
-    from pyml.datasets.download import find_file
+    from pyml.datasets.download import DataDirectory
 
-    with np.load(find_file("mnist", "mnist.npz", read_settings())) as file:
+    settings = read_settings()
+    with np.load(DataDirectory(settings.data_dir, settings.origin).find("mnist", "mnist.npz")) as file:
         x_train, y_train, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     num_classes = 10
     input_shape = (28, 28, 1)
@@ -174,20 +180,19 @@ def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
 
 def ours(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
     """Train as `pyml train` does: recorded offline, deterministic; the best epoch is kept."""
-    from bundle.inference.model import predict_probabilities
     from pyml.tracking.tracker import tracking
     from pyml.training.build_model import build_model
-    from pyml.training.train import fit_model
+    from pyml.training.fit import fit_model
+    from pyml.training.model_file import predict_split
 
     experiment, dataset, settings = prepare(name, epochs)
     model = build_model(experiment, dataset)
     with tracking(name, experiment.model_dump(mode="json"), None, settings) as tracker:
-        recorded = tracker.callbacks
-        tracker.callbacks = lambda: [*recorded(), clock.callback()]  # type: ignore[method-assign]
+        callbacks = [*tracker.callbacks(), clock.callback()]
         began = time.perf_counter()
-        fit_model(model, experiment, dataset, tracker)
+        fit_model(model, experiment, dataset, callbacks)
         seconds = time.perf_counter() - began
-    predicted = predict_probabilities(model, dataset.test.x, len(dataset.classes)).argmax(axis=1)
+    predicted = predict_split(model, dataset.test, len(dataset.classes)).argmax(axis=1)
     accuracy = float((predicted == dataset.test.y).mean())
     return {"epochs": clock.epochs, "fit": seconds - clock.waited, "accuracy": accuracy}
 
@@ -218,13 +223,13 @@ def bare(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
 WAYS = {"example": example, "ours": ours, "bare": bare}
 
 
-def prepare(name: str, epochs: int) -> Any:
+def prepare(name: str, epochs: int) -> "tuple[Experiment, Dataset, Settings]":
     """Read the experiment, its data and settings that record offline; train `epochs` epochs without an early stop."""
     from bundle.inference.model import start_keras
     from pyml.config import read_settings
     from pyml.datasets.load import load_dataset
     from pyml.experiment.experiment import read_experiments
-    from pyml.process import seed_everything
+    from pyml.training.seed import seed_everything
 
     (experiment,) = read_experiments(REPO / "experiments" / f"{name}.json")
     experiment = experiment.model_copy(update={"epochs": epochs, "early_stopping": None})

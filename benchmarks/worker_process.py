@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec
 
 import numpy as np
 
@@ -23,13 +23,15 @@ from pypredict.models import Models, Probabilities
 from pypredict.store import Inputs, Job
 from pypredict.worker import Worker
 
+P = ParamSpec("P")
+
 
 def main() -> None:
     """Predict all pending inputs and print the measurements."""
     directory, seconds = Path(sys.argv[1]), float(sys.argv[2])
     engine = environment.service()
     claims: list[float] = []
-    store.claim_job = functools.partial(_timed, store.claim_job, claims)
+    store.claim_job = _timed(store.claim_job, claims)
     models = Models(directory, lambda bundle: functools.partial(_predict, seconds, len(bundle.manifest.classes)))
     worker = TimedWorker(engine, directory, models, "bench")
     print("ready", flush=True)
@@ -62,11 +64,16 @@ def _peak_kib() -> int:
     return int(line.split()[1])
 
 
-def _timed(claim: Callable[..., Job | None], claims: list[float], *arguments: Any) -> Job | None:
-    began = time.perf_counter()
-    job = claim(*arguments)
-    claims.append(time.perf_counter() - began)
-    return job
+def _timed(claim: Callable[P, Job | None], seconds: list[float]) -> Callable[P, Job | None]:
+    """Return a function that claims as before and adds the seconds of each claim to the list."""
+
+    def timed(*arguments: P.args, **options: P.kwargs) -> Job | None:
+        began = time.perf_counter()
+        job = claim(*arguments, **options)
+        seconds.append(time.perf_counter() - began)
+        return job
+
+    return timed
 
 
 def _predict(seconds: float, n_classes: int, arrays: Array) -> Probabilities:
