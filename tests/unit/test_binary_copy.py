@@ -109,4 +109,4 @@ def test_a_stream_with_an_odd_row_is_iterated(kind: str) -> None:
 def test_iterate_inputs_yields_every_payload_unchanged() -> None:
     payloads = [b"", b"x" * 1000, npy_header("uint8", (1,))]
     stream = input_rows(*enumerate(payloads))
-    assert [bytes(payload) for _, payload in iterate_inputs(stream)] == payloads
+    assert [payload and bytes(payload) for _, payload in iterate_inputs(stream)] == payloads
