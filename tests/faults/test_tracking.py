@@ -262,7 +262,8 @@ def test_a_run_is_visible_during_the_training_and_arrives(
     names = {"wandb_group": "sweep", "wandb_project": "toys", "wandb_entity": "team"}
     directory = trainer.start(server, record, commit="c0ffee", config=config, **names)
     trainer.do("epochs", 0, 3)
-    run = server.wait_for(lambda: server.runs and epochs_of(only_run(server)) == [0, 1, 2] and only_run(server))
+    server.wait_for(lambda: bool(server.runs) and epochs_of(only_run(server)) == [0, 1, 2])
+    run = only_run(server)
     assert run.exit_code is None
     assert (run.entity, run.project, run.group, run.commit, run.name) == ("team", "toys", "sweep", "c0ffee", "toy-1")
     assert run.config == config
