@@ -1,4 +1,4 @@
-# Everything a person types. `make` alone lists the targets.
+# All commands of the repository. `make` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
@@ -32,27 +32,27 @@ $(VENV)/.test-installed: $(VENV)/.run-installed tests/requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r tests/requirements.txt
 	@touch $@
 
-# $(call step,title,command): run a step of the walk and note its seconds for the table at the end.
+# $(call step,title,command): run a step of the pipeline and note its seconds for the table at the end.
 STEPS := .local/steps
 step = @printf '\n\033[1m%s\033[0m\n' '$(1)'; t=$$(date +%s%N); $(2) && \
   awk -v t=$$t -v now=$$(date +%s%N) 'BEGIN { printf "%7.1f s  $(1)\n", (now - t) / 1e9 }' >> $(STEPS)
 EMBEDDED = $(PYTHON) db/embedded.py
 
 .PHONY: run
-run: begin install  ## train, publish, store, predict, check: the whole walk on this machine
-	@STARTED=$$(date +%s%N) $(BIN)/python db/embedded.py exec -- $(MAKE) --no-print-directory walk
+run: begin install  ## train, publish, store, predict, check: the whole pipeline on this machine
+	@STARTED=$$(date +%s%N) $(BIN)/python db/embedded.py exec -- $(MAKE) --no-print-directory pipeline
 
 .PHONY: begin
 begin:
 	@mkdir -p .local && : > $(STEPS)
 
-.PHONY: walk
-walk:
+.PHONY: pipeline
+pipeline:
 	@awk -v t=$$STARTED -v now=$$(date +%s%N) 'BEGIN { printf "%7.1f s  start the database\n", (now - t) / 1e9 }' >> $(STEPS)
-	$(call step,bring the schema up to date,PGUSER=ml_owner $(BIN)/pypredict migrate --passfile .local/postgres/pgpass)
+	$(call step,update the schema,PGUSER=ml_owner $(BIN)/pypredict migrate --passfile .local/postgres/pgpass)
 	$(call step,train and publish,$(BIN)/pyml train $(EXPERIMENT))
 	$(call step,store the test set,$(BIN)/pypredict load models/current/*.json)
-	$(call step,predict what is pending,$(BIN)/pypredict run --until-empty)
+	$(call step,predict the pending inputs,$(BIN)/pypredict run --until-empty)
 	$(call step,compare SQL with the manifest,$(BIN)/pypredict report)
 	@printf '\n\033[1mHow long it took\033[0m\n'; cat $(STEPS)
 	@printf '\n\033[1mWhere to look next\033[0m\n'
@@ -72,17 +72,17 @@ db-stop:  ## stop it
 PACKAGES := bundle/src pyml/src pypredict/src
 SUITES := $(addprefix tests/,unit db contract attacks acceptance)
 .PHONY: test
-test: $(VENV)/.test-installed  ## lint, types, secrets, and every fast suite on the embedded database
+test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on the embedded database
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure
-	$(BIN)/mypy $(PACKAGES) $(wildcard db/*.py)
+	$(BIN)/mypy $(PACKAGES) tests benchmarks db
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(if $(TEST),$(TEST),$(SUITES)) $(PYTEST)
 
 .PHONY: test-faults
-test-faults: $(VENV)/.test-installed  ## kills, crashes, cut cables, full disks, silent W&B servers, chaos (CHAOS_SECONDS=60 and more)
+test-faults: $(VENV)/.test-installed  ## kills, crashes, lost connections, full disks, silent W&B servers, random faults (CHAOS_SECONDS=60 and more)
 	$(BIN)/pytest tests/faults $(PYTEST)
 
 .PHONY: test-training
-test-training: $(VENV)/.test-installed  ## the long trainings on real data (PYML_DATA_DIR says where they lie): accuracy targets
+test-training: $(VENV)/.test-installed  ## the long trainings on real data (in PYML_DATA_DIR): accuracy targets
 	TEST_TRAINING=1 $(BIN)/pytest tests/training $(PYTEST)
 
 $(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
@@ -90,25 +90,25 @@ $(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/.bench-installed  ## the predict service's speed beside its peers, into docs/benchmarks.md (BENCH='write read')
+bench: $(VENV)/.bench-installed  ## measure the predict service's speed and write docs/benchmarks.md (some parts: BENCH='write read')
 	$(BIN)/python benchmarks/bench.py $(if $(POSTGRES_BIN),--bin $(POSTGRES_BIN)) $(BENCH)
 
 .PHONY: bench-train
-bench-train: install  ## how fast the trainer is beside Keras alone, on MNIST (PYML_DATA_DIR says where it lies)
+bench-train: install  ## measure the trainer's speed beside Keras alone, on MNIST (in PYML_DATA_DIR)
 	$(BIN)/python benchmarks/train.py
 
 .PHONY: test-db
-test-db: $(VENV)/.test-installed  ## the db tests alone; POSTGRES_BIN=DIR takes another server's binaries
+test-db: $(VENV)/.test-installed  ## only the db tests; POSTGRES_BIN=DIR selects another server's binaries
 	POSTGRES_BIN=$(POSTGRES_BIN) $(BIN)/pytest tests/db --ignore tests/db/test_embedded.py $(PYTEST)
 
 .PHONY: clean
-clean:  ## back to the clone: removes the environment, the database, models and records
+clean:  ## remove what was made: environment, database, models, records
 	@if [ -d .local/postgres ]; then $(EMBEDDED) destroy; fi
 	rm -rf $(VENV) .local models .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: lock
-lock: $(VENV)/.test-installed  ## resolve the requirements anew and write every hash
+lock: $(VENV)/.test-installed  ## resolve all requirements again and write their hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate \
 	  --custom-compile-command 'make lock' $(LOCKED:%=%.in) -o constraints.txt
 	@for part in $(LOCKED); do \
@@ -125,7 +125,7 @@ COMPOSE_VENV := .local/compose-venv
 .PHONY: up
 up: export GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 up: export GIT_DIRTY ?= $(shell git rev-parse --git-dir >/dev/null 2>&1 && { test -z "$$(git status --porcelain)" && echo false || echo true; })
-# With an attestation, which has a time in it, an image gets a new id at each build, and the containers are made anew.
+# An attestation contains a time, so each build would give the image a new id, and the containers would be made again.
 up: export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
 up:  ## start the stack of containers, wait until it has trained and predicted, say where pgAdmin is
 	@test -f .env || test -n "$$PGADMIN_PASSWORD" || \
@@ -142,7 +142,7 @@ up:  ## start the stack of containers, wait until it has trained and predicted, 
 	@echo "pgAdmin is open on http://$$(docker compose port pgadmin 5050), with the login of .env; make down ends all, data stays"
 
 .PHONY: down
-down:  ## stop and remove the containers; the data stays in its volumes (docker compose down -v removes it, too)
+down:  ## stop and remove the containers; the volumes keep the data (docker compose down -v removes them, too)
 	docker compose down
 
 $(COMPOSE_VENV)/.installed: tests/compose/requirements.txt
@@ -151,7 +151,7 @@ $(COMPOSE_VENV)/.installed: tests/compose/requirements.txt
 	@touch $@
 
 .PHONY: test-compose
-test-compose: $(COMPOSE_VENV)/.installed  ## build the images and drive the whole stack with a real engine and a real browser
+test-compose: $(COMPOSE_VENV)/.installed  ## build the images and test the whole stack with a real engine and a real browser
 	TEST_COMPOSE=1 $(COMPOSE_VENV)/bin/pytest --confcutdir=tests/compose tests/compose --ignore tests/compose/test_cold.py $(PYTEST)
 
 .PHONY: test-compose-cold

@@ -1,8 +1,9 @@
 """Measure the speed goals, each part on a fresh embedded server, and write docs/benchmarks.md: `make bench`.
 
-    bench.py [--bin DIR] [--rounds N] [write read walk latency growth workers ready]
+    bench.py [--bin DIR] [--rounds N] [PART ...]      PART: write, read, pipeline, latency, growth, workers, ready
 
---bin (or POSTGRES_BIN) takes another PostgreSQL's programs; a part's section stands once for each major version.
+--bin (or POSTGRES_BIN) is a directory with the programs of another PostgreSQL. The page keeps one result of each part
+for each major version.
 """
 
 import argparse
@@ -12,36 +13,41 @@ import os
 import shlex
 from pathlib import Path
 
+import environment
 import page
-import scene
 import timing
 
-PARTS = ("write", "read", "walk", "latency", "growth", "workers", "ready")
+PARTS = ("write", "read", "pipeline", "latency", "growth", "workers", "ready")
 
 
 def main() -> None:
-    """Run the parts that were asked for; say how many goals were missed, which is a figure and no failure."""
+    """Run the named parts and print how many goals were missed. A missed goal is a result: the exit code stays 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all when none is named")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; default: all")
     parser.add_argument(
-        "--bin", type=Path, default=os.environ.get("POSTGRES_BIN") or None, help="PostgreSQL's programs"
+        "--bin",
+        type=Path,
+        default=os.environ.get("POSTGRES_BIN") or None,
+        help="directory of PostgreSQL's programs",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="of each way; the page wants 5")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each way; docs/benchmarks.md needs 5")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     missed = 0
     for name in options.parts or PARTS:
-        with scene.server(options.bin) as version:
+        with environment.server(options.bin) as version:
             print(f"== {name}, PostgreSQL {version}", flush=True)
             part = importlib.import_module(f"part_{name}").measure(options.rounds)
-        print(part.text(), end="\n\n", flush=True)
+        print(part.report(), end="\n\n", flush=True)
         rounds = f"--rounds {options.rounds} " if options.rounds != parser.get_default("rounds") else ""
-        command = shlex.join(["make", "bench", f"BENCH={rounds}{name}", *(["POSTGRES_BIN=DIR"] if options.bin else [])])
-        page.write(part, f"PostgreSQL {version}", timing.machine(), command)
-        missed += sum(not goal.reached for goal in part.goals)
-    print(f"{missed} goals were missed; docs/benchmarks.md says which" if missed else "every goal was reached")
+        command = ["make", "bench", f"BENCH={rounds}{name}"]
+        if options.bin:
+            command.append("POSTGRES_BIN=DIR")
+        page.write(part, f"PostgreSQL {version}", timing.machine(), shlex.join(command))
+        missed += sum(not goal.met for goal in part.goals)
+    print(f"{missed} goals were missed, see docs/benchmarks.md" if missed else "all goals were met")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Write docs/experiments.md from the manifests of published bundles, which were measured, not typed.
+"""Write docs/experiments.md from the manifests of published bundles; no number is typed.
 
     python benchmarks/experiments.py MODELS > docs/experiments.md
 
-Only bundles of the shipped experiments are listed, as their files stand now; the newest of each.
+The page lists the newest bundle of each shipped experiment, if the experiment file did not change since.
 """
 
 import sys
@@ -17,14 +17,14 @@ from pyml.promotion.diagnosis import objections
 REPO = Path(__file__).resolve().parent.parent
 HEAD = """# Measured experiments
 
-Every figure is taken from a bundle's `manifest.json` by `benchmarks/experiments.py`; none is typed. Accuracy and macro
-F1 are those of the test set, which neither trained nor chose the epoch. The same commit, file and machine give
-the same weights; on another processor the last digits differ. Where data lie elsewhere than in `data`: `--data-dir`.
+`benchmarks/experiments.py` takes every number from the `manifest.json` of a bundle; no number is typed. Accuracy and
+macro F1 are those of the test set, which is not used to train or to choose the epoch. The same commit, file and machine
+give the same weights; on another processor the last digits differ. If your data are not in `data`, use `--data-dir`.
 """
 
 
 def main() -> None:
-    """Print the page for the bundles on the volume that the command line names."""
+    """Print the page for the bundles in the directory that the command line names."""
     runs = newest(Path(sys.argv[1]))
     print(HEAD)
     by_machine: dict[str, list[tuple[str, Manifest]]] = defaultdict(list)
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def newest(models: Path) -> list[tuple[str, Manifest]]:
-    """Find the newest bundle of each shipped experiment, with the file that holds it, by dataset and accuracy."""
+    """Find the newest bundle of each shipped experiment, with its experiment file, in order of dataset and accuracy."""
     found: dict[str, tuple[str, Manifest]] = {}
     for path in sorted((models / "bundles").glob("[!.]*")):
         manifest = open_bundle(path).manifest
@@ -49,7 +49,7 @@ def newest(models: Path) -> list[tuple[str, Manifest]]:
 
 
 def file_of(manifest: Manifest) -> str | None:
-    """Tell which shipped file holds exactly the experiment that the bundle was trained by."""
+    """Return the shipped file that holds exactly the experiment of this bundle, or None."""
     trained = Experiment.model_validate(manifest.experiment)
     for path in sorted((REPO / "experiments").glob("*.json")):
         if path.name != "schema.json" and trained in read_experiments(path):

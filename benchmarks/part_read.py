@@ -1,4 +1,4 @@
-"""Rows -> arrays: every way reads the same chunks of ml.input, one array a chunk."""
+"""Rows to arrays: every way reads the same chunks of ml.input and makes one array of each chunk."""
 
 import asyncio
 import os
@@ -13,15 +13,15 @@ import asyncpg
 import numpy as np
 import psycopg
 import psycopg2
-import scene
 import sqlalchemy as sa
+
+import environment
 import timing
 from page import Goal, Part
-
 from pypredict import store
 from pypredict.codec import Array
 from pypredict.load import load_chunks
-from pypredict.store import Batch
+from pypredict.store import Job
 
 SELECT = "SELECT payload FROM ml.input WHERE chunk_id = {:d} ORDER BY sample_no"
 COPY = (
@@ -30,44 +30,45 @@ COPY = (
 DRAINS = "COPY drained by psycopg2", "COPY drained by psql"
 Chunks = list[Array]
 
+ABOUT = (
+    "Every way reads the same chunks, each with at most 1,000 inputs and 8 MiB, and makes one array (n, ...) of "
+    "each. The other programs call `np.load` for each row and then `np.stack`. `this` makes a view of the checked "
+    "stream, as the worker does. A drained COPY is the same COPY, written to /dev/null without parsing."
+)
+
 
 def measure(rounds: int) -> Part:
-    """Read the chunks of each shape in every way."""
-    about = (
-        "Every way reads the same chunks, at most 1,000 inputs and 8 MiB each, and gives one array (n, ...) for each: "
-        "peers by `np.load` for each row and `np.stack`, `this` as a view of the checked stream, which is how the "
-        "worker hands it to the model. Drained means: the same COPY, written to /dev/null, nothing parsed."
-    )
-    part = Part("2. Rows to arrays", about)
-    for name, (shape, dtype, n) in scene.SHAPES.items():
-        seconds = _measure_shape(scene.random_arrays(n, shape, dtype), rounds)
+    """Read the chunks of each shape with every way."""
+    part = Part("2. Rows to arrays", ABOUT)
+    for name, (shape, dtype, n) in environment.SHAPES.items():
+        seconds = _measure_shape(environment.random_arrays(n, shape, dtype), rounds)
         peer = min(seconds.keys() - {"this", *DRAINS}, key=lambda way: -timing.rate(seconds[way], n))
         drain = max(seconds.keys() & set(DRAINS), key=lambda way: timing.rate(seconds[way], n))
         beside_peer = timing.ratio(seconds, "this", peer)
         wanted = 10 if name == "28x28 uint8" else 1
-        limit = f"COPY drained to nowhere is {timing.ratio(seconds, drain, peer):.2f} times as fast as that peer."
-        part.goals.append(Goal(f"{name}, beside the best peer, {peer}", wanted, beside_peer, limit=limit))
+        limit = f"A drained COPY is {timing.ratio(seconds, drain, peer):.2f} times as fast as that program."
+        part.goals.append(Goal(f"{name}, beside the best other program, {peer}", wanted, beside_peer, limit=limit))
         if name == "28x28 uint8":
             beside = timing.ratio(seconds, "this", drain)
-            limit = "psycopg2 hands each row of a COPY to Python by itself; psql writes it on."
+            limit = "psycopg2 calls Python for each row of a COPY; psql does not."
             part.goals.append(Goal(f"{name}, beside {drain}", 0.8, beside, limit=limit))
         part.tables.append(timing.table(f"{n:,} × {name}", seconds, n))
     return part
 
 
 def _measure_shape(arrays: Array, rounds: int) -> dict[str, list[float]]:
-    admin, engine = scene.owner(), scene.service()
-    scene.clear(admin)
-    chunks = scene.chunks_of(arrays)
+    admin, engine = environment.owner(), environment.service()
+    environment.clear(admin)
+    chunks = environment.chunks_of(arrays)
     ids = load_chunks(engine, "bench", iter(chunks), None)
     with admin.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE ml.input")
-    batches = [
-        Batch(1, chunk_id, 1, 0, len(chunk.arrays), arrays.dtype.name, arrays.shape[1:])
+    jobs = [
+        Job(1, chunk_id, 1, 0, len(chunk.arrays), arrays.dtype.name, arrays.shape[1:], labelled=True)
         for chunk_id, chunk in zip(ids, chunks, strict=True)
     ]
     ways: dict[str, Callable[[], Chunks]] = {
-        "this": lambda: _ours(engine, batches),
+        "this": lambda: _ours(engine, jobs),
         "psycopg2": _psycopg2(ids),
         "psycopg 3, binary": _psycopg3(ids),
         "psycopg 3 COPY": _psycopg3_copy(ids),
@@ -77,9 +78,9 @@ def _measure_shape(arrays: Array, rounds: int) -> dict[str, list[float]]:
     }
     for name, read in ways.items():  # also the warm-up
         if not np.array_equal(np.concatenate(read()), arrays):
-            raise SystemExit(f"{name} read other arrays than were stored")
+            raise SystemExit(f"{name} did not read the arrays that were stored")
     drains: dict[str, timing.Way] = {DRAINS[0]: _drain(ids)}
-    if scene.psql():
+    if environment.psql():
         drains[DRAINS[1]] = _psql(ids)
     timed: dict[str, timing.Way] = {name: lambda read=read: _untimed(read()) for name, read in ways.items()}  # type: ignore[misc]
     seconds = timing.interleave(timed | drains, rounds)
@@ -88,19 +89,19 @@ def _measure_shape(arrays: Array, rounds: int) -> dict[str, list[float]]:
 
 
 def _untimed(_: Chunks) -> None:
-    """Forget the result: the clock outside counts."""
+    """Drop the result; the caller measures the time."""
 
 
-def _ours(engine: sa.Engine, batches: list[Batch]) -> Chunks:
+def _ours(engine: sa.Engine, jobs: list[Job]) -> Chunks:
     found = []
-    for batch in batches:
+    for job in jobs:
         with engine.begin() as connection:
-            found.append(store.read_inputs(connection, batch).arrays)
+            found.append(store.read_inputs(connection, job).arrays)
     return found
 
 
 def _stack(payloads: Iterable[bytes | memoryview]) -> Array:
-    return np.stack([scene.loaded(payload) for payload in payloads])
+    return np.stack([environment.loaded(payload) for payload in payloads])
 
 
 def _psycopg2(ids: list[int]) -> Callable[[], Chunks]:
@@ -179,7 +180,7 @@ def _drain(ids: list[int]) -> Callable[[], None]:
 
 def _psql(ids: list[int]) -> Callable[[], float]:
     query = COPY.replace("COPY", "\\copy").replace("STDOUT", f"'{os.devnull}'")
-    script = "\n".join(["\\timing on", *(query.format(chunk_id) for chunk_id in ids)])
+    script = "\n".join(["\\timing on"] + [query.format(chunk_id) for chunk_id in ids])
 
     def run() -> float:
         done = subprocess.run(["psql", "-XqAt"], input=script, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""From nothing to the first prediction: `pypredict run` beside a script that imports Keras, loads and predicts once."""
+"""Start: the time of `pypredict run` until its first prediction, beside a script with Keras alone."""
 
 import subprocess
 import sys
@@ -6,14 +6,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import crew
+import environment
 import part_latency
-import scene
 import timing
-from convnet import publish_convnet
-from page import Goal, Part
-
+import worker_pool
+from benchmark_model import publish_model
 from bundle.manifest import MODEL_FILE
+from page import Goal, Part
 
 BARE = """
 import sys, keras, numpy
@@ -22,9 +21,10 @@ model.predict_on_batch(numpy.zeros((1, 28, 28, 1), "uint8"))
 print("ready", flush=True)
 """
 ABOUT = (
-    "`this` is a started `pypredict run` with one input waiting: imports, login, schema check, the bundle's hashes and "
-    "structure, load, trial, claim, until the prediction is visible in the database. The bare script imports Keras, "
-    "loads the same `.h5`, predicts one input, and verifies and stores nothing. Files are in the page cache."
+    "`this` is the start of `pypredict run` while one input waits: imports, login, schema check, the checks of the "
+    "bundle's hashes and structure, load, test prediction and claim, until the prediction is visible in the database. "
+    "The bare script imports Keras, loads the same `.h5` and predicts one input; it checks and stores nothing. All "
+    "files are in the page cache."
 )
 
 
@@ -32,26 +32,26 @@ def measure(rounds: int) -> Part:
     """Start both in turns."""
     with tempfile.TemporaryDirectory() as directory:
         models = Path(directory)
-        bundle = publish_convnet(models)
-        crew.work(models, 1, 0)  # registers the model and does its test set: what a restart finds
-        engine = scene.service()
+        bundle = publish_model(models)
+        worker_pool.work(models, 1, 0)  # registers the model and predicts its test set, as before a restart
+        engine = environment.service()
         waiting: list[int] = []
 
-        def put_one() -> None:
+        def store_input() -> None:
             waiting.append(part_latency.store_one(engine, bundle, seed=len(waiting)))
 
         def start() -> float:
             began = time.perf_counter()
-            with part_latency.daemon(models):
+            with part_latency.running_service(models):
                 part_latency.wait_for(engine, waiting[-1])
-                return time.perf_counter() - began  # before it is told to end
+                return time.perf_counter() - began  # before the signal to stop
 
         bare = [sys.executable, "-c", BARE, str(bundle.path / MODEL_FILE)]
         ways: dict[str, timing.Way] = {
             "this": start,
             "bare": lambda: _seconds_until_ready(bare),
         }
-        seconds = timing.interleave(ways, rounds, put_one)
+        seconds = timing.interleave(ways, rounds, store_input)
         engine.dispose()
     part = Part("7. Ready", ABOUT)
     beside = 1 / timing.ratio(seconds, "this", "bare")

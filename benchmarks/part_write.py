@@ -1,4 +1,4 @@
-"""Arrays -> rows: every way stores the same chunks in ml.chunk and ml.input, one transaction a chunk."""
+"""Arrays to rows: every way stores the same chunks in ml.chunk and ml.input, with one transaction for each chunk."""
 
 import asyncio
 import itertools
@@ -17,11 +17,11 @@ import asyncpg
 import psycopg
 import psycopg2.extras
 import pyarrow as pa
-import scene
 import sqlalchemy as sa
+
+import environment
 import timing
 from page import Goal, Part
-
 from pypredict import load, schema
 from pypredict.binary_copy import input_stream
 from pypredict.chunk import Chunk
@@ -29,43 +29,44 @@ from pypredict.chunk import Chunk
 CHUNK_COLUMNS = "dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source, content_sha256".split(", ")
 ADD_CHUNK = f"INSERT INTO ml.chunk ({', '.join(CHUNK_COLUMNS)}) VALUES ({{}}) RETURNING chunk_id"
 ADD_CHUNK_PSYCOPG = ADD_CHUNK.format(", ".join(["%s"] * 9))
-NAMES = ", ".join(scene.COLUMNS)
+NAMES = ", ".join(environment.COLUMNS)
 INSERT = f"INSERT INTO ml.input ({NAMES}) VALUES (%s, %s, %s, %s)"
 COPY = f"COPY ml.input ({NAMES}) FROM STDIN (FORMAT binary)"
 NAIVE, FIRST = "INSERT per row", "INSERT and COMMIT per row"
 ONE, LIMIT = "this, one connection", "psql \\copy of ready bytes"
-FIRST_ROWS = 1_000  # measured; the rest is extrapolated
+FIRST_ROWS = 1_000  # measured; the time of all rows is estimated from these
+
+ABOUT = (
+    "Every way stores the same chunks of arrays in memory, with at most 1,000 inputs and 8 MiB in a transaction, "
+    f"into the same tables with all their constraints. `this` is the way of `pypredict load`, with {load.WRITERS} "
+    "connections; all other ways have one. The other programs encode with `np.save`. "
+    f"`{NAIVE}` commits once for each chunk. `{FIRST}` is the first script that most people write; it is measured "
+    f"on {FIRST_ROWS:,} rows and multiplied. `{LIMIT}` sends files that already hold the COPY stream, so it does "
+    "not encode or hash; its time is that of psql's `\\timing`, without start and login."
+)
 
 
 def measure(rounds: int) -> Part:
-    """Store the chunks of each shape in every way."""
-    about = (
-        "Every way stores the same chunks of arrays that lie in memory, at most 1,000 inputs and 8 MiB a transaction, "
-        f"into the same tables with all their constraints. `this` is what `pypredict load` does, on {load.WRITERS} "
-        "connections at once; all others have one. Peers encode with `np.save`. "
-        f"`{NAIVE}` commits once a chunk; `{FIRST}` is the first script that people write, measured on "
-        f"{FIRST_ROWS:,} rows and extrapolated. `{LIMIT}` sends files that "
-        "hold the COPY stream already: its own `\\timing`, without start and login; no encoding and no hashing."
-    )
-    part = Part("1. Arrays to rows", about)
+    """Store the chunks of each shape with every way."""
+    part = Part("1. Arrays to rows", ABOUT)
     goals = {"28x28 uint8": (20, 20, 2, 0.95)}
-    why = _server_share(scene.random_arrays(20_000, (28, 28, 1), "uint8"), rounds)
-    for name, (shape, dtype, n) in scene.SHAPES.items():
-        seconds = _measure_shape(scene.random_arrays(n, shape, dtype), rounds)
+    why = _server_share(environment.random_arrays(20_000, (28, 28, 1), "uint8"), rounds)
+    for name, (shape, dtype, n) in environment.SHAPES.items():
+        seconds = _measure_shape(environment.random_arrays(n, shape, dtype), rounds)
         peer = min(seconds.keys() - {"this", ONE, NAIVE, FIRST, LIMIT}, key=lambda way: -timing.rate(seconds[way], n))
         first, naive, best, limit = goals.get(name, (None, None, 1, None))
         for wanted, other in ((first, FIRST), (naive, NAIVE), (best, peer), (limit, LIMIT)):
             if wanted and other in seconds:
-                what = f"{name}, beside {'the best peer, ' if other == peer else ''}{other}"
-                part.goals.append(Goal(what, wanted, timing.ratio(seconds, "this", other), limit=why))
+                what = f"{name}, beside {'the best other program, ' if other == peer else ''}{other}"
+                part.goals.append(Goal(what, wanted, timing.ratio(seconds, "this", other)))
         part.tables.append(timing.table(f"{n:,} × {name}", seconds, n))
     part.remarks = [why]
     return part
 
 
 def _server_share(arrays: Any, rounds: int) -> str:
-    """Say who spends the time of one connection, with the foreign key of ml.input and, on trial, without it."""
-    admin, engine, chunks = scene.owner(), scene.service(), scene.chunks_of(arrays)
+    """Say how client and server share the processor time of one connection, with and without the key of ml.input."""
+    admin, engine, chunks = environment.owner(), environment.service(), environment.chunks_of(arrays)
     spent: list[tuple[float, float]] = []
     key = "ALTER TABLE ml.input {} CONSTRAINT input_chunk_id_fkey"
     with admin.cursor() as cursor:
@@ -73,26 +74,26 @@ def _server_share(arrays: Any, rounds: int) -> str:
             cursor.execute(change)
             own = server = 0.0
             for _ in range(1 + rounds):
-                scene.clear(admin)
-                before = time.process_time(), scene.server_seconds()
+                environment.clear(admin)
+                before = time.process_time(), environment.server_seconds()
                 _ours(engine, chunks, 1)
-                own, server = own + time.process_time() - before[0], server + scene.server_seconds() - before[1]
+                own, server = own + time.process_time() - before[0], server + environment.server_seconds() - before[1]
             rows = (1 + rounds) * len(arrays)
             spent.append((1e6 * own / rows, 1e6 * server / rows))
-        scene.clear(admin)
+        environment.clear(admin)
         cursor.execute(key.format("ADD") + " FOREIGN KEY (chunk_id) REFERENCES ml.chunk")
     engine.dispose()
     (own, with_key), (_, without_key) = spent
     return (
-        f"Of the processor time of one 28x28 uint8 row on one connection, {own:.1f} µs are this side's and "
-        f"{with_key:.1f} µs the server's, for any client; {with_key - without_key:.1f} of those are the check of the "
-        "foreign key to `ml.chunk`, row by row, which stays."
+        f"One 28x28 uint8 row on one connection takes {own:.1f} µs of processor time in `pypredict load` and "
+        f"{with_key:.1f} µs in the server, as with any client. {with_key - without_key:.1f} µs of those are for the "
+        "foreign key to `ml.chunk`, which is checked row by row. The foreign key stays."
     )
 
 
 def _measure_shape(arrays: Any, rounds: int) -> dict[str, list[float]]:
-    admin, engine = scene.owner(), scene.service()
-    chunks = scene.chunks_of(arrays)
+    admin, engine = environment.owner(), environment.service()
+    chunks = environment.chunks_of(arrays)
     with tempfile.TemporaryDirectory() as directory:
         ways: dict[str, timing.Way] = {
             "this": lambda: _ours(engine, chunks, load.WRITERS),
@@ -104,23 +105,23 @@ def _measure_shape(arrays: Any, rounds: int) -> dict[str, list[float]]:
             "ADBC": _adbc(chunks),
             "SQLAlchemy": _sqlalchemy(engine, chunks),
         }
-        if scene.psql():
+        if environment.psql():
             ways[LIMIT] = _psql(chunks, Path(directory))
-        held = set()
+        stored = set()
         for run in ways.values():  # also the warm-up
-            scene.clear(admin)
+            environment.clear(admin)
             run()
-            held.add(_fingerprint(admin))
-        if len(held) != 1:
-            raise SystemExit(f"the ways stored different rows: {held}")
+            stored.add(_fingerprint(admin))
+        if len(stored) != 1:
+            raise SystemExit(f"the ways stored different rows: {stored}")
         ways[FIRST] = _first_script(chunks[0], sum(len(chunk.arrays) for chunk in chunks))
-        seconds = timing.interleave(ways, rounds, lambda: scene.clear(admin))
+        seconds = timing.interleave(ways, rounds, lambda: environment.clear(admin))
     engine.dispose()
     return seconds
 
 
 def _fingerprint(connection: Any) -> tuple[int, str]:
-    """Count the inputs and hash all that they hold."""
+    """Count the inputs and hash their content."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*), md5(string_agg(md5(payload) || first_row || ',' || sample_no || ',' || label_no, ''"
@@ -136,10 +137,18 @@ def _ours(engine: sa.Engine, chunks: list[Chunk], writers: int) -> None:
 
 
 def _chunk_row(chunk: Chunk) -> tuple[Any, ...]:
-    """Give the columns of ml.chunk; no peer has to hash anything."""
-    shape, classes = list(chunk.arrays.shape[1:]), list(chunk.classes or ())
-    sizes = (chunk.first_row, len(chunk.arrays), chunk.arrays.dtype.name, shape, classes, chunk.source)
-    return (chunk.dataset, bytes.fromhex(chunk.prep_sha256), *sizes, None)
+    """Return the columns of ml.chunk. The other programs do not hash, so content_sha256 is None."""
+    return (
+        chunk.dataset,
+        bytes.fromhex(chunk.prep_sha256),
+        chunk.first_row,
+        len(chunk.arrays),
+        chunk.arrays.dtype.name,
+        list(chunk.arrays.shape[1:]),
+        list(chunk.classes or ()),
+        chunk.source,
+        None,
+    )
 
 
 def _psycopg2(chunks: list[Chunk], insert: Callable[[Any, int, Chunk], None]) -> Callable[[], None]:
@@ -149,20 +158,22 @@ def _psycopg2(chunks: list[Chunk], insert: Callable[[Any, int, Chunk], None]) ->
         for chunk in chunks:
             with connection, connection.cursor() as cursor:
                 cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
-                insert(cursor, cursor.fetchone()[0], chunk)
+                ((chunk_id,),) = cursor.fetchall()
+                insert(cursor, chunk_id, chunk)
 
     return run
 
 
 def _first_script(chunk: Chunk, n: int) -> Callable[[], float]:
-    """Give a way that stores some rows, each in a transaction of its own, and tells the seconds that n would take."""
+    """Return a way that stores some rows, each in its own transaction, and returns the estimated seconds for n rows."""
     connection = psycopg2.connect("")
 
     def run() -> float:
         began = time.perf_counter()
         with connection.cursor() as cursor:
             cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
-            rows = list(itertools.islice(scene.rows_of(cursor.fetchone()[0], chunk), FIRST_ROWS))
+            ((chunk_id,),) = cursor.fetchall()
+            rows = list(itertools.islice(environment.rows_of(chunk_id, chunk), FIRST_ROWS))
             for row in rows:
                 cursor.execute(INSERT, row)
                 connection.commit()
@@ -172,13 +183,13 @@ def _first_script(chunk: Chunk, n: int) -> Callable[[], float]:
 
 
 def _insert_each(cursor: Any, chunk_id: int, chunk: Chunk) -> None:
-    for row in scene.rows_of(chunk_id, chunk):
+    for row in environment.rows_of(chunk_id, chunk):
         cursor.execute(INSERT, row)
 
 
 def _insert_values(cursor: Any, chunk_id: int, chunk: Chunk) -> None:
     statement = f"INSERT INTO ml.input ({NAMES}) VALUES %s"
-    psycopg2.extras.execute_values(cursor, statement, scene.rows_of(chunk_id, chunk), page_size=1000)
+    psycopg2.extras.execute_values(cursor, statement, environment.rows_of(chunk_id, chunk), page_size=1000)
 
 
 def _psycopg3(chunks: list[Chunk]) -> Callable[[], None]:
@@ -191,7 +202,7 @@ def _psycopg3(chunks: list[Chunk]) -> Callable[[], None]:
                 (chunk_id,) = cursor.fetchone() or (0,)
                 with cursor.copy(COPY) as copy:
                     copy.set_types(["int8", "int4", "int4", "bytea"])
-                    for row in scene.rows_of(chunk_id, chunk):
+                    for row in environment.rows_of(chunk_id, chunk):
                         copy.write_row(row)
 
     return run
@@ -205,15 +216,17 @@ def _asyncpg(chunks: list[Chunk]) -> Callable[[], None]:
     async def store() -> None:
         for chunk in chunks:
             async with connection.transaction():
-                rows = scene.rows_of(await connection.fetchval(add, *_chunk_row(chunk)), chunk)
-                await connection.copy_records_to_table("input", schema_name="ml", columns=scene.COLUMNS, records=rows)
+                rows = environment.rows_of(await connection.fetchval(add, *_chunk_row(chunk)), chunk)
+                await connection.copy_records_to_table(
+                    "input", schema_name="ml", columns=environment.COLUMNS, records=rows
+                )
 
     return lambda: loop.run_until_complete(store())
 
 
 def _adbc(chunks: list[Chunk]) -> Callable[[], None]:
     connection = adbc_driver_postgresql.dbapi.connect("postgresql://")
-    add = psycopg2.connect("")  # ADBC has no text[] parameters: the chunk's row is committed first
+    add = psycopg2.connect("")  # ADBC has no text[] parameters, so the row of the chunk is committed first
     add.autocommit = True
     types = (pa.int64(), pa.int32(), pa.int32(), pa.binary())
 
@@ -221,11 +234,11 @@ def _adbc(chunks: list[Chunk]) -> Callable[[], None]:
         for chunk in chunks:
             with add.cursor() as cursor:
                 cursor.execute(ADD_CHUNK_PSYCOPG, _chunk_row(chunk))
-                (chunk_id,) = cursor.fetchone()
-            columns = zip(*scene.rows_of(chunk_id, chunk), strict=True)
+                ((chunk_id,),) = cursor.fetchall()
+            columns = zip(*environment.rows_of(chunk_id, chunk), strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
             with connection.cursor() as cursor:
-                batch = pa.RecordBatch.from_arrays(arrays, list(scene.COLUMNS))
+                batch = pa.RecordBatch.from_arrays(arrays, list(environment.COLUMNS))
                 cursor.adbc_ingest("input", batch, mode="append", db_schema_name="ml")
             connection.commit()
 
@@ -238,7 +251,9 @@ def _sqlalchemy(engine: sa.Engine, chunks: list[Chunk]) -> Callable[[], None]:
             with engine.begin() as connection:
                 values = dict(zip(CHUNK_COLUMNS, _chunk_row(chunk), strict=True))
                 (chunk_id,) = connection.execute(sa.insert(schema.chunk), values).inserted_primary_key or (0,)
-                rows = [dict(zip(scene.COLUMNS, row, strict=True)) for row in scene.rows_of(chunk_id, chunk)]
+                rows = [
+                    dict(zip(environment.COLUMNS, row, strict=True)) for row in environment.rows_of(chunk_id, chunk)
+                ]
                 connection.execute(sa.insert(schema.input_), rows)
 
     return run

@@ -2,12 +2,11 @@
 
 1. mnist_cnn, an epoch, beside Keras's own example of the same network (examples/vision/mnist_convnet.py, 2015 to 2020,
    Apache 2.0: float32 input, `fit` with a progress bar).
-2. The training loop, tracked offline at W&B, beside a bare Keras `fit` of the very same model: a large one, and one so
-   small that an epoch takes a tenth of a second. What comes before the first epoch and after the last counts.
+2. The training loop, recorded offline for W&B, beside a bare Keras `fit` of the same model: a large model, and a small
+   one whose epoch takes a tenth of a second. The time before the first epoch and after the last epoch counts.
 
-Two processes live side by side and train an epoch in turns, while the other waits, so that a busy moment of the machine
-meets both. The figure is the median over the epochs, each compared with its neighbour; the first, in which TensorFlow
-builds its graph, is left out.
+Two processes train an epoch in turns; the other one waits, so that a busy moment of the machine slows both. The result
+is the median of the ratios of all epochs. The first epoch, in which TensorFlow builds its graph, is left out.
 """
 
 import argparse
@@ -19,15 +18,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import timing
+
+if TYPE_CHECKING:
+    from pyml.config import Settings
+    from pyml.datasets.dataset import Dataset
+    from pyml.experiment.experiment import Experiment
 
 REPO = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Run the comparisons, or, with --way, one side of a comparison as a process of its own."""
+    """Run the comparisons, or, with --way, one side of a comparison in this process."""
     parser = argparse.ArgumentParser(description="How fast the trainer trains, beside Keras alone.")
     parser.add_argument("--epochs", type=int, default=8, help="of mnist_cnn, each way")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -58,7 +62,7 @@ def compare_with_the_example(epochs: int) -> None:
 
 
 def compare_with_a_bare_fit(experiment: str, epochs: int) -> None:
-    """Print what our loop costs beside a bare fit of the same model with the same data."""
+    """Print the cost of our training loop beside a bare fit of the same model with the same data."""
     found = train_in_turns(("bare", "ours"), experiment, epochs)
     seconds = {way: result["epochs"][1:] for way, result in found.items()}
     around = {way: result["fit"] - sum(result["epochs"]) for way, result in found.items()}
@@ -70,12 +74,12 @@ def compare_with_a_bare_fit(experiment: str, epochs: int) -> None:
 
 
 def train_in_turns(ways: tuple[str, str], experiment: str, epochs: int) -> dict[str, dict[str, Any]]:
-    """Start both ways, let each train an epoch while the other waits, and give what they found."""
-    with tempfile.TemporaryFile("w+") as said:
-        sides = {way: start(way, experiment, epochs, said) for way in ways}
+    """Start both ways, let them train an epoch in turns, and return their results."""
+    with tempfile.TemporaryFile("w+") as errors:
+        sides = {way: start(way, experiment, epochs, errors) for way in ways}
         try:
             for turns, _ in sides.values():
-                turns.readline()  # both are ready before one begins
+                turns.readline()  # both are ready before the first epoch
             for epoch in range(epochs):
                 for way in ways if epoch % 2 == 0 else ways[::-1]:
                     turns, _ = sides[way]
@@ -86,37 +90,37 @@ def train_in_turns(ways: tuple[str, str], experiment: str, epochs: int) -> dict[
                         turns.readline()  # ready for the next
             return {way: json.loads(turns.readline()) for way, (turns, _) in sides.items()}
         except (ValueError, OSError):
-            said.seek(0)
-            sys.exit(said.read()[-2000:])
+            errors.seek(0)
+            sys.exit(errors.read()[-2000:])
         finally:
             for turns, process in sides.values():
                 turns.close()
                 process.wait()
 
 
-def start(way: str, experiment: str, epochs: int, said: IO[str]) -> tuple[IO[str], subprocess.Popen[bytes]]:
-    """Start one way as a process; give the line on which it is told to go, and the process."""
+def start(way: str, experiment: str, epochs: int, errors: IO[str]) -> tuple[IO[str], subprocess.Popen[bytes]]:
+    """Start one way as a process; return the socket that tells it to start an epoch, and the process."""
     here, there = socket.socketpair()
     arguments = ["--way", way, "--experiment", experiment, "--epochs", str(epochs), "--turns", str(there.fileno())]
     process = subprocess.Popen(
-        [sys.executable, __file__, *arguments], pass_fds=[there.fileno()], stdout=subprocess.DEVNULL, stderr=said
+        [sys.executable, __file__, *arguments], pass_fds=[there.fileno()], stdout=subprocess.DEVNULL, stderr=errors
     )
     there.close()
     return here.makefile("rw"), process
 
 
 class Clock:
-    """Waits for its turn before every epoch, and notes the seconds that it took, validation included."""
+    """Waits for its turn before every epoch, and stores the seconds of the epoch, validation included."""
 
     def __init__(self, turns: IO[str]) -> None:
-        """turns: the line to the process that says whose turn it is."""
+        """turns: the socket to the process that gives the turns."""
         self.epochs: list[float] = []
         self.waited = 0.0
         self._turns = turns
         self._started = 0.0
 
     def callback(self) -> Any:
-        """Give the callback, to be called after all others."""
+        """Return the Keras callback; it must be the last one."""
         import keras
 
         return keras.callbacks.LambdaCallback(on_epoch_begin=self._begin, on_epoch_end=self._end)
@@ -138,15 +142,16 @@ class Clock:
 
 
 def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
-    """Train as Keras's example script does; only where the file lies, and the clock, are ours."""
+    """Train as Keras's example script does; only the path of the file and the clock are ours."""
     import keras
     import numpy as np
     from keras import layers
 
     from pyml.config import read_settings
-    from pyml.datasets.download import find_file
+    from pyml.datasets.download import DataDirectory
 
-    with np.load(find_file("mnist", "mnist.npz", read_settings())) as file:
+    settings = read_settings()
+    with np.load(DataDirectory(settings.data_dir, settings.origin).find("mnist", "mnist.npz")) as file:
         x_train, y_train, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     num_classes = 10
     input_shape = (28, 28, 1)
@@ -174,27 +179,26 @@ def example(_: str, epochs: int, clock: Clock) -> dict[str, Any]:
 
 
 def ours(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
-    """Train as `pyml train` does: tracked offline, deterministic, the best epoch kept."""
-    from bundle.inference.model import predict_probabilities
+    """Train as `pyml train` does: recorded offline, deterministic; the best epoch is kept."""
     from pyml.tracking.tracker import tracking
     from pyml.training.build_model import build_model
-    from pyml.training.train import fit_model
+    from pyml.training.fit import fit_model
+    from pyml.training.model_file import predict_split
 
     experiment, dataset, settings = prepare(name, epochs)
     model = build_model(experiment, dataset)
     with tracking(name, experiment.model_dump(mode="json"), None, settings) as tracker:
-        recorded = tracker.callbacks
-        tracker.callbacks = lambda: [*recorded(), clock.callback()]  # type: ignore[method-assign]
+        callbacks = [*tracker.callbacks(), clock.callback()]
         began = time.perf_counter()
-        fit_model(model, experiment, dataset, tracker)
+        fit_model(model, experiment, dataset, callbacks)
         seconds = time.perf_counter() - began
-    predicted = predict_probabilities(model, dataset.test.x, len(dataset.classes)).argmax(axis=1)
+    predicted = predict_split(model, dataset.test, len(dataset.classes)).argmax(axis=1)
     accuracy = float((predicted == dataset.test.y).mean())
     return {"epochs": clock.epochs, "fit": seconds - clock.waited, "accuracy": accuracy}
 
 
 def bare(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
-    """Call Keras's fit on the same arrays and model, with nothing around it."""
+    """Call Keras's fit on the same arrays and model, and nothing else."""
     from pyml.training.build_model import build_model, encode_labels
 
     experiment, dataset, _ = prepare(name, epochs)
@@ -219,13 +223,13 @@ def bare(name: str, epochs: int, clock: Clock) -> dict[str, Any]:
 WAYS = {"example": example, "ours": ours, "bare": bare}
 
 
-def prepare(name: str, epochs: int) -> Any:
-    """Read the experiment for so many epochs without an early stop, its data, and settings that record offline."""
+def prepare(name: str, epochs: int) -> "tuple[Experiment, Dataset, Settings]":
+    """Read the experiment, its data and settings that record offline; train `epochs` epochs without an early stop."""
     from bundle.inference.model import start_keras
     from pyml.config import read_settings
     from pyml.datasets.load import load_dataset
     from pyml.experiment.experiment import read_experiments
-    from pyml.process import seed_everything
+    from pyml.training.seed import seed_everything
 
     (experiment,) = read_experiments(REPO / "experiments" / f"{name}.json")
     experiment = experiment.model_copy(update={"epochs": epochs, "early_stopping": None})

@@ -140,7 +140,7 @@ def destroy(state: Path) -> None:
     base = _data(state).parent.parent
     if (state / "cluster").is_symlink() and base.name.startswith(PREFIX) and base.exists():
         shutil.rmtree(base)
-    for path in [*(state / name for name in MADE), *state.glob(".new-*")]:
+    for path in [state / name for name in MADE] + list(state.glob(".new-*")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -338,7 +338,9 @@ def _initdb(data: Path, run: Path, password: str, sync: bool) -> None:
         file.flush()
         if account:
             os.fchown(file.fileno(), account.pw_uid, account.pw_gid)
-        options += ["-U", OWNER, f"--pwfile={file.name}", *([] if sync else ["--no-sync"])]
+        options += ["-U", OWNER, f"--pwfile={file.name}"]
+        if not sync:
+            options.append("--no-sync")
         done = _call(data.parent, run / "initdb", "-D", aside, *options)
     if done.returncode:
         raise EmbeddedError(f"initdb failed in {data.parent} (exit code {done.returncode}): {_tail(done.stderr)}")

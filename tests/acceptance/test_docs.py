@@ -71,7 +71,8 @@ def resolve(module: str, name: str) -> None:
 
 
 def markdown() -> list[str]:
-    pages = [*REPO.glob("*.md"), *(REPO / "docs").rglob("*.md"), *(REPO / "tests").glob("*.md")]
+    docs, tests = REPO / "docs", REPO / "tests"
+    pages = [*REPO.glob("*.md"), *docs.rglob("*.md"), *tests.glob("*.md")]
     return sorted(str(path.relative_to(REPO)) for path in pages)
 
 
@@ -127,7 +128,10 @@ def numbered_tests() -> Iterator[tuple[int, str]]:
         for first, last, second in re.findall(
             r"^def test_(\d+)(?:_to_(\d+)|_(\d+))?_", path.read_text(encoding="utf-8"), re.MULTILINE
         ):
-            for case in [*range(int(first), int(last or first) + 1), *([int(second)] if second else [])]:
+            cases = list(range(int(first), int(last or first) + 1))
+            if second:
+                cases.append(int(second))
+            for case in cases:
                 if case not in OTHER_NUMBERS.get(file, ()):
                     yield case, file
 

@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +33,9 @@ class Pipeline:
     @property
     def bundle(self) -> Path:
         pointer = json.loads((self.directory / "models/current/digits.json").read_text())
-        return self.directory / "models/bundles" / pointer["bundle_id"]
+        return self.directory / "models/bundles" / str(pointer["bundle_id"])
 
-    def query(self, statement: str) -> list[tuple]:
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
         engine = self.database.engine()
         with engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(sa.text(statement))]
@@ -60,7 +62,7 @@ def run_in(
 
 
 @pytest.fixture(scope="module")
-def pipeline(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):
+def pipeline(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     directory = tmp_path_factory.mktemp("pipeline")
     name = "pipeline_" + os.urandom(6).hex()
     cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')

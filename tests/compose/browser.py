@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ class PgAdmin:
             at = self._find(label, depth, at)
             if not self._has_children(at):
                 self.page.locator(".file-entry").nth(at).locator(".directory-toggle").click()
-                self._until(lambda at=at: self._has_children(at), f"{label} opens")
+                self._until(partial(self._has_children, at), f"{label} opens")
         self._settle()
         below = []
         for other, label in self.tree()[at + 1 :]:

@@ -97,7 +97,7 @@ class Stack:
 
     def up(self, *arguments: str, **environment: str) -> None:
         """Start everything; wait until the one-shot services have ended with 0 and the daemons are healthy."""
-        self.compose("up", "--detach", *arguments, timeout=900, **environment)
+        self.compose("up", "--detach", *arguments, check=True, timeout=900, **environment)
         for service in ONE_SHOTS:
             code = self.call("docker", "wait", self.container(service), timeout=600).stdout.strip()
             assert code == "0", f"{service} ended with {code}: {self.compose('logs', service).stdout[-2000:]}"
@@ -184,6 +184,7 @@ class Stack:
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return what the engine knows about a container."""
+        known: dict[str, Any]
         (known,) = json.loads(self.call("docker", "inspect", name).stdout)
         return known
 

@@ -80,7 +80,7 @@ def test_own_images_are_trained_loaded_and_predicted(stack: Stack) -> None:
     write_images(stack.directory / "photographs", seed=1, count=30)
     write_images(stack.directory / "new", seed=2, count=5)
     data = {"kind": "image-folder", "path": "photographs", "height": 16, "width": 16, "color": "grayscale"}
-    layers = [{"layer": "Rescaling", "scale": 1 / 255}, {"layer": "Flatten"}]
+    layers: list[dict[str, object]] = [{"layer": "Rescaling", "scale": 1 / 255}, {"layer": "Flatten"}]
     train(stack, "photographs", data, [*layers, {"layer": "Dense", "units": 2, "activation": "softmax"}], "photographs")
     load(stack, "new", "photographs")
     assert outcomes(stack, "photographs") == [["dark", "dark", "5"], ["light", "light", "5"]]
@@ -90,7 +90,10 @@ def test_own_csv_is_trained_loaded_and_predicted(stack: Stack) -> None:
     write_reviews(stack.directory / "reviews.csv", range(30))
     write_reviews(stack.directory / "new.csv", range(90, 95))
     data = {"kind": "text-csv", "path": "reviews.csv", "text_column": "text", "label_column": "label"}
-    layers = [{"layer": "Embedding", "input_dim": 50, "output_dim": 4}, {"layer": "GlobalAveragePooling1D"}]
+    layers: list[dict[str, object]] = [
+        {"layer": "Embedding", "input_dim": 50, "output_dim": 4},
+        {"layer": "GlobalAveragePooling1D"},
+    ]
     dense = {"layer": "Dense", "units": 2, "activation": "softmax"}
     train(stack, "reviews", {**data, "words": 50, "length": 8}, [*layers, dense], "reviews.csv")
     load(stack, "new.csv", "reviews", "--label-column label")

@@ -95,7 +95,7 @@ def entry_point(stack: Stack, tmp_path: Path, **environment: str) -> tuple[int, 
     fake.chmod(0o755)
     tmp_path.chmod(0o755)
     options = ("run", "--rm", "--no-deps", "--no-TTY", "--volume", f"{fake}:/opt/venv/bin/pyml:ro")
-    done = stack.compose(*options, "pyml", "train", "x.json", check=False, **environment)
+    done = stack.compose(*options, "pyml", "train", "x.json", check=False, timeout=300, **environment)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -141,7 +141,7 @@ def test_token_is_shown_nowhere_during_a_training(stack: Stack, token_file: Path
     (stack.directory / "experiments/digits_token.json").write_text(json.dumps(experiment))
     nowhere = {"WANDB_TOKEN_FILE": "secrets/wandb_token", "WANDB_BASE_URL": "http://127.0.0.1:9"}
     options = ("run", "--detach", "--no-deps", "--name", f"{stack.project}-token")
-    stack.compose(*options, "pyml", "train", "experiments/digits_token.json", **nowhere)
+    stack.compose(*options, "pyml", "train", "experiments/digits_token.json", check=True, timeout=300, **nowhere)
     name = f"{stack.project}-token"
     try:
         stack.until(lambda: "epoch 2/" in stack.call("docker", "logs", name).stderr, "the training goes on", 120)

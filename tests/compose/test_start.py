@@ -98,7 +98,7 @@ def make_up(stack: Stack) -> str:
 
     def trained() -> bool:
         state = stack.inspect(stack.container("pyml"))["State"]
-        return state["StartedAt"] != trainer and state["Status"] == "exited"
+        return bool(state["StartedAt"] != trainer and state["Status"] == "exited")
 
     with stack.background("make", "up") as (running, output):
         stack.until(lambda: running.poll() is not None or trained(), "the trainer has ended", 900)

@@ -13,7 +13,7 @@ from bundle.test_set import read_test_set
 def test_a_test_set_is_read_back_unchanged(tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path, n=5)
     x, y = read_test_set(bundle)
-    assert (x.shape, x.dtype, y.shape, y.dtype) == ((5, 4, 4, 1), np.uint8, (5,), np.int64)
+    assert (x.shape, x.dtype.name, y.shape, y.dtype.name) == ((5, 4, 4, 1), "uint8", (5,), "int64")
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])

@@ -15,7 +15,7 @@ from support.trainings import DIGITS, LAST, PYML, only_bundle, pyml, settings_wi
 
 from bundle.verify import open_bundle, open_current
 from pyml.config import Settings
-from pyml.experiment.experiment import read_experiments
+from pyml.experiment.experiment import Experiment, read_experiments
 from pyml.training.train import train
 
 
@@ -48,14 +48,14 @@ def test_several_files_and_grids_are_trained_in_sequence(sequence: Path) -> None
         "grid-learning_rate_0.001",
         "alone",
     ]
-    rates = [bundle.manifest.experiment["optimizer"]["learning_rate"] for bundle in bundles]
+    rates = [Experiment.model_validate(bundle.manifest.experiment).optimizer.learning_rate for bundle in bundles]
     assert rates == [0.01, 0.001, 0.01]
 
 
 def test_several_experiments_are_one_group_in_wandb(sequence: Path) -> None:
     groups = []
     for run in (sequence / ".local/wandb/wandb").glob("offline-run-*"):
-        inspect = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", run]
+        inspect: list[str | Path] = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", run]
         done = subprocess.run(inspect, capture_output=True, text=True, timeout=60, check=True)
         records = [json.loads(line) for line in done.stdout.splitlines()]
         groups += [record["run"]["run_group"] for record in records if record["type"] == "run"]

@@ -54,7 +54,8 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     ],
 )
 def test_an_invalid_setting_is_named(name: str, value: str) -> None:
-    said = sentence(pypredict("status", **{name: value}))
+    setting = {name: value}
+    said = sentence(pypredict("status", **setting))
     assert f"got {value!r}" in said.replace('"', "'")
     assert f"change {name}" in said
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -59,7 +60,7 @@ def test_a_plan_of_new_chunks_scans_no_whole_table(filled: sa.Engine) -> None:
     assert not scanned & {"job", "chunk"}
 
 
-def test_a_new_model_gets_only_its_own_test_set(engine: sa.Engine, tmp_path) -> None:
+def test_a_new_model_gets_only_its_own_test_set(engine: sa.Engine, tmp_path: Path) -> None:
     for name, seed in (("first", 1), ("second", 2)):
         bundle = publish_bundle(tmp_path, name, seed=seed)
         with engine.begin() as connection:
@@ -74,7 +75,7 @@ def test_a_new_model_gets_only_its_own_test_set(engine: sa.Engine, tmp_path) -> 
     assert pairs == [(1, 1), (2, 2)]
 
 
-def test_inputs_without_a_model_get_the_first_model(engine: sa.Engine, tmp_path) -> None:
+def test_inputs_without_a_model_get_the_first_model(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
         for chunk in cut_test_set(bundle):

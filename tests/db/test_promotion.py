@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from support.bundles import publish_bundle
+from support.bundles import fake_predict, publish_bundle
 from support.workers import rows, worker_for
 
 from pypredict import promotion, registry, store
@@ -58,7 +58,7 @@ def test_a_worse_proposal_on_the_same_test_set_is_declined(
     engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish_bundle(tmp_path, "good", n=1000, n_correct=997)
-    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays))
+    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict))
     publications.import_new()
     publish_bundle(tmp_path, "poor", n=1000, n_correct=678)
     assert publications.import_new() == []
@@ -77,7 +77,7 @@ def test_a_declined_proposal_is_declined_once(engine: sa.Engine, tmp_path: Path)
         if name == "poor":
             publish_bundle(tmp_path, name, n_correct=n_correct)
         for _ in range(2):  # like two processes, one after the other
-            Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays)).import_new()
+            Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict)).import_new()
     assert rows(engine, "SELECT action, count(*) FROM ml.promotion GROUP BY 1 ORDER BY 1") == [
         ("declined", 1),
         ("promoted", 1),
@@ -86,7 +86,7 @@ def test_a_declined_proposal_is_declined_once(engine: sa.Engine, tmp_path: Path)
 
 def test_a_worse_proposal_with_promote_serves(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "good", n_correct=29)
-    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: lambda arrays: arrays))
+    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict))
     publications.import_new()
     publish_bundle(tmp_path, "poor", n_correct=10, promote=True)
     publications.import_new()

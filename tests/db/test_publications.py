@@ -13,7 +13,7 @@ from support.workers import rows, scalar, worker_for
 from bundle import BundleError
 from bundle.verify import Bundle
 from pypredict import PypredictError
-from pypredict.models import Models
+from pypredict.models import Models, Predict
 from pypredict.publications import Publications
 
 
@@ -103,7 +103,7 @@ def test_28_a_model_that_does_not_load_never_serves(engine: sa.Engine, tmp_path:
     worker_for(engine, tmp_path).run(until_empty=True)
     publish_bundle(tmp_path, "new", seed=2)
 
-    def refuse(bundle: Bundle):
+    def refuse(bundle: Bundle) -> Predict:
         raise BundleError("a Lambda layer")
 
     (problem,) = Publications(engine, tmp_path, Models(tmp_path, refuse)).import_new()

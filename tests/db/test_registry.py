@@ -8,12 +8,13 @@ import sqlalchemy as sa
 from support.bundles import fake_predict, publish_bundle
 from support.workers import load_predict_of, rows, worker_for
 
+from bundle.verify import Bundle
 from pypredict import PypredictError, registry
-from pypredict.models import Models
+from pypredict.models import Models, Predict
 from pypredict.publications import Publications
 
 
-def never(_: object) -> object:
+def never(_: Bundle) -> Predict:
     raise AssertionError("a model was loaded")
 
 

@@ -10,15 +10,17 @@ from support.bundles import publish_bundle
 from support.workers import console, worker_for
 
 from pypredict import registry
+from pypredict.models import Predict
 from pypredict.report import history_table, models_table, show
 
 NAME = "a_very_long_experiment_name-learning_rate_0.0001-units_150"
 
 
-def predict_many(n_classes: int):
+def predict_many(n_classes: int) -> Predict:
     def predict(arrays: np.ndarray) -> np.ndarray:
         first = arrays.reshape(len(arrays), -1)[:, 0].astype(int) % n_classes
-        return np.eye(n_classes, dtype=np.float32)[first]
+        probabilities: np.ndarray = np.eye(n_classes, dtype=np.float32)[first]
+        return probabilities
 
     return predict
 

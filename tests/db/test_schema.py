@@ -1,23 +1,26 @@
 """The schema keeps its rules by itself, and each role can do its work and nothing else."""
 
+from pathlib import Path
+from typing import Any
+
 import alembic.command
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from conftest import REPO, Database
+from conftest import REPO, Cluster, Database
 from support.bundles import publish_bundle
 
 from pypredict import PypredictError, database, migrate, promotion, registry, schema, store
 from pypredict.source import cut_test_set
 
 
-def execute(engine: sa.Engine, statement: str, **values: object) -> sa.CursorResult:
+def execute(engine: sa.Engine, statement: str, **values: object) -> sa.CursorResult[Any]:
     with engine.begin() as connection:
         return connection.execute(sa.text(statement), values)
 
 
 def add_chunk(engine: sa.Engine, n_inputs: int = 1, classes: list[str] | None = None) -> int:
-    return execute(
+    chunk_id: int = execute(
         engine,
         "INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, classes, source)"
         " VALUES ('toys', :prep, 0, :n, 'uint8', '{3}', :classes, 'a test') RETURNING chunk_id",
@@ -25,6 +28,7 @@ def add_chunk(engine: sa.Engine, n_inputs: int = 1, classes: list[str] | None = 
         n=n_inputs,
         classes=classes,
     ).scalar_one()
+    return chunk_id
 
 
 def test_the_code_needs_the_newest_migration() -> None:
@@ -105,12 +109,12 @@ def test_39_the_schema_refuses_payloads_that_are_not_npy(engine: sa.Engine, payl
         )
 
 
-def test_only_one_model_serves_a_dataset(engine: sa.Engine, tmp_path) -> None:
+def test_only_one_model_serves_a_dataset(engine: sa.Engine, tmp_path: Path) -> None:
     with engine.begin() as connection:
         registry.register_model(connection, publish_bundle(tmp_path, "first", seed=1))
         registry.register_model(connection, publish_bundle(tmp_path, "second", seed=2))
     states = execute(engine, "SELECT name, state FROM ml.model ORDER BY model_id").all()
-    assert states == [("first", "available"), ("second", "available")]
+    assert [tuple(row) for row in states] == [("first", "available"), ("second", "available")]
     with pytest.raises(sa.exc.IntegrityError, match="model_serving_idx"):
         execute(engine, "UPDATE ml.model SET state = 'serving'")
 
@@ -164,7 +168,7 @@ def test_the_integrity_view_names_a_chunk_without_inputs(owner: sa.Engine) -> No
     assert problems == ["chunk does not hold the inputs it declares"]
 
 
-def test_the_integrity_view_finds_a_done_job_without_outcomes(owner: sa.Engine, tmp_path) -> None:
+def test_the_integrity_view_finds_a_done_job_without_outcomes(owner: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     with owner.begin() as connection:
         model = registry.register_model(connection, bundle)
@@ -198,7 +202,7 @@ def test_19_an_old_schema_is_refused_with_a_command(owner: sa.Engine, engine: sa
         database.check_schema(connection)
 
 
-def test_a_database_without_a_schema_is_refused_with_a_command(cluster, owner: sa.Engine) -> None:
+def test_a_database_without_a_schema_is_refused_with_a_command(cluster: Cluster, owner: sa.Engine) -> None:
     execute(owner, "DROP SCHEMA ml CASCADE")
     with (
         owner.connect() as connection,
@@ -223,7 +227,7 @@ def test_18_the_error_for_a_wrong_password_does_not_show_it(db: Database) -> Non
         "S3cret",
     ],
 )
-def test_18_the_error_for_an_invalid_url_hides_the_password(url: str, caplog) -> None:
+def test_18_the_error_for_an_invalid_url_hides_the_password(url: str, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(database.DatabaseError, match="libpq cannot read DATABASE_URL") as caught:
         database.connect(url)
     assert "S3" not in str(caught.value) + caplog.text
@@ -235,7 +239,7 @@ def test_17_connect_waits_then_names_the_absent_database() -> None:
         database.connect("postgresql://x@127.0.0.1:1/x", wait_seconds=0.5)
 
 
-def test_a_missing_db_directory_is_named(owner: sa.Engine, tmp_path) -> None:
+def test_a_missing_db_directory_is_named(owner: sa.Engine, tmp_path: Path) -> None:
     with pytest.raises(PypredictError, match="holds no migrations"):
         migrate.migrate(owner, tmp_path, [])
 

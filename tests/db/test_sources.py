@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_a_broken_array_file_is_refused_and_named(
 
 
 @pytest.mark.parametrize("y", [None, [], [1.0], [[0]], [3], [-1]])
-def test_a_test_set_that_differs_from_the_manifest_is_named(toys: Bundle, y: list | None) -> None:
+def test_a_test_set_that_differs_from_the_manifest_is_named(toys: Bundle, y: list[Any] | None) -> None:
     arrays = {"x": np.zeros((30, 4, 4, 1), np.uint8)} | ({} if y is None else {"y": np.array(y * 30)})
     np.savez(toys.path / "test_set.npz", **arrays)
     with pytest.raises(BundleError, match=r"test_set\.npz .*publish the bundle again"):

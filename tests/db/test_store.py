@@ -1,6 +1,7 @@
 """Store and read chunks, jobs and outcomes on a real server."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def toy_chunk(x: np.ndarray, labels: np.ndarray | None = None, classes: tuple[st
 
 
 @pytest.fixture
-def planned(engine: sa.Engine, tmp_path) -> sa.Engine:
+def planned(engine: sa.Engine, tmp_path: Path) -> sa.Engine:
     """One model and its test set chunk of 30, planned, not claimed."""
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
@@ -262,7 +263,7 @@ def test_an_error_row_is_an_outcome(planned: sa.Engine) -> None:
     assert scalar(planned, "SELECT reason FROM ml.prediction_error") == "not_finite"
 
 
-def test_a_model_is_registered_once_and_keeps_its_state(engine: sa.Engine, tmp_path) -> None:
+def test_a_model_is_registered_once_and_keeps_its_state(engine: sa.Engine, tmp_path: Path) -> None:
     first = publish_bundle(tmp_path, "first", seed=1)
     with engine.begin() as connection:
         promotion.promote(connection, registry.register_model(connection, first))

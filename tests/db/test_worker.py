@@ -5,12 +5,14 @@ Longer than 300 lines, because it has one test for each case of the worker.
 
 import select
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from conftest import Database
 from support.bundles import CLASSES, fake_predict, publish_bundle
 from support.workers import daemon, load, rows, scalar, until, worker_for
 
@@ -18,7 +20,7 @@ from bundle.verify import Bundle
 from pypredict import PypredictError, promotion, registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop
-from pypredict.models import Models
+from pypredict.models import Models, Predict
 from pypredict.source import cut_test_set
 from pypredict.worker import Worker
 
@@ -49,7 +51,7 @@ def test_a_second_run_writes_no_row_and_loads_no_model(engine: sa.Engine, tmp_pa
     )
     before = rows(engine, tables)
 
-    def never(bundle: Bundle):
+    def never(bundle: Bundle) -> Predict:
         raise AssertionError("a model was loaded")
 
     assert Worker(engine, tmp_path, Models(tmp_path, never), "second").run(until_empty=True) == 0
@@ -79,7 +81,7 @@ def test_46_inputs_of_a_too_large_chunk_become_too_large(
 
 
 def test_a_chunk_without_inputs_does_not_stop_the_daemon(
-    engine: sa.Engine, tmp_path: Path, no_backoff, caplog: pytest.LogCaptureFixture
+    engine: sa.Engine, tmp_path: Path, no_backoff: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
@@ -109,7 +111,7 @@ def test_a_hundred_faulty_chunks_do_not_stop_the_daemon(engine: sa.Engine, tmp_p
 
 
 def test_an_error_while_reading_does_not_stop_the_daemon(
-    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
 ) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
@@ -160,7 +162,7 @@ def test_46_a_payload_far_over_its_declared_size_is_not_read(
 
 def test_31_a_job_keeps_its_model_when_a_new_one_is_published(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "old", n=2000, seed=1)
-    published = []
+    published: list[Bundle] = []
 
     def predict(arrays: np.ndarray) -> np.ndarray:
         if not published:
@@ -192,7 +194,9 @@ def test_44_nan_and_infinity_become_not_finite(engine: sa.Engine, tmp_path: Path
     [lambda n: np.full((n, 3), np.nan, np.float32), lambda n: np.zeros((n, 2), np.float32), lambda n: -np.ones((n, 3))],
     ids=["nan", "wrong width", "negative"],
 )
-def test_34_an_invalid_output_becomes_bad_output(engine: sa.Engine, tmp_path: Path, output) -> None:
+def test_34_an_invalid_output_becomes_bad_output(
+    engine: sa.Engine, tmp_path: Path, output: Callable[[int], np.ndarray]
+) -> None:
     publish_bundle(tmp_path)
     worker_for(engine, tmp_path, lambda arrays: output(len(arrays))).run(until_empty=True)
     assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY reason") == [("bad_output", 30)]
@@ -215,10 +219,10 @@ def test_7_stop_finishes_this_job_and_releases_the_next(engine: sa.Engine, tmp_p
 
 
 def test_14_a_terminated_backend_loses_no_prediction(
-    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff: None
 ) -> None:
     publish_bundle(tmp_path, n=4000)
-    killed = []
+    killed: list[int] = []
 
     def predict(arrays: np.ndarray) -> np.ndarray:
         if len(killed) < 3:
@@ -239,7 +243,7 @@ def test_14_a_terminated_backend_loses_no_prediction(
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
-def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: Path, db) -> None:
+def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: Path, db: Database) -> None:
     bundle = publish_bundle(tmp_path)
     with engine.begin() as connection:
         promotion.promote(connection, registry.register_model(connection, bundle))
@@ -267,7 +271,7 @@ def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: 
     assert len(claimed) == 1
 
 
-def test_two_workers_share_jobs_and_repeat_none(engine: sa.Engine, db, tmp_path: Path) -> None:
+def test_two_workers_share_jobs_and_repeat_none(engine: sa.Engine, db: Database, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=20_000)
     engines = [engine, db.engine("pypredict")]
     workers = [worker_for(one, tmp_path) for one in engines]
@@ -289,13 +293,18 @@ def test_an_urgent_chunk_comes_right_after_the_current_chunk(engine: sa.Engine, 
         load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
     stop, order = Stop(), []
 
+    def is_notified() -> bool:
+        connection = worker._listener._connection
+        assert connection is not None
+        return bool(select.select([connection], [], [], 0)[0])
+
     def predict(arrays: np.ndarray) -> np.ndarray:
         order.append(int(arrays[0, 0, 0, 0]))
         if len(order) == 1:
             until(lambda: scalar(engine, RUNNING) == 2)  # the next job is read ahead
             for number in (99, 98):
                 rush(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
-            until(lambda: select.select([worker._listener._connection], [], [], 0)[0])
+            until(is_notified)
         if len(order) == 4:
             stop.set()
         return fake_predict(arrays)

@@ -262,7 +262,8 @@ def test_a_run_is_visible_during_the_training_and_arrives(
     names = {"wandb_group": "sweep", "wandb_project": "toys", "wandb_entity": "team"}
     directory = trainer.start(server, record, commit="c0ffee", config=config, **names)
     trainer.do("epochs", 0, 3)
-    run = server.wait_for(lambda: server.runs and epochs_of(only_run(server)) == [0, 1, 2] and only_run(server))
+    server.wait_for(lambda: bool(server.runs) and epochs_of(only_run(server)) == [0, 1, 2])
+    run = only_run(server)
     assert run.exit_code is None
     assert (run.entity, run.project, run.group, run.commit, run.name) == ("team", "toys", "sweep", "c0ffee", "toy-1")
     assert run.config == config
@@ -277,7 +278,8 @@ def test_a_run_is_visible_during_the_training_and_arrives(
     assert_arrived_whole(server, bundle, epochs=3)
     assert any("system.memory_percent" in sample for sample in run.system_metrics)
     [predictions] = [json.loads(data) for name, data in run.files.items() if "/predictions_" in name]
-    assert predictions["columns"] == ["sample", "label", "predicted", "confidence", *(f"p_{name}" for name in CLASSES)]
+    probabilities = [f"p_{name}" for name in CLASSES]
+    assert predictions["columns"] == ["sample", "label", "predicted", "confidence", *probabilities]
     assert len(predictions["data"]) == 60
     assert json.loads((directory / "arrived.json").read_text())["url"] == url
     requests = len(server.requests)

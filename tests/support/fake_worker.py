@@ -15,18 +15,24 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 
 from pypredict import database, store, worker
 from pypredict.binary_copy import prediction_stream
 from pypredict.listen import Stop
-from pypredict.models import Models
+from pypredict.models import Models, Probabilities
+from pypredict.store import Inputs, Job
 from support.bundles import fake_predict
 
 KILLER, RAISER = 250, 251
+Pause = Callable[[str], None]
+Flags = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int64]
 
 
 def main() -> None:
@@ -85,24 +91,30 @@ def main() -> None:
     made.run(until_empty=not options.daemon)
 
 
-def _pause_in_store(pause) -> None:
-    read_inputs, stream, write = store.read_inputs, store.prediction_stream, worker.Worker._write
+def _replace(target: object, name: str, new: object) -> None:
+    setattr(target, name, new)
 
-    def read(connection, job):
+
+def _pause_in_store(pause: Pause) -> None:
+    read_inputs, write = store.read_inputs, worker.Worker._write
+
+    def read(connection: sa.Connection, job: Job) -> Inputs:
         pause("claimed")
         inputs = read_inputs(connection, job)
         pause("read")
         return inputs
 
-    def fenced(*arguments):
+    def fenced(model_id: int, input_ids: Ids, probabilities: Probabilities, in_training: Flags | None) -> bytearray:
         pause("fenced")  # after the UPDATE that checks the fence, before the COPY
-        return stream(*arguments)
+        return prediction_stream(model_id, input_ids, probabilities, in_training)
 
-    def written(self, job, outcome):
+    def written(self: worker.Worker, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
         write(self, job, outcome)
         pause("committed")
 
-    store.read_inputs, store.prediction_stream, worker.Worker._write = read, fenced, written
+    _replace(store, "read_inputs", read)
+    _replace(store, "prediction_stream", fenced)
+    _replace(worker.Worker, "_write", written)
 
 
 def _shift_clock(seconds: float) -> None:
@@ -111,15 +123,17 @@ def _shift_clock(seconds: float) -> None:
     time.monotonic = lambda: real_monotonic() + seconds
 
 
-def _no_fence(pause) -> None:
+def _no_fence(_: Pause) -> None:
     store.FINISH = sa.text(
         "UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL"
         " WHERE model_id = :model_id AND chunk_id = :chunk_id AND :attempt = :attempt"
     )
 
 
-def _apart(pause) -> None:
-    def apart(connection, job, inputs, probabilities, in_training):
+def _apart(pause: Pause) -> None:
+    def apart(
+        connection: sa.Connection, job: Job, inputs: Inputs, probabilities: Probabilities, in_training: Flags | None
+    ) -> None:
         with connection.engine.begin() as own:  # a separate transaction for the predictions
             columns = "model_id, input_id, in_training, class_no, score, probs"
             statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
@@ -128,7 +142,7 @@ def _apart(pause) -> None:
         pause("fenced")
         connection.execute(store.FINISH, store._fence(job))
 
-    store.finish_job = apart
+    _replace(store, "finish_job", apart)
 
 
 MUTANTS = {"no-fence": _no_fence, "apart": _apart}

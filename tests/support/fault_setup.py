@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from conftest import REPO
 from bundle.verify import Bundle
 from pypredict import store
 from pypredict.chunk import cut
+from pypredict.source import Preparation
 
 
 class FaultSetup:
@@ -57,7 +59,7 @@ class FaultSetup:
                 process.kill()
             process.communicate()
 
-    def rows(self, statement: str) -> list[tuple]:
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
         with self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sa.text(statement))]
 
@@ -70,13 +72,11 @@ class FaultSetup:
         assert self.rows("SELECT DISTINCT agrees FROM ml.accuracy WHERE in_test_set") == [(True,)]
 
     def load(self, arrays: np.ndarray) -> None:
-        manifest = self.bundle.manifest
         for chunk in cut(
             arrays,
             None,
             classes=None,
-            dataset=manifest.dataset,
-            prep_sha256=manifest.prep_sha256,
+            **Preparation(self.bundle.manifest).identity,
             source="a test",
         ):
             with self.engine.begin() as connection:

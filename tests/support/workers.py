@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import sqlalchemy as sa
@@ -15,20 +16,39 @@ from bundle.verify import Bundle
 from pypredict import store
 from pypredict.chunk import cut
 from pypredict.listen import Stop, somebody_listens
-from pypredict.models import Models
+from pypredict.models import Models, Predict
+from pypredict.source import Preparation
 from pypredict.worker import Worker
 from support.bundles import fake_predict
 
+Load = Callable[[Bundle], Predict]
 
-def worker_for(engine: sa.Engine, models: Path, predict=fake_predict, load=None, **options) -> Worker:
-    settings = {"poll_seconds": 0.05, "lease_seconds": 60} | options
+
+class WorkerOptions(TypedDict, total=False):
+    """The settings of a worker that a test may change."""
+
+    lease_seconds: float
+    poll_seconds: float
+    health_file: Path | None
+    stop: Stop
+
+
+def worker_for(
+    engine: sa.Engine,
+    models: Path,
+    predict: Predict = fake_predict,
+    load: Load | None = None,
+    **options: Unpack[WorkerOptions],
+) -> Worker:
+    settings: WorkerOptions = {"poll_seconds": 0.05, "lease_seconds": 60}
+    settings.update(options)
     return Worker(engine, models, Models(models, load or (lambda bundle: predict)), "tester", **settings)
 
 
-def load_predict_of(dataset: str):
+def load_predict_of(dataset: str) -> Load:
     """Make a loader that loads the models of this dataset and refuses all others."""
 
-    def load(bundle: Bundle):
+    def load(bundle: Bundle) -> Predict:
         if bundle.manifest.dataset != dataset:
             raise BundleError(f"{bundle.manifest.dataset} does not load")
         return fake_predict
@@ -46,7 +66,7 @@ def scalar(engine: sa.Engine, statement: str) -> object:
         return connection.execute(sa.text(statement)).scalar()
 
 
-def rows(engine: sa.Engine, statement: str) -> list[tuple]:
+def rows(engine: sa.Engine, statement: str) -> list[tuple[Any, ...]]:
     with engine.connect() as connection:
         return [tuple(row) for row in connection.execute(sa.text(statement))]
 
@@ -57,8 +77,7 @@ def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
             arrays,
             None,
             classes=None,
-            dataset=bundle.manifest.dataset,
-            prep_sha256=bundle.manifest.prep_sha256,
+            **Preparation(bundle.manifest).identity,
             source="a test",
         ):
             store.load_chunk(connection, chunk)
@@ -77,11 +96,14 @@ def listens(engine: sa.Engine) -> bool:
 
 
 @contextmanager
-def daemon(engine: sa.Engine, models: Path, predict=fake_predict, **options) -> Iterator[None]:
+def daemon(
+    engine: sa.Engine, models: Path, predict: Predict = fake_predict, **options: Unpack[WorkerOptions]
+) -> Iterator[None]:
     """Run a worker in a thread until the end of the block; raise the worker's error, if any."""
     stop = Stop()
     with ThreadPoolExecutor(1) as thread:
-        run = thread.submit(worker_for(engine, models, predict, stop=stop, **options).run, until_empty=False)
+        options["stop"] = stop
+        run = thread.submit(worker_for(engine, models, predict, **options).run, until_empty=False)
         try:
             yield
         finally:

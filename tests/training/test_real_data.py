@@ -22,7 +22,7 @@ def imdb(data_dir: Path) -> Dataset:
 def test_mnist_equals_the_arrays_of_keras(data_dir: Path) -> None:
     mnist = load_dataset(Mnist(name="mnist", validation=0.1), Settings(data_dir=data_dir))
     with np.load(data_dir / "mnist/mnist.npz") as file:
-        assert np.array_equal(mnist.test.x[..., 0], file["x_test"])
+        assert np.array_equal(mnist.test.x[:][..., 0], file["x_test"])
         assert np.array_equal(mnist.test.y, file["y_test"])
         assert np.bincount(mnist.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert (len(mnist.train.y), len(mnist.validation.y), len(mnist.test.y)) == (54_000, 6_000, 10_000)
@@ -51,12 +51,12 @@ def test_raw_reviews_become_the_stored_token_numbers(data_dir: Path, imdb: Datas
     reviews = [json.loads(line) for line in path.read_text(encoding="utf-8").strip().split("\n")]
     served = np.stack([prepare_text(review["text"], imdb.preprocessing, numbers) for review in reviews])
     assert len(reviews) == 100
-    assert np.array_equal(served, imdb.test.x[[review["x_test_row"] for review in reviews]])
+    assert np.array_equal(served, imdb.test.x[np.array([review["x_test_row"] for review in reviews])])
 
 
 def test_test_reviews_are_not_in_the_training_set(imdb: Dataset) -> None:
-    test = {row.tobytes() for row in imdb.test.x}
-    assert not test & {row.tobytes() for part in (imdb.train, imdb.validation) for row in part.x}
+    test = {row.tobytes() for row in imdb.test.x[:]}
+    assert not test & {row.tobytes() for part in (imdb.train, imdb.validation) for row in part.x[:]}
     assert (len(imdb.train.y) + len(imdb.validation.y), len(imdb.test.y)) == (24_855, 25_000)
 
 

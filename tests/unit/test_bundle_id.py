@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from conftest import REPO
 
+from pyml import provenance
 from pyml.experiment.experiment import Experiment
 from pyml.training import bundle_id
 
@@ -119,7 +120,7 @@ def test_every_package_is_hashed_or_listed_as_not_hashed() -> None:
 
 @pytest.mark.parametrize("package", ["keras", "tensorflow"])
 def test_another_version_of_the_library_changes_the_id(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    before, installed = identify(DOCUMENT), bundle_id.versions()
+    before, installed = identify(DOCUMENT), provenance.versions()
     monkeypatch.setattr(bundle_id, "versions", lambda: {**installed, package: "0"})
     assert identify(DOCUMENT) != before
 

@@ -12,8 +12,10 @@ import pytest
 PYML = Path(sys.executable).with_name("pyml")
 
 
-def pyml(*arguments: str | Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PYML, *arguments], capture_output=True, text=True, timeout=60, check=False, **kwargs)
+def pyml(
+    *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PYML, *arguments], capture_output=True, text=True, timeout=60, check=False, cwd=cwd, env=env)
 
 
 def test_the_command_line_imports_no_slow_library() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -51,7 +52,9 @@ def test_golden_bytes() -> None:
     ids=["big-endian", "fortran", "strided", "negative-stride"],
 )
 @pytest.mark.parametrize("dtype", ["int32", "float32", "uint8"])
-def test_41_arrays_of_every_memory_order_are_normalised(variant, dtype) -> None:
+def test_41_arrays_of_every_memory_order_are_normalised(
+    variant: Callable[[np.ndarray], np.ndarray], dtype: str
+) -> None:
     array = np.arange(24, dtype=dtype).reshape(4, 3, 2)
     assert encode(variant(array)) == encode(array)
 

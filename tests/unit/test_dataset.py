@@ -22,7 +22,7 @@ def digits() -> Dataset:
 
 
 def contents(part: Split) -> set[bytes]:
-    return {sample.tobytes() for sample in part.x}
+    return {sample.tobytes() for sample in part.x[:]}
 
 
 def distinct(n: int, n_classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -33,7 +33,7 @@ def test_digits_are_raw_images_with_the_declared_input(digits: Dataset) -> None:
     assert digits.train.x.dtype == np.uint8
     assert digits.train.x.shape[1:] == (8, 8, 1)
     assert (digits.input.dtype, digits.input.shape) == ("uint8", (8, 8, 1))
-    assert (digits.train.x.min(), digits.train.x.max()) == (0, 16)
+    assert (digits.train.x[:].min(), digits.train.x[:].max()) == (0, 16)
 
 
 def test_the_test_set_has_the_requested_size(digits: Dataset) -> None:
@@ -73,7 +73,7 @@ def test_images_keep_their_labels(digits: Dataset) -> None:
         image.astype(np.uint8).tobytes(): label for image, label in zip(known.images, known.target, strict=True)
     }
     for part in (digits.train, digits.validation, digits.test):
-        assert [label_of[sample.tobytes()] for sample in part.x] == part.y.tolist()
+        assert [label_of[sample.tobytes()] for sample in part.x[:]] == part.y.tolist()
 
 
 def split(x: np.ndarray, y: np.ndarray) -> tuple[Split, Split, Split]:
@@ -113,7 +113,7 @@ def test_fractions_too_small_for_the_classes_are_refused() -> None:
 
 
 def test_the_fingerprint_depends_on_each_pixel(digits: Dataset) -> None:
-    x = digits.train.x.copy()
+    x = digits.train.x[:].copy()
     x[0, 0, 0, 0] += 1
     changed = dataclasses.replace(digits, train=Split(x, digits.train.y))
     assert changed.fingerprint != digits.fingerprint

@@ -10,7 +10,8 @@ from support.bundles import manifest_for
 from bundle.manifest import Manifest, Metrics
 from pyml.evaluation.metrics import evaluate
 from pyml.experiment.experiment import Experiment
-from pyml.promotion.diagnosis import Gate, did_not_learn, imbalance, likely_causes, objections, warn
+from pyml.experiment.gate import Gate
+from pyml.promotion.diagnosis import did_not_learn, imbalance, likely_causes, objections, warn
 
 EXPERIMENT: dict[str, Any] = {
     "name": "x",

@@ -8,6 +8,7 @@ import pytest
 from bundle.inference.model import start_keras
 from pyml.datasets.dataset import Split
 from pyml.datasets.samples import store_samples
+from pyml.experiment.experiment import Loss
 from pyml.training.input_pipeline import batches_of
 from pyml.training.seed import seed_everything
 
@@ -15,7 +16,7 @@ N = 50
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 3, 2, 1), np.uint8)
 LABELS = np.arange(N) % 3
 IN_MEMORY = Split(IMAGES, LABELS)
-SPARSE = "sparse_categorical_crossentropy"
+SPARSE: Loss = "sparse_categorical_crossentropy"
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -29,7 +30,7 @@ def in_a_file(tmp_path: Path) -> Split:
     return Split(store_samples(iter(IMAGES), IMAGES.shape, memory_bytes=0, directory=tmp_path), LABELS)
 
 
-def epochs(split: Split, shuffle_seed: int | None, n: int = 1, loss: str = SPARSE) -> list[Batches]:
+def epochs(split: Split, shuffle_seed: int | None, n: int = 1, loss: Loss = SPARSE) -> list[Batches]:
     seed_everything(0)
     batches = batches_of(split, loss, 3, 16, shuffle_seed)
     return [[(x.numpy(), y.numpy()) for x, y in batches] for _ in range(n)]
@@ -84,7 +85,7 @@ def test_samples_in_a_file_have_a_known_shape(in_a_file: Split) -> None:
 
 
 @pytest.mark.parametrize(("loss", "shape"), [("categorical_crossentropy", (16, 3)), ("binary_crossentropy", (16, 1))])
-def test_labels_are_encoded_for_the_loss(loss: str, shape: tuple[int, ...]) -> None:
+def test_labels_are_encoded_for_the_loss(loss: Loss, shape: tuple[int, ...]) -> None:
     (batches,) = epochs(IN_MEMORY, None, loss=loss)
     assert batches[0][1].shape == shape
 

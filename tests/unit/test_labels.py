@@ -89,12 +89,14 @@ def test_ignored_labels_are_not_read() -> None:
     assert Labelling(ignore=True).array_class_numbers(np.array([1j]), 9, CLASSES, PATH) is None
 
 
-def numbered(y: list[object] | np.ndarray, classes: tuple[str, ...] = CLASSES, **mapping: str) -> list[int]:
+def numbered(
+    y: list[object] | np.ndarray, classes: tuple[str, ...] = CLASSES, mapping: dict[str, str] | None = None
+) -> list[int]:
     array = np.asarray(y)
-    numbers = Labelling(mapping=mapping).array_class_numbers(array, len(array), classes, PATH)
+    numbers = Labelling(mapping=mapping or {}).array_class_numbers(array, len(array), classes, PATH)
     assert numbers is not None
     assert numbers.dtype == np.int32
-    return numbers.tolist()
+    return [int(number) for number in numbers]
 
 
 def test_names_in_an_array_are_class_names() -> None:
@@ -116,7 +118,7 @@ def test_numbers_are_class_names_if_classes_are_numbers() -> None:
 
 
 def test_a_label_map_also_maps_numbers() -> None:
-    assert numbered([5, 6, 5], **{"5": "dog", "6": "cat"}) == [1, 0, 1]
+    assert numbered([5, 6, 5], mapping={"5": "dog", "6": "cat"}) == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

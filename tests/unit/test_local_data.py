@@ -13,7 +13,14 @@ from PIL import Image
 
 from bundle import BundleError
 from bundle.inputs.arrays import ArraysError
-from bundle.inputs.preprocessing import RESERVED_WORDS, TextPreprocessing, prepare_image, prepare_text, token_numbers
+from bundle.inputs.preprocessing import (
+    RESERVED_WORDS,
+    ImagePreprocessing,
+    TextPreprocessing,
+    prepare_image,
+    prepare_text,
+    token_numbers,
+)
 from pyml import PymlError
 from pyml.config import Settings
 from pyml.datasets.dataset import save_split
@@ -57,6 +64,7 @@ def test_a_folders_sub_folders_are_its_classes(settings: Settings, shapes: Path)
 def test_images_are_prepared_as_in_serving(settings: Settings, shapes: Path) -> None:
     test = load_dataset(FOLDER, settings).test
     how = load_dataset(FOLDER, settings).preprocessing
+    assert isinstance(how, ImagePreprocessing)
     for sample, label, source in zip(test.x[:], test.y, test.sources, strict=True):
         assert np.array_equal(sample, prepare_image(shapes / source, how))
         assert source.startswith(("circle", "square", "triangle")[label])
@@ -127,8 +135,8 @@ def test_a_copy_of_a_test_image_is_not_in_the_training_set(settings: Settings, s
     for path in sorted((shapes / "circle").iterdir()):
         (path.parent / f"again{path.name}").write_bytes(path.read_bytes())
     dataset = load_dataset(FOLDER, settings)
-    test = {sample.tobytes() for sample in dataset.test.x}
-    others = [sample.tobytes() for part in (dataset.train, dataset.validation) for sample in part.x]
+    test = {sample.tobytes() for sample in dataset.test.x[:]}
+    others = [sample.tobytes() for part in (dataset.train, dataset.validation) for sample in part.x[:]]
     assert len(dataset.test.y) == 16
     assert not test & set(others)
 
@@ -207,7 +215,7 @@ def test_texts_are_prepared_as_in_serving(settings: Settings) -> None:
     dataset = load_dataset(CSV, settings)
     assert isinstance(dataset.preprocessing, TextPreprocessing)
     numbers = token_numbers(dataset.words)
-    for sample, label, source in zip(dataset.test.x, dataset.test.y, dataset.test.sources, strict=True):
+    for sample, label, source in zip(dataset.test.x[:], dataset.test.y, dataset.test.sources, strict=True):
         text, answer = rows[int(source.removeprefix("line ")) - 2]
         assert np.array_equal(sample, prepare_text(text, dataset.preprocessing, numbers))
         assert dataset.classes[label] == answer
@@ -220,7 +228,7 @@ def test_the_vocabulary_holds_only_words_of_the_training_set(settings: Settings)
     dataset = load_dataset(CSV.model_copy(update={"words": 5000}), settings)
     trained = {rows[int(source.removeprefix("line ")) - 2][0] for source in dataset.train.sources}
     assert set(dataset.words) - set(RESERVED_WORDS) == {word for text in trained for word in text.split()}
-    assert dataset.preprocessing.n_words == len(dataset.words)
+    assert dataset.n_words == len(dataset.words)
 
 
 def test_the_vocabulary_is_ordered_by_frequency_and_alphabet() -> None:
@@ -239,11 +247,11 @@ def test_words_of_test_text_copies_are_not_in_the_vocabulary(settings: Settings)
 
 def test_texts_that_differ_only_in_punctuation_are_copies(settings: Settings) -> None:
     rows = reviews()
-    put_csv(settings, [*rows, *((f"{text.upper()}!!", label) for text, label in rows)])
+    put_csv(settings, rows + [(f"{text.upper()}!!", label) for text, label in rows])
     dataset = load_dataset(CSV, settings)
-    test = {sample.tobytes() for sample in dataset.test.x}
+    test = {sample.tobytes() for sample in dataset.test.x[:]}
     assert len(dataset.test.y) == 24
-    assert not test & {sample.tobytes() for part in (dataset.train, dataset.validation) for sample in part.x}
+    assert not test & {sample.tobytes() for part in (dataset.train, dataset.validation) for sample in part.x[:]}
 
 
 def test_texts_that_are_equal_after_preparation_are_copies(settings: Settings) -> None:
@@ -337,7 +345,7 @@ def test_arrays_are_not_changed(settings: Settings) -> None:
     assert (dataset.input.dtype, dataset.input.shape) == ("float32", (4,))
     assert dataset.classes == ("0", "1", "2")
     rows = [int(source.removeprefix("row ")) for source in dataset.train.sources]
-    assert np.array_equal(dataset.train.x, X[rows])
+    assert np.array_equal(dataset.train.x[:], X[rows])
     assert np.array_equal(dataset.train.y, Y[rows])
 
 
@@ -373,7 +381,7 @@ def test_14_quantities_as_labels_are_called_regression(settings: Settings, n_val
 
 
 def test_14_a_class_of_one_sample_is_named(settings: Settings) -> None:
-    put_npz(settings, x=X, y=np.array(["a", "b", *["c"] * 58]))
+    put_npz(settings, x=X, y=np.array(["a", "b"] + ["c"] * 58))
     with pytest.raises(PymlError, match="each split needs at least one sample of each class, and a has 1 in all"):
         load_dataset(NPZ, settings)
 
@@ -381,7 +389,7 @@ def test_14_a_class_of_one_sample_is_named(settings: Settings) -> None:
 def test_an_official_test_set_stays_whole(settings: Settings) -> None:
     put_npz(settings, x_train=X[:40], y_train=Y[:40], x_test=X[40:], y_test=Y[40:])
     dataset = load_dataset(OFFICIAL, settings)
-    assert np.array_equal(dataset.test.x, X[40:])
+    assert np.array_equal(dataset.test.x[:], X[40:])
     assert (len(dataset.train.y), len(dataset.validation.y)) == (32, 8)
 
 
@@ -405,7 +413,7 @@ def test_other_dtypes_are_cast_if_the_values_fit(settings: Settings, given: str,
     assert dataset.test.x.dtype == wanted
     assert dataset.test.x.dtype.isnative
     rows = [int(source.removeprefix("row ")) for source in dataset.test.sources]
-    assert np.array_equal(dataset.test.x, x[rows])
+    assert np.array_equal(dataset.test.x[:], x[rows])
 
 
 @pytest.mark.parametrize(

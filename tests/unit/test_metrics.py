@@ -2,9 +2,11 @@
 
 import csv
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,10 @@ from bundle.manifest import ClassMetrics, Metrics
 from pyml.evaluation.metrics import evaluate, write_predictions
 
 RELAXED = settings(deadline=None, max_examples=25)  # scikit-learn needs milliseconds, and more on a busy machine
+
+
+def float32(rows: Sequence[Sequence[float]] | Sequence[float]) -> npt.NDArray[np.float32]:
+    return np.array(rows, np.float32)
 
 
 def softmax(seed: int, n: int, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +66,7 @@ def test_auroc_and_average_precision_equal_those_of_scikit_learn(seed: int, n_cl
     one_hot = np.eye(n_classes)[y]
     assert metrics.auroc == pytest.approx(roc_auc_score(one_hot, probabilities, average="macro"))
     assert metrics.average_precision == pytest.approx(average_precision_score(one_hot, probabilities, average="macro"))
+    assert metrics.auroc is not None
     assert metrics.gini == 2 * metrics.auroc - 1
 
 
@@ -70,7 +77,7 @@ def test_two_classes_have_one_auroc() -> None:
 
 
 def test_a_class_without_test_samples_has_no_metrics() -> None:
-    probabilities = np.float32([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
+    probabilities = float32([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
     metrics = evaluate(probabilities, np.array([0, 1, 1, 0]))
     assert metrics.per_class[2] == ClassMetrics(
         n=0, precision=None, recall=None, f1=None, auroc=None, average_precision=None
@@ -80,7 +87,7 @@ def test_a_class_without_test_samples_has_no_metrics() -> None:
 
 
 def test_a_test_set_of_one_class_has_no_auroc() -> None:
-    metrics = evaluate(np.float32([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0]))
+    metrics = evaluate(float32([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0]))
     assert (metrics.auroc, metrics.gini) == (None, None)
     assert metrics.average_precision == 1.0
     assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
@@ -96,14 +103,14 @@ def test_accuracy_is_exactly_n_correct_divided_by_n(seed: int, n: int) -> None:
 
 
 def test_a_class_that_is_never_predicted_has_precision_0() -> None:
-    probabilities = np.tile(np.float32([0.9, 0.1, 0]), (4, 1))
+    probabilities = np.tile(float32([0.9, 0.1, 0]), (4, 1))
     with warnings.catch_warnings(action="error"):
         metrics = evaluate(probabilities, np.array([0, 0, 1, 2]))
     assert metrics.macro_recall == pytest.approx(1 / 3)
 
 
 def test_a_wrong_prediction_with_probability_1_has_a_finite_loss() -> None:
-    metrics = evaluate(np.float32([[1, 0]]), np.array([1]))
+    metrics = evaluate(float32([[1, 0]]), np.array([1]))
     assert 15 < metrics.loss < 17
 
 
@@ -122,7 +129,7 @@ def test_predictions_csv_keeps_every_float32_exactly(tmp_path: Path) -> None:
 
 
 def test_predictions_csv_names_sample_label_and_predicted_class(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.csv", np.float32([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1]), ("cat", "dog"))
+    write_predictions(tmp_path / "p.csv", float32([[0.25, 0.75], [0.5, 0.5]]), np.array([0, 1]), ("cat", "dog"))
     assert (tmp_path / "p.csv").read_text() == (
         "sample,label,predicted,confidence,p_cat,p_dog\n0,cat,dog,0.75,0.25,0.75\n1,dog,cat,0.5,0.5,0.5\n"
     )
@@ -130,6 +137,6 @@ def test_predictions_csv_names_sample_label_and_predicted_class(tmp_path: Path) 
 
 def test_predictions_csv_quotes_class_names(tmp_path: Path) -> None:
     names = ('a,"b"', "c\nd", "ä")
-    write_predictions(tmp_path / "p.csv", np.float32([[0, 0, 1]]), np.array([0]), names)
+    write_predictions(tmp_path / "p.csv", float32([[0, 0, 1]]), np.array([0]), names)
     (row,) = read_predictions(tmp_path / "p.csv")
     assert (row["label"], row["predicted"]) == ('a,"b"', "ä")

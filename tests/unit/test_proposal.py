@@ -11,13 +11,22 @@ from support.bundles import publish_bundle
 from bundle.manifest import ClassMetrics, read_manifest
 from bundle.publish import Pointer, pointers, read_pointer
 from bundle.verify import Bundle
-from pyml.promotion.diagnosis import Gate
+from pyml.experiment.gate import Gate
 from pyml.promotion.proposal import Candidate, propose_best
 
 
-def publish(models: Path, name: str, val_accuracy: float = 0.5, **options: object) -> Bundle:
+def publish(
+    models: Path,
+    name: str,
+    val_accuracy: float = 0.5,
+    *,
+    dataset: str = "toys",
+    n: int = 30,
+    n_correct: int | None = None,
+    seed: int = 0,
+) -> Bundle:
     """Publish a bundle that is not proposed, with this validation accuracy in its best epoch."""
-    bundle = publish_bundle(models, name, proposed=False, **options)
+    bundle = publish_bundle(models, name, proposed=False, dataset=dataset, n=n, n_correct=n_correct, seed=seed)
     epoch = {"epoch": 1, "seconds": 1, "val_accuracy": val_accuracy, "val_loss": 1 - val_accuracy}
     (bundle.path / "history.json").write_text(json.dumps([epoch]))
     return bundle
@@ -32,14 +41,14 @@ def propose(models: Path, *bundles: Bundle, gate: Gate | None = None, promote: b
     """Propose the best of the bundles. Give the id of the current bundle of toys."""
     propose_best(models, [Candidate(bundle, gate) for bundle in bundles], promote=promote)
     pointer = current(models)
-    return pointer and pointer.bundle_id
+    return None if pointer is None else pointer.bundle_id
 
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     caplog.set_level(logging.INFO)
 
-    class Said(list):
+    class Said(list[str]):
         def __contains__(self, part: object) -> bool:
             return any(str(part) in record.getMessage() for record in caplog.records)
 

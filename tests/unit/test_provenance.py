@@ -2,7 +2,6 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -45,9 +44,9 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def git(root: Path, *arguments: str, **options: Any) -> str:
+def git(root: Path, *arguments: str, stdin: bytes | None = None) -> str:
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, **options).stdout.decode()
+    return subprocess.run(command, check=True, capture_output=True, input=stdin).stdout.decode()
 
 
 def test_a_clean_tree_has_no_changes(repository: Path) -> None:
@@ -65,7 +64,7 @@ def test_the_patch_turns_the_commit_into_the_trained_code(repository: Path, tmp_
     assert patch is not None
     assert git(repository, "status", "--porcelain") == status
     git(repository, "clone", "--quiet", str(repository), str(tmp_path / "clone"))
-    git(tmp_path / "clone", "apply", "-", input=patch)
+    git(tmp_path / "clone", "apply", "-", stdin=patch)
     for name, content in changed.items():
         assert (tmp_path / "clone" / name).read_bytes() == content
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import REPO
-from support.bundles import CLASSES, manifest_for, publish_bundle, write_image
+from support.bundles import ARRAY, CLASSES, manifest_for, publish_bundle, write_image
 
 from bundle import BundleError
 from bundle.document import sha256_of_json
@@ -28,10 +28,10 @@ IMAGES = ImagePreprocessing(height=4, width=6)
 TEXTS = TextPreprocessing(length=8, n_words=len(WORDS), vocabulary_sha256=sha256_of_json(WORDS))
 
 
-def how(shape: tuple[int, ...] = (4, 4, 1), preprocessing: Preprocessing | None = None) -> Preparation:
+def how(shape: tuple[int, ...] = (4, 4, 1), preprocessing: Preprocessing = ARRAY) -> Preparation:
     x = np.zeros((3, *shape), np.int32 if preprocessing == TEXTS else np.uint8)
-    options = {} if preprocessing is None else {"preprocessing": preprocessing}
-    return Preparation(manifest_for("toy", x, np.arange(3), **options), WORDS if preprocessing == TEXTS else ())
+    manifest = manifest_for("toy", x, np.arange(3), preprocessing=preprocessing)
+    return Preparation(manifest, WORDS if preprocessing == TEXTS else ())
 
 
 ARRAYS, PHOTOS, REVIEWS = how(), how(IMAGES.shape, IMAGES), how((8,), TEXTS)
@@ -46,7 +46,11 @@ def names(chunks: list[Chunk]) -> list[str | None]:
 
 
 def labels(chunks: list[Chunk]) -> list[str]:
-    return [chunk.classes[number] for chunk in chunks if chunk.labels is not None for number in chunk.labels]
+    found: list[str] = []
+    for chunk in chunks:
+        if chunk.labels is not None and chunk.classes is not None:
+            found += [chunk.classes[number] for number in chunk.labels]
+    return found
 
 
 def write_csv(path: Path, *rows: tuple[str, ...]) -> Path:
@@ -162,7 +166,8 @@ def test_folders_that_are_not_classes_are_named(tmp_path: Path) -> None:
 
 
 def test_labels_of_a_csv_are_checked_before_the_first_chunk(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "x.csv", ("text", "label"), *[("good", "ant")] * 1_500, ("bad", "0"))
+    rows = [("good", "ant")] * 1_500
+    path = write_csv(tmp_path / "x.csv", ("text", "label"), *rows, ("bad", "0"))
     with pytest.raises(LabelError, match=r"not classes of the model: 0; its classes are ant, bee, cat"):
         next(read_source(path, REVIEWS, TextColumns(label="label")))
 
@@ -270,7 +275,7 @@ def test_the_code_in_the_docs_converts_an_image_for_digits(tmp_path: Path) -> No
         write_image(tmp_path / "x.png", shade)
         subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, check=True)
         (chunk,) = read(tmp_path / "x.npy", how((8, 8, 1)))
-        assert (chunk.arrays.dtype, chunk.arrays.min(), chunk.arrays.max()) == (np.uint8, value, value)
+        assert (chunk.arrays.dtype.name, chunk.arrays.min(), chunk.arrays.max()) == ("uint8", value, value)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pyml.process import kill_process_tree
 from pyml.tracking import tracker as tracker_module
 from pyml.tracking.local_run import list_records, lock_record, locked
 from pyml.tracking.tracker import Tracker, start_tracker
+from pyml.tracking.upload import Upload
 
 METRICS = Metrics(n=1, n_correct=1, accuracy=1, loss=0, macro_precision=1, macro_recall=1, macro_f1=1)
 OFFLINE, ONLINE = TrackedRun(mode="offline", id="r1"), TrackedRun(mode="online", id="r1")
@@ -36,13 +37,13 @@ class QuietRun:
         return lambda *_, **__: None
 
 
-class FakeUpload:
+class FakeUpload(Upload):
     """An upload with a given result. early: the problem during the training; outcome: the problem at the end."""
 
     def __init__(self, outcome: str | None, early: str | None = None) -> None:
         self.outcome, self.early, self.ended, self.url = outcome, early, 0, "https://wandb.example/r1"
 
-    def wait_for_url(self, seconds: float) -> str:
+    def wait_for_url(self, seconds: float) -> str | None:
         return self.url
 
     def failed_early(self) -> str | None:

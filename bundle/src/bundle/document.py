@@ -11,7 +11,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,9
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Record(BaseModel):
+class Document(BaseModel):
     """A document or a part of one: immutable. An unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
 from bundle import BundleError
-from bundle.document import Name, Record, Sha256, explain, sha256_of_json
+from bundle.document import Document, Name, Sha256, explain, sha256_of_json
 from bundle.inputs.preprocessing import Preprocessing
 
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -24,7 +24,7 @@ SPLIT_FILE = "split.csv"  # the part of each sample: train, validation or test (
 Dtype = Literal["uint8", "int32", "float32"]
 
 
-class InputSpec(Record):
+class InputSpec(Document):
     """Dtype and shape of one sample of the model, without the batch axis."""
 
     dtype: Dtype
@@ -35,21 +35,21 @@ class InputSpec(Record):
         return f"{self.dtype} of shape {self.shape}"
 
 
-class FileEntry(Record):
+class FileEntry(Document):
     """A file of the bundle; size in bytes."""
 
     sha256: Sha256
     size: Annotated[int, Field(ge=0)]
 
 
-class GitState(Record):
+class GitState(Document):
     """The commit of the training, and whether there were uncommitted changes; None: unknown."""
 
     commit: str | None = None
     dirty: bool | None = None
 
 
-class TrackedRun(Record):
+class TrackedRun(Document):
     """Where the Weights & Biases run of the training is."""
 
     mode: Literal["online", "offline", "disabled"]
@@ -58,7 +58,7 @@ class TrackedRun(Record):
     directory: str | None = None
 
 
-class ClassMetrics(Record):
+class ClassMetrics(Document):
     """Metrics of one class against all others; n samples of the test set have this class. None: not defined."""
 
     n: Annotated[int, Field(ge=0)]
@@ -69,7 +69,7 @@ class ClassMetrics(Record):
     average_precision: float | None
 
 
-class Metrics(Record):
+class Metrics(Document):
     """Metrics on the test set. accuracy = n_correct / n, as IEEE double; loss is the mean of the trained loss.
 
     The other metrics are means over the classes in the test set, with equal weights. auroc and average_precision
@@ -92,7 +92,7 @@ class Metrics(Record):
     confusion: tuple[tuple[int, ...], ...] = ()
 
 
-class Manifest(Record):
+class Manifest(Document):
     """The content of manifest.json: how to prepare inputs, how the model was trained, and the hash of each file."""
 
     format_version: Literal[2] = 2

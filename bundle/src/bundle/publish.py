@@ -19,14 +19,14 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from bundle import BundleError
-from bundle.document import Name, Record, Sha256, explain
+from bundle.document import Document, Name, Sha256, explain
 from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
 from bundle.whole_file import fsync, write_whole
 
 STAGING_PREFIX = ".tmp-"
 
 
-class Pointer(Record):
+class Pointer(Document):
     """The trainer's proposal for a dataset: a bundle, the sha256 of its model.h5, and the time of the proposal.
 
     promote: serve the bundle even if its accuracy is lower than that of the model that serves now.

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,13 @@ from pypredict.codec import Array
 
 CHUNK_INPUTS = 1_000
 CHUNK_BYTES = 8 * 2**20  # small, so that one chunk is hashed while another one is sent
+
+
+class Identity(TypedDict):
+    """Which models predict a chunk: those of its dataset that have the same preparation."""
+
+    dataset: str
+    prep_sha256: str
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,12 @@ def _confusion(connection: sa.Connection, model_id: int, name: str, width: int) 
     counts = {(row.label, row.predicted): row.n for row in connection.execute(CONFUSION, {"model_id": model_id})}
     digits = max((len(str(n)) for n in counts.values()), default=1)
     if MIN_NAME_WIDTH + (digits + CELL_GAP) * len(classes) <= width:
-        rows = [(label, *(counts.get((label, predicted), "·") for predicted in classes)) for label in classes]
-        return _table(f"Confusion matrix of model {model_id} ({name}): rows are labels", rows, ("", *classes))
-    mistakes = [(n, *pair) for pair, n in counts.items() if pair[0] != pair[1]]
+        matrix = []
+        for label in classes:
+            cells = [counts.get((label, predicted), "·") for predicted in classes]
+            matrix.append((label, *cells))
+        return _table(f"Confusion matrix of model {model_id} ({name}): rows are labels", matrix, ("", *classes))
+    mistakes = [(n, label, predicted) for (label, predicted), n in counts.items() if label != predicted]
     rows = [(label, predicted, n) for n, label, predicted in sorted(mistakes, reverse=True)[:MAX_MISTAKES]]
     title = f"Most frequent mistakes of model {model_id} ({name}); ml.confusion holds all"
     return _table(title, rows, ("label", "predicted", "inputs"))
@@ -134,5 +137,5 @@ def _table(title: str, rows: Sequence[tuple[object, ...]], columns: Sequence[str
         width = max(map(len, texts)) if numeric else None
         table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=width)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*map(str, row))
     return table

@@ -30,7 +30,7 @@ from bundle.split import read_split
 from bundle.test_set import read_test_set
 from bundle.verify import Bundle
 from pypredict import PypredictError
-from pypredict.chunk import Chunk, cut, inputs_per_chunk
+from pypredict.chunk import Chunk, Identity, cut, inputs_per_chunk
 from pypredict.labels import Labelling
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,11 @@ class Preparation:
 
     manifest: Manifest
     words: Sequence[str] = ()
+
+    @property
+    def identity(self) -> Identity:
+        """The dataset and the hash of the preparation, as a chunk has them."""
+        return {"dataset": self.manifest.dataset, "prep_sha256": self.manifest.prep_sha256}
 
     @functools.cached_property
     def token_numbers(self) -> Mapping[str, int]:
@@ -75,8 +80,7 @@ def cut_test_set(bundle: Bundle) -> Iterator[Chunk]:
         x,
         y.astype(np.int32),
         classes=manifest.classes,
-        dataset=manifest.dataset,
-        prep_sha256=manifest.prep_sha256,
+        **Preparation(manifest).identity,
         source=f"test set of {manifest.bundle_id}",
         names=_read_test_names(bundle),
     )
@@ -134,8 +138,7 @@ def text_chunk(text: str, how: Preparation, source: str, name: str | None = None
     if not words_of(text):
         raise SourceError(f"{name or 'the text'} holds no word; give a text with words")
     return Chunk(
-        dataset=how.manifest.dataset,
-        prep_sha256=how.manifest.prep_sha256,
+        **how.identity,
         first_row=0,
         arrays=prepare_texts([text], how),
         labels=None,
@@ -172,8 +175,7 @@ def _read_arrays(path: Path, how: Preparation, labelling: Labelling) -> Iterator
         arrays,
         numbers,
         classes=None if numbers is None else how.manifest.classes,
-        dataset=how.manifest.dataset,
-        prep_sha256=how.manifest.prep_sha256,
+        **how.identity,
         source=readable_name(str(path)),
     )
 
@@ -236,8 +238,7 @@ def _gather(
             return
         arrays, labels, names = zip(*part, strict=True)
         yield Chunk(
-            dataset=how.manifest.dataset,
-            prep_sha256=how.manifest.prep_sha256,
+            **how.identity,
             first_row=first_row,
             arrays=np.stack(arrays),
             labels=None if numbers is None else np.array([numbers[label] for label in labels], np.int32),

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bundle import BundleError
-from bundle.document import Record, Sha256, sha256_of_json
+from bundle.document import Document, Sha256, sha256_of_json
 
 MAX_PIXELS = 100_000_000
 PAD, START, UNKNOWN = 0, 1, 2
@@ -37,13 +37,13 @@ class PreprocessingError(BundleError):
     """An image or a text cannot be prepared; str() names it and gives the reason."""
 
 
-class ArrayPreprocessing(Record):
+class ArrayPreprocessing(Document):
     """Store arrays and give them to the model without a change."""
 
     kind: Literal["array"] = "array"
 
 
-class ImagePreprocessing(Record):
+class ImagePreprocessing(Document):
     """Image files become (height, width, channels) uint8; sizes in pixels."""
 
     kind: Literal["image"] = "image"
@@ -57,7 +57,7 @@ class ImagePreprocessing(Record):
         return (self.height, self.width, 1 if self.color == "grayscale" else 3)
 
 
-class TextPreprocessing(Record):
+class TextPreprocessing(Document):
     """Texts become (length,) int32 token numbers below n_words.
 
     characters: "unicode" or "ascii". With "ascii", only A to Z are lower-cased and only ASCII spaces separate words.
@@ -117,7 +117,8 @@ def prepare_text(text: str, how: TextPreprocessing, numbers: Mapping[str, int]) 
     words = words_of(text, how.characters)
     if how.known_words is not None:
         words = [word for word in words if word in numbers]
-    return pad([START, *(numbers.get(word, UNKNOWN) for word in words)], how)
+    token_numbers = [numbers.get(word, UNKNOWN) for word in words]
+    return pad([START, *token_numbers], how)
 
 
 def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:

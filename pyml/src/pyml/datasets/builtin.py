@@ -81,7 +81,8 @@ def load_imdb(data: Imdb, directory: DataDirectory) -> Dataset:
     )
     shift = len(RESERVED_WORDS) - 1  # in the file the first word has number 1; here it follows the reserved words
     reviews = [*arrays["x_train"], *arrays["x_test"]]
-    x = np.stack([pad([START, *(rank + shift for rank in review[-data.length :])], how) for review in reviews])
+    numbers = [[rank + shift for rank in review[-data.length :]] for review in reviews]
+    x = np.stack([pad([START, *review], how) for review in numbers])
     y = np.concatenate([arrays["y_train"], arrays["y_test"]]).astype(np.int64)
     prepared = Prepared(("negative", "positive"), how, x, y, words)
     return build_dataset(data.name, prepared, split_rows(y, data, n_test=N_REVIEWS))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pyml import PymlError
 
-Rows = slice | npt.NDArray[np.int64]
+RowSelection = slice | npt.NDArray[np.int64]
 PART_BYTES = 16 * 2**20  # bytes that `parts` reads at once
 
 
@@ -38,7 +38,7 @@ class StoredSamples:
         """Count the samples."""
         return len(self._rows)
 
-    def __getitem__(self, rows: Rows) -> npt.NDArray[np.generic]:
+    def __getitem__(self, rows: RowSelection) -> npt.NDArray[np.generic]:
         """Read the samples of a slice or of row numbers into memory."""
         wanted = self._rows[rows]
         array = np.empty((len(wanted), *self.shape[1:]), self.dtype)

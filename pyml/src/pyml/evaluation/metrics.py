@@ -63,7 +63,7 @@ def write_predictions(path: Path, probabilities: Probabilities, y: Labels, class
     predicted = probabilities.argmax(axis=1)
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["sample", "label", "predicted", "confidence", *(f"p_{name}" for name in classes)])
+        rows.writerow(["sample", "label", "predicted", "confidence"] + [f"p_{name}" for name in classes])
         for sample, (row, label, best) in enumerate(zip(probabilities, y, predicted, strict=True)):
             rows.writerow([sample, classes[label], classes[best], str(row[best]), *map(str, row)])
 

@@ -40,10 +40,10 @@ def expand_grid(document: Any) -> list[Any]:
     if points == [(document, ())]:
         return [document]
     axes = {place for _, labels in points for place, _ in labels}
-    named = [
-        {**point, "name": "-".join([str(point.get("name")), *(_label(place, value, axes) for place, value in labels)])}
-        for point, labels in points
-    ]
+    named = []
+    for point, labels in points:
+        values = [_label(place, value, axes) for place, value in labels]
+        named.append(point | {"name": "-".join([str(point.get("name")), *values])})
     names = [point["name"] for point in named]
     for name in names:
         if names.count(name) > 1:

@@ -105,17 +105,20 @@ def _last(curve: str, higher: bool) -> Column:
     return Column(curve, lambda run: run.last(curve), higher, curve=curve)
 
 
-COLUMNS = (
+_TEST_METRICS = [
     Column("test accuracy", lambda run: run.manifest.metrics.accuracy, higher=True),
     Column("test AUROC", lambda run: run.manifest.metrics.auroc, higher=True),
     Column("test F1", lambda run: run.manifest.metrics.macro_f1, higher=True),
-    *(_last(curve, higher=curve.endswith("accuracy")) for curve in CURVES),
+]
+_LAST_VALUES = [_last(curve, higher=curve.endswith("accuracy")) for curve in CURVES]
+_OTHERS = [
     _last("val_auroc", higher=True),
     _last("seconds", higher=False),
     Column("total seconds", lambda run: run.manifest.train_seconds, higher=False, digits=1),
     Column("epochs", lambda run: run.manifest.epochs_trained, higher=None, digits=0),
     Column("parameters", lambda run: run.manifest.parameters, higher=None, digits=0),
-)
+]
+COLUMNS = (*_TEST_METRICS, *_LAST_VALUES, *_OTHERS)
 
 
 def compare_runs(models: Path, baseline: str | None = None) -> list[Comparison]:
@@ -132,10 +135,11 @@ def compare_runs(models: Path, baseline: str | None = None) -> list[Comparison]:
     else:
         found = find_run(runs, baseline)
         firsts = {found.manifest.dataset: found}
-    return [
-        Comparison(name, (first, *(run for run in runs if run.manifest.dataset == name and run is not first)))
-        for name, first in sorted(firsts.items())
-    ]
+    comparisons = []
+    for name, first in sorted(firsts.items()):
+        others = [run for run in runs if run.manifest.dataset == name and run is not first]
+        comparisons.append(Comparison(name, (first, *others)))
+    return comparisons
 
 
 def find_run(runs: Sequence[PublishedRun], name: str) -> PublishedRun:

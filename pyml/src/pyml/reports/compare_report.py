@@ -40,7 +40,8 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
         for run, name in zip(comparison.runs, names, strict=True):
             remarks = [] if start else run.remarks
             cells = zip(comparison.cells(run)[part], COLUMNS[part], strict=True)
-            table.add_row("\n".join([name, *remarks]), *(_rich_cell(*cell) for cell in cells))
+            rich_cells = [_rich_cell(cell, column) for cell, column in cells]
+            table.add_row("\n".join([name, *remarks]), *rich_cells)
         yield table
 
 

@@ -39,12 +39,12 @@ def class_table(manifest: Manifest) -> "Table":
     for label in order if title else range(len(classes)):
         one = metrics.per_class[label]
         values = (one.precision, one.recall, one.f1, one.auroc, one.average_precision)
-        table.add_row(
-            Text(classes[label]), str(one.n), *(_format(value) for value in values), Text(_mistake(manifest, label))
-        )
+        cells = [_format(value) for value in values]
+        table.add_row(Text(classes[label]), str(one.n), *cells, Text(_mistake(manifest, label)))
     means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1, metrics.auroc, metrics.average_precision)
     table.add_section()
-    table.add_row("mean", str(metrics.n), *(_format(mean) for mean in means))
+    cells = [_format(mean) for mean in means]
+    table.add_row("mean", str(metrics.n), *cells)
     return table
 
 

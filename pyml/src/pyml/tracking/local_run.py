@@ -48,7 +48,7 @@ class StagedArtifact:
 
 
 @dataclass(frozen=True)
-class Record:
+class LocalRun:
     """The content of a record: the last step of its history (-1: none), its files, its artifacts."""
 
     directory: Path
@@ -67,10 +67,9 @@ class Record:
 
 def sdk_environment(root: Path) -> dict[str, str]:
     """Give the variables that keep the files of the SDK below root and turn its telemetry off."""
-    return {
-        **{f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in KINDS},
-        "WANDB_ERROR_REPORTING": "false",  # the telemetry waits for a silent server and writes to our terminal
-    }
+    directories = {f"WANDB_{kind}_DIR": str(root / kind.lower()) for kind in KINDS}
+    # The telemetry waits for a silent server and writes to our terminal.
+    return directories | {"WANDB_ERROR_REPORTING": "false"}
 
 
 def list_records(root: Path) -> list[Path]:
@@ -81,7 +80,7 @@ def list_records(root: Path) -> list[Path]:
     )
 
 
-def read_record(directory: Path) -> Record:
+def read_local_run(directory: Path) -> LocalRun:
     """Read a record with W&B's own tool, also the record of a killed trainer. Raises PymlError."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
     try:
@@ -93,7 +92,7 @@ def read_record(directory: Path) -> Record:
     steps = [line["history"]["step"].get("num", 0) for line in lines if line["type"] == "history"]
     files = [file["path"] for line in lines if line["type"] == "files" for file in line["files"]["files"]]
     artifacts = [_staged(line["artifact"]) for line in lines if line["type"] == "artifact"]
-    return Record(
+    return LocalRun(
         directory=directory,
         run_id=run["run_id"],
         project=run["project"],
@@ -104,7 +103,7 @@ def read_record(directory: Path) -> Record:
     )
 
 
-def lost_files(record: Record) -> list[str]:
+def lost_files(record: LocalRun) -> list[str]:
     """List the artifacts' files whose bytes are lost. `wandb sync` skips their artifact without a message."""
     return [
         f"{artifact.name}/{name}"

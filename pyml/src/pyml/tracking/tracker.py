@@ -63,7 +63,7 @@ class Tracker:
     def log_metrics(self, metrics: Metrics, best_epoch: int) -> None:
         """Write the metrics on the test set to the run's summary."""
         values = metrics.model_dump(exclude={"per_class", "confusion"}, exclude_none=True)
-        summary = {"best_epoch": best_epoch, **{f"test/{name}": value for name, value in values.items()}}
+        summary = {"best_epoch": best_epoch} | {f"test/{name}": value for name, value in values.items()}
         self._try("recording metrics", lambda: self._run.summary.update(summary))
 
     def log_bundle(self, path: Path, manifest: Manifest) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bundle.messages import one_line
 from pyml.process import kill_process_tree
-from pyml.tracking.local_run import read_record
+from pyml.tracking.local_run import read_local_run
 
 SERVER_OK, TOKEN_UNKNOWN = "ok", "does not know the token"
 ASK_SECONDS = 3  # pause between two checks of the server, and time limit of one check
@@ -92,9 +92,11 @@ def _sync(directory: Path, *, live: bool) -> None:
     """Run `wandb beta sync`. Its exit code is unreliable, so it is ignored."""
     from wandb.cli.cli import cli
 
-    options = ["--no-skip-synced", "--no-skip-online", *(["--live"] if live else [])]
+    arguments = ["beta", "sync", "--no-skip-synced", "--no-skip-online", str(directory)]
+    if live:
+        arguments.append("--live")
     try:
-        cli.main(["beta", "sync", *options, str(directory)], standalone_mode=False)
+        cli.main(arguments, standalone_mode=False)
     except (Exception, SystemExit) as error:
         sys.stderr.write(f"{error}\n")
 
@@ -102,7 +104,7 @@ def _sync(directory: Path, *, live: bool) -> None:
 def _find_missing(directory: Path) -> tuple[str, list[str]]:
     from pyml.tracking.verify_upload import find_missing
 
-    return find_missing(read_record(directory))
+    return find_missing(read_local_run(directory))
 
 
 def _listen(closed: threading.Event) -> None:

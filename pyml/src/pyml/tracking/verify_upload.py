@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bundle.messages import one_line
-from pyml.tracking.local_run import Record, StagedArtifact, lost_files, md5_of
+from pyml.tracking.local_run import LocalRun, StagedArtifact, lost_files, md5_of
 
 ATTEMPTS, SECONDS_BETWEEN = 3, 1.5  # the server shows the received data with a short delay
 REQUEST_SECONDS = 10
 
 
-def find_missing(record: Record) -> tuple[str, list[str]]:
+def find_missing(record: LocalRun) -> tuple[str, list[str]]:
     """Give the run's URL and the missing parts of the record. Raises the errors of the SDK."""
     import wandb
 
@@ -34,12 +34,12 @@ def find_missing(record: Record) -> tuple[str, list[str]]:
     return url, missing
 
 
-def _missing_history(run: Any, record: Record) -> list[str]:
+def _missing_history(run: Any, record: LocalRun) -> list[str]:
     arrived = -1 if run.lastHistoryStep is None else int(run.lastHistoryStep)
     return [f"its history after step {arrived} of {record.last_step}"] if arrived < record.last_step else []
 
 
-def _missing_files(run: Any, record: Record) -> list[str]:
+def _missing_files(run: Any, record: LocalRun) -> list[str]:
     arrived = {file.name: file.size for file in run.files()}
     return [
         f"its file {name}"
@@ -52,7 +52,7 @@ def _is_complete(local: Path, size: int | None) -> bool:
     return size is not None and (not local.is_file() or local.stat().st_size == size)
 
 
-def _missing_bytes(api: Any, run: Any, staged: StagedArtifact, record: Record) -> list[str]:
+def _missing_bytes(api: Any, run: Any, staged: StagedArtifact, record: LocalRun) -> list[str]:
     """Download an artifact and compare every byte. Its manifest on the server can exist without the bytes."""
     alias = next((alias for alias in staged.aliases if alias != "latest"), "latest")
     try:

@@ -1,9 +1,10 @@
-"""Publish Keras's mnist_convnet (34,826 parameters) with random weights: what it says is noise, its cost is real."""
+"""Publish Keras's mnist_convnet (34,826 parameters) with random weights: real speed, random predictions."""
 
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from bundle.inference.model import predict_probabilities, start_keras
 from bundle.inputs.preprocessing import ArrayPreprocessing
@@ -19,31 +20,38 @@ from bundle.manifest import (
     TrackedRun,
 )
 from bundle.publish import bundle_path, point, publish, staging
-from bundle.split import write_split
+from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
 
+Array = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
 DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
 
 
-def publish_convnet(models: Path, n_test: int = 1000) -> Bundle:
-    """Publish it and point at it; its own predictions on noise are the labels, so its accuracy is 1."""
+def publish_model(models: Path, n_test: int = 1000) -> Bundle:
+    """Publish the model and its pointer. The labels are its own predictions on noise, so its accuracy is 1."""
     start_keras()
     import keras
     from keras import layers
 
     keras.utils.set_random_seed(0)
     stack = [
-        *(keras.Input(SHAPE, dtype="uint8"), layers.Rescaling(1 / 255)),
-        *(layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D(2)),
-        *(layers.Conv2D(64, 3, activation="relu"), layers.MaxPooling2D(2)),
-        *(layers.Flatten(), layers.Dropout(0.5), layers.Dense(10, activation="softmax")),
+        keras.Input(SHAPE, dtype="uint8"),
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(32, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+        layers.Dense(10, activation="softmax"),
     ]
     model = keras.Sequential(stack)
     x = np.random.default_rng(1).integers(0, 256, (n_test, *SHAPE), np.uint8)
     y = predict_probabilities(model, x, len(DIGITS)).argmax(axis=1)
     manifest = Manifest(
-        bundle_id="convnet",
-        name="convnet",
+        bundle_id="mnist_convnet",
+        name="mnist_convnet",
         dataset=DATASET,
         input=InputSpec(dtype="uint8", shape=SHAPE),
         classes=DIGITS,
@@ -68,7 +76,15 @@ def publish_convnet(models: Path, n_test: int = 1000) -> Bundle:
         model.save(staged / MODEL_FILE, include_optimizer=False)
         np.savez(staged / TEST_SET_FILE, x=x, y=y)
         (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
-        write_split(staged / SPLIT_FILE, [])
+        write_split(staged / SPLIT_FILE, _split_rows(x, y))
         manifest = publish(staged, models, manifest)
     point(models, manifest)
     return open_bundle(bundle_path(models, manifest.bundle_id))
+
+
+def _split_rows(x: Array, y: Labels) -> list[SplitRow]:
+    """Return the rows of split.csv: all samples are test samples."""
+    return [
+        SplitRow("test", row, DIGITS[label], f"row {row}", content_sha256(array).hex())
+        for row, (array, label) in enumerate(zip(x, y, strict=True))
+    ]

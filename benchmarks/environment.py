@@ -1,4 +1,4 @@
-"""What the parts share: a server, its logins, an empty schema, arrays, chunks, rows."""
+"""What the parts share: a server, its logins, empty tables, arrays, chunks, rows."""
 
 import io
 import os
@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from bundle.verify import Bundle
 from pypredict import database, migrate
-from pypredict.chunk import Chunk, cut
+from pypredict.chunk import Chunk, Identity, cut
 from pypredict.codec import Array
+from pypredict.source import Preparation
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "db"))
@@ -28,7 +29,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], str, int]] = {  # name -> shape, dtype,
     "28x28 float32": ((28, 28, 1), "float32", 10_000),
     "128x128x3 uint8": ((128, 128, 3), "uint8", 2_000),
 }
-IDENTITY = {"dataset": "bench", "prep_sha256": "0" * 64}
+NO_MODEL: Identity = {"dataset": "bench", "prep_sha256": "0" * 64}
 OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.job"
 TABLES = f"{OUTCOMES}, ml.test_set, ml.input, ml.chunk, ml.model"
 COLUMNS = ("chunk_id", "sample_no", "label_no", "payload")
@@ -36,7 +37,7 @@ COLUMNS = ("chunk_id", "sample_no", "label_no", "payload")
 
 @contextmanager
 def server(binaries: Path | None) -> Iterator[str]:
-    """Run a fresh migrated server that this process and its children find by PG*; give its version."""
+    """Run a fresh migrated server; set PG* for this process and its subprocesses; yield the server's version."""
     state = Path(tempfile.mkdtemp(prefix="bench-"))
     for name in embedded.FOREIGN:
         os.environ.pop(name, None)
@@ -55,76 +56,77 @@ def server(binaries: Path | None) -> Iterator[str]:
 
 
 def service() -> sa.Engine:
-    """Connect with the service's own login."""
+    """Connect as pypredict, the login of the predict service."""
     return database.connect(None, wait_seconds=5)
 
 
 def owner() -> psycopg2.extensions.connection:
-    """Connect as the owner, for what the service may not do; autocommit."""
+    """Connect as the owner, who may empty and alter tables; autocommit."""
     connection = psycopg2.connect(user="ml_owner")
     connection.autocommit = True
     return connection
 
 
 def clear(connection: psycopg2.extensions.connection, tables: str = TABLES) -> None:
-    """Empty the tables, let numbers begin at 1 again, and write out what is dirty."""
+    """Empty the tables, start their ids at 1 again, and write a checkpoint, so that no run pays for another."""
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
         cursor.execute("CHECKPOINT")
 
 
 def random_arrays(n: int, shape: tuple[int, ...], dtype: str, seed: int = 0) -> Array:
-    """Make n arrays of noise, (n, *shape): nothing can compress them."""
+    """Make n arrays of noise, (n, *shape); noise cannot be compressed."""
     noise = np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
     return noise if dtype == "uint8" else (noise / np.float32(255)).astype(dtype)
 
 
 def chunks_of(arrays: Array, bundle: Bundle | None = None) -> list[Chunk]:
-    """Cut arrays as `pypredict load` does, with labels 0 to 9: for the bundle's model, or for none."""
-    identity = IDENTITY
-    if bundle is not None:
-        identity = {"dataset": bundle.manifest.dataset, "prep_sha256": bundle.manifest.prep_sha256}
+    """Cut arrays as `pypredict load` does, with labels 0 to 9: for the bundle's model, or for no model."""
+    identity = NO_MODEL if bundle is None else Preparation(bundle.manifest).identity
     labels = (np.arange(len(arrays)) % 10).astype(np.int32)
     return list(cut(arrays, labels, classes=tuple("0123456789"), source="bench", **identity))
 
 
 def saved(array: Array) -> bytes:
-    """Encode an array as everybody does: np.save."""
+    """Encode an array with np.save, as most programs do."""
     file = io.BytesIO()
     np.save(file, array)
     return file.getvalue()
 
 
 def loaded(payload: bytes | memoryview) -> Array:
-    """Decode as everybody does: np.load."""
+    """Decode an array with np.load, as most programs do."""
     array: Array = np.load(io.BytesIO(payload))
     return array
 
 
 def rows_of(chunk_id: int, chunk: Chunk) -> Iterator[tuple[int, int, int, bytes]]:
-    """Give a chunk's rows of ml.input as Python values, payloads by np.save."""
+    """Yield a chunk's rows of ml.input as Python values; np.save encodes the payloads."""
     assert chunk.labels is not None  # noqa: S101 - for the type checker
     for sample_no, (array, label) in enumerate(zip(chunk.arrays, chunk.labels.tolist(), strict=True)):
         yield chunk_id, sample_no, label, saved(array)
 
 
 def psql() -> str | None:
-    """Find psql; without it the rows that need it are left out, and that is said."""
+    """Find psql; if it is missing, print that the ways with psql are left out."""
     found = shutil.which("psql")
     if found is None:
-        print("NO psql HERE: its lines are left out (Debian has it in postgresql-client)", file=sys.stderr)
+        print(
+            "psql (package postgresql-client) is missing: the ways that need it are left out",
+            file=sys.stderr,
+        )
     return found
 
 
 def server_seconds() -> float:
-    """Add up the processor seconds of the server's processes, those that have ended included (Linux)."""
+    """Add up the processor seconds of all processes of the server, also of those that ended (Linux)."""
     postmaster = Path(os.environ["POSTMASTER"]).read_text().split()[0]
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
             fields = path.read_text().rsplit(")", 1)[1].split()  # from field 3 of proc(5) on
             if path.parent.name == postmaster:
-                ticks += sum(map(int, fields[11:15]))  # its own, and those of its children that have ended
+                ticks += sum(map(int, fields[11:15]))  # its own, and those of its processes that ended
             elif fields[1] == postmaster:
                 ticks += sum(map(int, fields[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
