@@ -20,10 +20,13 @@ import psycopg2
 import pytest
 
 import embedded
+import postgres_cluster
+import postgres_programs
+from postgres_programs import EmbeddedError
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused by PostgreSQL")
-BIN = embedded._binaries(None)
+BIN = postgres_programs.find_binaries(None)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def is_running(state: Path) -> bool:
 
 
 def server_pid(state: Path) -> int:
-    found = embedded._postmaster(embedded._data(state))
+    found = postgres_cluster.find_postmaster(postgres_cluster.data_directory(state))
     assert found
     return found.pid
 
@@ -251,7 +254,7 @@ def test_exec_uses_the_server_of_a_killed_exec(state: Path) -> None:
         process.kill()
         process.wait()
         pid = server_pid(state)
-        done = cli(state, "exec", "--", "head", "-n1", embedded._data(state) / "postmaster.pid")
+        done = cli(state, "exec", "--", "head", "-n1", postgres_cluster.data_directory(state) / "postmaster.pid")
     assert done.stdout == f"{pid}\n"
     assert not is_running(state)
 
@@ -281,7 +284,9 @@ def test_an_old_pid_file_is_removed(state: Path, alive: bool) -> None:
     data = embedded.start(state, settings=FAST).data
     lines = (data / "postmaster.pid").read_text().splitlines()
     embedded.stop(state)
-    account = embedded._account()  # the same user as PostgreSQL's, because it checks whether it may signal the process
+    account = (
+        postgres_programs.server_account()
+    )  # the same user as PostgreSQL's, because it checks whether it may signal the process
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, user=account.pw_uid if account else None) as other:
         if not alive:
             other.communicate()
@@ -310,7 +315,7 @@ def test_a_taken_port_is_replaced_for_later_starts_too(state: Path) -> None:
 
 def test_an_incomplete_data_directory_is_replaced(fresh: Path, tmp_path: Path) -> None:
     broken = with_initdb(tmp_path / "broken", BIN, 'mkdir -p "$2/base"; echo 18 > "$2/PG_VERSION"; kill -9 $$')
-    with pytest.raises(embedded.EmbeddedError, match="initdb"):
+    with pytest.raises(EmbeddedError, match="initdb"):
         embedded.start(fresh, bin=broken)
     assert list((fresh / "cluster").glob("data.new-*/PG_VERSION"))
 
@@ -337,7 +342,7 @@ def test_ctrl_c_during_initdb_leaves_a_complete_directory(fresh: Path, public: P
 
 
 def test_a_data_directory_of_another_major_version_is_refused(state: Path) -> None:
-    version = embedded._data(state) / "PG_VERSION"
+    version = postgres_cluster.data_directory(state) / "PG_VERSION"
     true_version = version.read_text()
     version.write_text("11\n")
     try:
@@ -379,7 +384,7 @@ def test_a_missing_command_is_named_and_the_server_stops(state: Path) -> None:
 
 
 def test_a_failed_start_shows_the_end_of_the_log(state: Path) -> None:
-    with pytest.raises(embedded.EmbeddedError, match=r'log ends: .*"shared_buffers": "nonsense"'):
+    with pytest.raises(EmbeddedError, match=r'log ends: .*"shared_buffers": "nonsense"'):
         embedded.start(state, settings={"shared_buffers": "nonsense"})
 
 
@@ -421,7 +426,7 @@ def test_missing_data_are_not_replaced(fresh: Path) -> None:
     server = embedded.start(fresh, settings=FAST)
     embedded.stop(fresh)
     shutil.rmtree(server.data.parent.parent)
-    with pytest.raises(embedded.EmbeddedError, match="is gone"):
+    with pytest.raises(EmbeddedError, match="is gone"):
         embedded.start(fresh)
 
 

@@ -16,6 +16,7 @@ from support.fault_setup import FaultSetup, reach
 from support.workers import until
 
 import embedded
+import postgres_programs
 from pypredict import database, migrate
 
 ROOT = os.geteuid() == 0
@@ -156,7 +157,7 @@ def test_16_earlier_rows_survive_a_full_disk(own_server: OwnServer) -> None:
 
 def test_21_a_restored_dump_holds_the_same_rows(setup: FaultSetup, db: Database, tmp_path: Path) -> None:
     setup.finish()
-    programs = embedded._binaries(None)  # the newest pg_dump can read every older server
+    programs = postgres_programs.find_binaries(None)  # the newest pg_dump can read every older server
     dump = tmp_path / "dump"
     subprocess.run([programs / "pg_dump", "-Fc", "-f", dump, db.url()], check=True)
     state = tmp_path / "newest"
