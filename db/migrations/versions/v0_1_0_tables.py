@@ -300,8 +300,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "prediction",
-        sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
-        sa.Column("input_id", sa.BigInteger(), nullable=False, comment="the input"),
+        sa.Column(
+            "model_id", sa.BigInteger(), nullable=False, comment="the model; db/references.sql checks that it exists"
+        ),
+        sa.Column(
+            "input_id", sa.BigInteger(), nullable=False, comment="the input; db/references.sql checks that it exists"
+        ),
         sa.Column(
             "class_no", sa.Integer(), nullable=False, comment="most probable class: index into model.classes, from 0"
         ),
@@ -326,13 +330,10 @@ def upgrade() -> None:
             comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("score between 0 and 1.0001", name=op.f("prediction_score_check")),
-        sa.ForeignKeyConstraint(["input_id"], ["ml.input.input_id"], name=op.f("prediction_input_id_fkey")),
-        sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("prediction_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "input_id", name=op.f("prediction_pkey")),
         schema="ml",
         comment="The prediction of a model for an input; written once, in one transaction with the job's 'done'.",
     )
-    op.create_index("prediction_input_id_idx", "prediction", ["input_id"], unique=False, schema="ml")
     op.create_table(
         "prediction_error",
         sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),

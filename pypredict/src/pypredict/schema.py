@@ -209,8 +209,8 @@ job = Table(
 prediction = Table(
     "prediction",
     metadata,
-    Column("model_id", BigInteger, ForeignKey(model.c.model_id), nullable=False, comment="the model"),
-    Column("input_id", BigInteger, ForeignKey(input_.c.input_id), nullable=False, comment="the input"),
+    Column("model_id", BigInteger, nullable=False, comment="the model; db/references.sql checks that it exists"),
+    Column("input_id", BigInteger, nullable=False, comment="the input; db/references.sql checks that it exists"),
     Column("class_no", Integer, nullable=False, comment="most probable class: index into model.classes, from 0"),
     Column("score", REAL, nullable=False, comment="probability of that class"),
     Column("probs", ARRAY(REAL), nullable=False, comment="probability of every class, in the order of model.classes"),
@@ -222,7 +222,6 @@ prediction = Table(
     _created_at(),
     PrimaryKeyConstraint("model_id", "input_id"),
     CheckConstraint("score between 0 and 1.0001", name="score"),
-    Index("prediction_input_id_idx", "input_id"),
     comment="The prediction of a model for an input; written once, in one transaction with the job's 'done'.",
 )
 

@@ -1,0 +1,132 @@
+-- References that are checked once for each statement, instead of foreign keys, which check each row
+-- (docs/decisions/references.md). The rule: prediction.model_id exists in ml.model, prediction.input_id in ml.input.
+--
+-- Why two transactions cannot break the rule together: every statement that writes ml.prediction holds ROW EXCLUSIVE on
+-- it until its transaction ends. Whoever removes a model or an input takes SHARE ROW EXCLUSIVE on ml.prediction, which
+-- conflicts, and looks for predictions after that. If the writer comes first, the remover waits, and then finds the
+-- prediction. If the remover comes first, the writer waits before its first row, and then misses the model or input.
+-- Each side looks with a new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement, so other
+-- isolation levels are refused.
+--
+-- The functions run as the owner of the tables, as the checks of foreign keys do: a login needs no rights on the other
+-- table. A subquery for each row, without sequential scans, is one index look-up for each row at any size of the tables.
+
+CREATE OR REPLACE FUNCTION ml.require_read_committed() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+        RAISE feature_not_supported USING
+            MESSAGE = 'predictions are added, and models and inputs are removed, in READ COMMITTED transactions only',
+            HINT = 'Begin the transaction with BEGIN ISOLATION LEVEL READ COMMITTED.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION ml.require_read_committed() IS 'Refuses a transaction that cannot see what others have committed.';
+
+CREATE OR REPLACE FUNCTION ml.check_new_predictions() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    missing bigint;
+BEGIN
+    PERFORM ml.require_read_committed();
+    SELECT n.model_id INTO missing FROM (SELECT DISTINCT model_id FROM new_rows) n
+    WHERE (SELECT m.model_id FROM ml.model m WHERE m.model_id = n.model_id) IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('a prediction names model %s, which does not exist', missing);
+    END IF;
+    SELECT n.input_id INTO missing FROM new_rows n
+    WHERE (SELECT i.input_id FROM ml.input i WHERE i.input_id = n.input_id) IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('a prediction names input %s, which does not exist', missing);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.check_new_predictions() IS 'Refuses predictions of a model or an input that does not exist.';
+
+CREATE OR REPLACE FUNCTION ml.check_removed_models() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    gone bigint[] := ARRAY(SELECT o.model_id FROM old_rows o
+                           WHERE (SELECT m.model_id FROM ml.model m WHERE m.model_id = o.model_id) IS NULL);
+    used bigint;
+BEGIN
+    IF gone = '{}' THEN
+        RETURN NULL;  -- an UPDATE of other columns
+    END IF;
+    PERFORM ml.require_read_committed();
+    LOCK TABLE ml.prediction IN SHARE ROW EXCLUSIVE MODE;
+    SELECT g.model_id INTO used FROM unnest(gone) g (model_id)
+    WHERE (SELECT p.model_id FROM ml.prediction p WHERE p.model_id = g.model_id LIMIT 1) IS NOT NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('model %s has predictions; delete them first', used);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.check_removed_models() IS 'Refuses to remove a model that has predictions.';
+
+-- The predictions of an input are looked up model by model, because the primary key of ml.prediction begins with the
+-- model. A prediction of a model that is removed at the same time is found by ml.check_removed_models.
+CREATE OR REPLACE FUNCTION ml.check_removed_inputs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    gone bigint[] := ARRAY(SELECT o.input_id FROM old_rows o
+                           WHERE (SELECT i.input_id FROM ml.input i WHERE i.input_id = o.input_id) IS NULL);
+    used bigint;
+BEGIN
+    IF gone = '{}' THEN
+        RETURN NULL;  -- an UPDATE of other columns
+    END IF;
+    PERFORM ml.require_read_committed();
+    LOCK TABLE ml.prediction IN SHARE ROW EXCLUSIVE MODE;
+    SELECT g.input_id INTO used FROM unnest(gone) g (input_id) CROSS JOIN ml.model m
+    WHERE (SELECT p.input_id FROM ml.prediction p WHERE p.model_id = m.model_id AND p.input_id = g.input_id) IS NOT NULL
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('input %s has predictions; delete them first', used);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.check_removed_inputs() IS 'Refuses to remove an input that has predictions.';
+
+CREATE OR REPLACE FUNCTION ml.check_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM ml.require_read_committed();
+    LOCK TABLE ml.prediction IN SHARE ROW EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM ml.prediction) THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = format('ml.%s has predictions; truncate ml.prediction in the same command', TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.check_truncated() IS 'Refuses to empty ml.model or ml.input while there are predictions.';
+
+-- A trigger that somebody attached to a table of their own would run these functions with the owner's rights.
+REVOKE EXECUTE ON FUNCTION ml.check_new_predictions(), ml.check_removed_models(), ml.check_removed_inputs(),
+    ml.check_truncated() FROM PUBLIC;
+
+DROP TRIGGER IF EXISTS check_inserted ON ml.prediction;
+DROP TRIGGER IF EXISTS check_updated ON ml.prediction;
+CREATE TRIGGER check_inserted AFTER INSERT ON ml.prediction REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions();
+CREATE TRIGGER check_updated AFTER UPDATE ON ml.prediction REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions();
+
+DROP TRIGGER IF EXISTS check_deleted ON ml.model;
+DROP TRIGGER IF EXISTS check_updated ON ml.model;
+DROP TRIGGER IF EXISTS check_truncated ON ml.model;
+CREATE TRIGGER check_deleted AFTER DELETE ON ml.model REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_models();
+CREATE TRIGGER check_updated AFTER UPDATE ON ml.model REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_models();
+CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.model
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated();
+
+DROP TRIGGER IF EXISTS check_deleted ON ml.input;
+DROP TRIGGER IF EXISTS check_updated ON ml.input;
+DROP TRIGGER IF EXISTS check_truncated ON ml.input;
+CREATE TRIGGER check_deleted AFTER DELETE ON ml.input REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_inputs();
+CREATE TRIGGER check_updated AFTER UPDATE ON ml.input REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_inputs();
+CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.input
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated();
