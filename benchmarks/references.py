@@ -42,7 +42,9 @@ INDEXES = {
 def main() -> None:
     """Measure every way in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, default=os.environ.get("POSTGRES_BIN") or None, help="PostgreSQL's programs")
+    parser.add_argument(
+        "--bin", type=Path, default=os.environ.get("POSTGRES_BIN") or None, help="PostgreSQL's programs"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with scene.server(options.bin) as version:

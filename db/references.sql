@@ -87,11 +87,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION ml.check_removed_inputs() IS 'Refuses to remove an input that has predictions.';
 
+-- TRUNCATE itself has locked its table against all readers, and each writer of predictions reads it.
 CREATE OR REPLACE FUNCTION ml.check_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM ml.require_read_committed();
-    LOCK TABLE ml.prediction IN SHARE ROW EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM ml.prediction) THEN
         RAISE foreign_key_violation USING
             MESSAGE = format('ml.%s has predictions; truncate ml.prediction in the same command', TG_TABLE_NAME);
