@@ -1,12 +1,13 @@
 -- References that are checked once for each statement, instead of foreign keys, which check each row
--- (docs/decisions/references.md). The rule: prediction.model_id exists in ml.model, prediction.input_id in ml.input.
+-- (docs/decisions/references.md). The rule: prediction.model_id exists in ml.model, prediction.input_id in ml.input, and
+-- input.chunk_id in ml.chunk. Below, a child is a row that names another row, its parent.
 --
--- Why two transactions cannot break the rule together: every statement that writes ml.prediction holds ROW EXCLUSIVE on
--- it until its transaction ends. Whoever removes a model or an input takes SHARE ROW EXCLUSIVE on ml.prediction, which
--- conflicts, and looks for predictions after that. If the writer comes first, the remover waits, and then finds the
--- prediction. If the remover comes first, the writer waits before its first row, and then misses the model or input.
--- Each side looks with a new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement, so other
--- isolation levels are refused.
+-- Why two transactions cannot break the rule together: every statement that writes children holds ROW EXCLUSIVE on their
+-- table until its transaction ends. Whoever removes a parent takes SHARE ROW EXCLUSIVE on the children's table, which
+-- conflicts, and looks for children after that. If the writer comes first, the remover waits, and then finds the child.
+-- If the remover comes first, the writer waits before its first row, and then misses the parent. Each side looks with a
+-- new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement, so other isolation levels are
+-- refused.
 --
 -- The functions run as the owner of the tables, as the checks of foreign keys do: a login needs no rights on the other
 -- table. A subquery for each row, without sequential scans, is one index look-up for each row at any size of the tables.
@@ -16,7 +17,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
         RAISE feature_not_supported USING
-            MESSAGE = 'predictions are added, and models and inputs are removed, in READ COMMITTED transactions only',
+            MESSAGE = 'inputs and predictions are added, and what they name is removed, in READ COMMITTED transactions only',
             HINT = 'Begin the transaction with BEGIN ISOLATION LEVEL READ COMMITTED.';
     END IF;
 END $$;
@@ -41,6 +42,21 @@ BEGIN
     RETURN NULL;
 END $$;
 COMMENT ON FUNCTION ml.check_new_predictions() IS 'Refuses predictions of a model or an input that does not exist.';
+
+CREATE OR REPLACE FUNCTION ml.check_new_inputs() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    missing bigint;
+BEGIN
+    PERFORM ml.require_read_committed();
+    SELECT n.chunk_id INTO missing FROM (SELECT DISTINCT chunk_id FROM new_rows) n
+    WHERE (SELECT c.chunk_id FROM ml.chunk c WHERE c.chunk_id = n.chunk_id) IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('an input names chunk %s, which does not exist', missing);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.check_new_inputs() IS 'Refuses inputs of a chunk that does not exist.';
 
 CREATE OR REPLACE FUNCTION ml.check_removed_models() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
@@ -87,46 +103,89 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION ml.check_removed_inputs() IS 'Refuses to remove an input that has predictions.';
 
--- TRUNCATE itself has locked its table against all readers, and each writer of predictions reads it.
-CREATE OR REPLACE FUNCTION ml.check_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION ml.check_removed_chunks() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    gone bigint[] := ARRAY(SELECT o.chunk_id FROM old_rows o
+                           WHERE (SELECT c.chunk_id FROM ml.chunk c WHERE c.chunk_id = o.chunk_id) IS NULL);
+    used bigint;
 BEGIN
+    IF gone = '{}' THEN
+        RETURN NULL;  -- an UPDATE of other columns
+    END IF;
     PERFORM ml.require_read_committed();
-    IF EXISTS (SELECT FROM ml.prediction) THEN
-        RAISE foreign_key_violation USING
-            MESSAGE = format('ml.%s has predictions; truncate ml.prediction in the same command', TG_TABLE_NAME);
+    LOCK TABLE ml.input IN SHARE ROW EXCLUSIVE MODE;
+    SELECT g.chunk_id INTO used FROM unnest(gone) g (chunk_id)
+    WHERE (SELECT i.chunk_id FROM ml.input i WHERE i.chunk_id = g.chunk_id LIMIT 1) IS NOT NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE foreign_key_violation USING MESSAGE = format('chunk %s has inputs; delete them first', used);
     END IF;
     RETURN NULL;
 END $$;
-COMMENT ON FUNCTION ml.check_truncated() IS 'Refuses to empty ml.model or ml.input while there are predictions.';
+COMMENT ON FUNCTION ml.check_removed_chunks() IS 'Refuses to remove a chunk that has inputs.';
+
+-- The argument is the children's table. TRUNCATE itself has locked its own table against all readers, and each writer of
+-- children reads it.
+CREATE OR REPLACE FUNCTION ml.check_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    used boolean;
+BEGIN
+    PERFORM ml.require_read_committed();
+    EXECUTE format('SELECT EXISTS (SELECT FROM ml.%I)', TG_ARGV[0]) INTO used;
+    IF used THEN
+        RAISE foreign_key_violation USING
+            MESSAGE = format('ml.%s holds rows that name rows of ml.%s; truncate both in the same command',
+                             TG_ARGV[0], TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ml.check_truncated() IS 'Refuses to empty a table while others name its rows.';
 
 -- A trigger that somebody attached to a table of their own would run these functions with the owner's rights.
-REVOKE EXECUTE ON FUNCTION ml.check_new_predictions(), ml.check_removed_models(), ml.check_removed_inputs(),
-    ml.check_truncated() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION ml.check_new_predictions(), ml.check_new_inputs(), ml.check_removed_models(),
+    ml.check_removed_inputs(), ml.check_removed_chunks(), ml.check_truncated() FROM PUBLIC;
 
 DROP TRIGGER IF EXISTS check_inserted ON ml.prediction;
-DROP TRIGGER IF EXISTS check_updated ON ml.prediction;
 CREATE TRIGGER check_inserted AFTER INSERT ON ml.prediction REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions();
-CREATE TRIGGER check_updated AFTER UPDATE ON ml.prediction REFERENCING NEW TABLE AS new_rows
+DROP TRIGGER IF EXISTS check_moved ON ml.prediction;
+CREATE TRIGGER check_moved AFTER UPDATE ON ml.prediction REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions();
 
+DROP TRIGGER IF EXISTS check_inserted ON ml.input;
+CREATE TRIGGER check_inserted AFTER INSERT ON ml.input REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_inputs();
+DROP TRIGGER IF EXISTS check_moved ON ml.input;
+CREATE TRIGGER check_moved AFTER UPDATE ON ml.input REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_inputs();
+
 DROP TRIGGER IF EXISTS check_deleted ON ml.model;
-DROP TRIGGER IF EXISTS check_updated ON ml.model;
-DROP TRIGGER IF EXISTS check_truncated ON ml.model;
 CREATE TRIGGER check_deleted AFTER DELETE ON ml.model REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_models();
-CREATE TRIGGER check_updated AFTER UPDATE ON ml.model REFERENCING OLD TABLE AS old_rows
+DROP TRIGGER IF EXISTS check_renumbered ON ml.model;
+CREATE TRIGGER check_renumbered AFTER UPDATE ON ml.model REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_models();
+DROP TRIGGER IF EXISTS check_truncated ON ml.model;
 CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.model
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated();
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated('prediction');
 
 DROP TRIGGER IF EXISTS check_deleted ON ml.input;
-DROP TRIGGER IF EXISTS check_updated ON ml.input;
-DROP TRIGGER IF EXISTS check_truncated ON ml.input;
 CREATE TRIGGER check_deleted AFTER DELETE ON ml.input REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_inputs();
-CREATE TRIGGER check_updated AFTER UPDATE ON ml.input REFERENCING OLD TABLE AS old_rows
+DROP TRIGGER IF EXISTS check_renumbered ON ml.input;
+CREATE TRIGGER check_renumbered AFTER UPDATE ON ml.input REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_inputs();
+DROP TRIGGER IF EXISTS check_truncated ON ml.input;
 CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.input
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated();
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated('prediction');
+
+DROP TRIGGER IF EXISTS check_deleted ON ml.chunk;
+CREATE TRIGGER check_deleted AFTER DELETE ON ml.chunk REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_chunks();
+DROP TRIGGER IF EXISTS check_renumbered ON ml.chunk;
+CREATE TRIGGER check_renumbered AFTER UPDATE ON ml.chunk REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_chunks();
+DROP TRIGGER IF EXISTS check_truncated ON ml.chunk;
+CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.chunk
+    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated('input');

@@ -24,7 +24,7 @@ STORE = """
     SELECT n, sha256(n::text::bytea), n, 'toys', sha256('p'), n, 'uint8', '{3}', '{a,b}', '{}', '{}', 'available'
     FROM generate_series(1, 2) n;
     INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, source)
-    VALUES (1, 'toys', sha256('p'), 0, 1000, 'uint8', '{3}', 'a test');
+    SELECT n, 'toys', sha256('p'), 0, 1000, 'uint8', '{3}', 'a test' FROM generate_series(1, 2) n;
     INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)
     SELECT n, 1, n - 1, '\\x934e554d50590100' FROM generate_series(1, 1000) n;
 """
@@ -73,7 +73,7 @@ class Session:
 
 @pytest.fixture
 def sessions(db: Database) -> Iterator[dict[str, Session]]:
-    """Two models, a chunk of 1,000 inputs, the prediction (1, 1), and sessions of the owner and of the service."""
+    """Two models, two chunks, 1,000 inputs in the first, the prediction (1, 1), and a session for each login."""
     made = {name: Session(db, login) for name, login in (("owner", None), ("other", None), ("service", "pypredict"))}
     made["watcher"] = Session(db, None)
     made["watcher"].connection.autocommit = True
@@ -93,11 +93,17 @@ def orphans(session: Session) -> int:
     return session.run(
         "SELECT FROM ml.prediction p LEFT JOIN ml.model m USING (model_id) LEFT JOIN ml.input i USING (input_id)"
         " WHERE m.model_id IS NULL OR i.input_id IS NULL"
+        " UNION ALL SELECT FROM ml.input i LEFT JOIN ml.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL"
     )
 
 
 # Each of these statements is refused beside the others' rows: a child names model 2 and input 2, a parent removes one.
 MOVE = "UPDATE ml.prediction SET model_id = 2, input_id = 2"
+ADD_INPUT = (
+    r"INSERT INTO ml.input (input_id, chunk_id, sample_no, payload) VALUES (5000, {}, 5000, '\x934e554d50590100')"
+)
+COPY_INPUT = "COPY ml.input (input_id, chunk_id, sample_no, payload) FROM STDIN\n5000\t2\t5000\t\\\\x934e554d50590100\n"
+MOVE_INPUT = "UPDATE ml.input SET chunk_id = 2 WHERE input_id = 7"
 CHILDREN = [
     pytest.param("service", INSERT.format(2, 2), id="service-insert"),
     pytest.param("service", copy_rows((2, 2), (2, 3)), id="service-copy"),
@@ -105,77 +111,102 @@ CHILDREN = [
     pytest.param("other", copy_rows((2, 3), (2, 2)), id="owner-copy"),
     pytest.param("other", MOVE, id="owner-update"),
 ]
-PARENTS = [
+MODELS_AND_INPUTS = [
     "DELETE FROM ml.input WHERE input_id = 2",
     "UPDATE ml.input SET input_id = 2002 WHERE input_id = 2",
     "DELETE FROM ml.model WHERE model_id = 2",
     "UPDATE ml.model SET model_id = 2002 WHERE model_id = 2",
 ]
+INPUT_CHILDREN = [
+    pytest.param("service", ADD_INPUT.format(2), id="service-insert"),
+    pytest.param("service", COPY_INPUT, id="service-copy"),
+    pytest.param("other", MOVE_INPUT, id="owner-update"),
+]
+CHUNKS = [
+    "DELETE FROM ml.chunk WHERE chunk_id = 2",
+    "UPDATE ml.chunk SET chunk_id = 2002 WHERE chunk_id = 2",
+]
+PAIRS = [
+    pytest.param(*child.values, parent, id=f"{child.id}-{parent}")
+    for children, parents in ((CHILDREN, MODELS_AND_INPUTS), (INPUT_CHILDREN, CHUNKS))
+    for child in children
+    for parent in parents
+]
+ROLLED_BACK = [*((INSERT.format(2, 2), parent) for parent in MODELS_AND_INPUTS), (ADD_INPUT.format(2), CHUNKS[0])]
 
 
-@pytest.mark.parametrize("parent", PARENTS)
-@pytest.mark.parametrize(("login", "child"), CHILDREN)
-def test_a_removal_waits_for_a_prediction_and_is_refused(
+@pytest.mark.parametrize(("login", "child", "parent"), PAIRS)
+def test_a_removal_waits_for_a_new_child_and_is_refused(
     sessions: dict[str, Session], login: str, child: str, parent: str
 ) -> None:
     owner, writer, watcher = sessions["owner"], sessions[login], sessions["watcher"]
     writer.run(child)
     removal = owner.start(parent, watcher)
     writer.commit()
-    with pytest.raises(ORPHAN, match=r"(model|input) 2 has predictions; delete them first"):
+    with pytest.raises(ORPHAN, match=r"(model|input|chunk) 2 has (predictions|inputs); delete them first"):
         removal.result(timeout=30)
     assert orphans(watcher) == 0
 
 
-@pytest.mark.parametrize("parent", PARENTS)
-@pytest.mark.parametrize(("login", "child"), CHILDREN)
-def test_a_prediction_waits_for_a_removal_and_is_refused(
+@pytest.mark.parametrize(("login", "child", "parent"), PAIRS)
+def test_a_new_child_waits_for_a_removal_and_is_refused(
     sessions: dict[str, Session], login: str, child: str, parent: str
 ) -> None:
     owner, writer, watcher = sessions["owner"], sessions[login], sessions["watcher"]
     owner.run(parent)
     writing = writer.start(child, watcher)
     owner.commit()
-    with pytest.raises(ORPHAN, match=r"a prediction names (model|input) 2, which does not exist"):
+    with pytest.raises(ORPHAN, match=r"(prediction|input) names (model|input|chunk) 2, which does not exist"):
         writing.result(timeout=30)
     assert orphans(watcher) == 0
 
 
-@pytest.mark.parametrize("parent", PARENTS)
-def test_a_removal_goes_on_after_a_rollback_of_the_prediction(sessions: dict[str, Session], parent: str) -> None:
+@pytest.mark.parametrize(("child", "parent"), ROLLED_BACK)
+def test_a_removal_goes_on_after_a_rollback_of_the_child(sessions: dict[str, Session], child: str, parent: str) -> None:
     owner, service, watcher = sessions["owner"], sessions["service"], sessions["watcher"]
-    service.run(INSERT.format(2, 2))
+    service.run(child)
     removal = owner.start(parent, watcher)
     service.connection.rollback()
     assert removal.result(timeout=30) == 1
 
 
-@pytest.mark.parametrize("parent", PARENTS)
-def test_a_prediction_goes_on_after_a_rollback_of_the_removal(sessions: dict[str, Session], parent: str) -> None:
+@pytest.mark.parametrize(("child", "parent"), ROLLED_BACK)
+def test_a_child_goes_on_after_a_rollback_of_the_removal(sessions: dict[str, Session], child: str, parent: str) -> None:
     owner, service, watcher = sessions["owner"], sessions["service"], sessions["watcher"]
     owner.run(parent)
-    writing = service.start(INSERT.format(2, 2), watcher)
+    writing = service.start(child, watcher)
     owner.connection.rollback()
     assert writing.result(timeout=30) == 1
 
 
-@pytest.mark.parametrize("table", ["input", "model"])
-def test_a_truncate_waits_for_a_prediction_and_is_refused(sessions: dict[str, Session], table: str) -> None:
+TRUNCATED = [
+    ("ml.input", "ml.prediction", INSERT.format(2, 2)),
+    ("ml.model", "ml.prediction", INSERT.format(2, 2)),
+    ("ml.chunk", "ml.input", ADD_INPUT.format(2)),
+]
+
+
+@pytest.mark.parametrize(("parents", "children", "child"), TRUNCATED)
+def test_a_truncate_waits_for_a_new_child_and_is_refused(
+    sessions: dict[str, Session], parents: str, children: str, child: str
+) -> None:
     owner, service, watcher = sessions["owner"], sessions["service"], sessions["watcher"]
-    owner.run("DELETE FROM ml.prediction")
+    owner.run("DELETE FROM ml.prediction; DELETE FROM ml.input WHERE input_id <> 2")
     owner.commit()
-    service.run(INSERT.format(2, 2))
-    truncate = owner.start(f"TRUNCATE ml.{table} CASCADE", watcher)
+    service.run(child)
+    truncate = owner.start(f"TRUNCATE {parents} CASCADE", watcher)
     service.commit()
-    with pytest.raises(ORPHAN, match=f"ml.{table} has predictions; truncate ml.prediction in the same command"):
+    with pytest.raises(ORPHAN, match=f"{children} holds rows that name rows of {parents}; truncate both"):
         truncate.result(timeout=30)
 
 
-@pytest.mark.parametrize("table", ["input", "model"])
-def test_a_prediction_waits_for_a_truncate_and_is_refused(sessions: dict[str, Session], table: str) -> None:
+@pytest.mark.parametrize(("parents", "children", "child"), TRUNCATED)
+def test_a_new_child_waits_for_a_truncate_and_is_refused(
+    sessions: dict[str, Session], parents: str, children: str, child: str
+) -> None:
     owner, service, watcher = sessions["owner"], sessions["service"], sessions["watcher"]
-    owner.run(f"TRUNCATE ml.{table}, ml.prediction CASCADE")
-    writing = service.start(INSERT.format(2, 2), watcher)
+    owner.run(f"TRUNCATE ml.prediction, {parents}, {children} CASCADE")
+    writing = service.start(child, watcher)
     owner.commit()
     with pytest.raises(ORPHAN, match="which does not exist"):
         writing.result(timeout=30)
@@ -210,7 +241,12 @@ def test_an_orphan_amid_a_copy_refuses_all_its_rows(
         "UPDATE ml.model SET model_id = model_id + 2",
         "TRUNCATE ml.input CASCADE",
         "TRUNCATE ml.model CASCADE",
-        "DELETE FROM ml.chunk",  # the foreign key of ml.input
+        ADD_INPUT.format(3),
+        "UPDATE ml.input SET chunk_id = 3 WHERE input_id = 1",
+        "WITH gone AS (DELETE FROM ml.chunk WHERE chunk_id = 2) " + ADD_INPUT.format(2),
+        "DELETE FROM ml.chunk",
+        "UPDATE ml.chunk SET chunk_id = chunk_id + 2",
+        "TRUNCATE ml.chunk CASCADE",
     ],
 )
 def test_a_statement_that_leaves_an_orphan_is_refused(sessions: dict[str, Session], statement: str) -> None:
@@ -229,7 +265,11 @@ def test_a_statement_that_leaves_an_orphan_is_refused(sessions: dict[str, Sessio
         "UPDATE ml.prediction SET input_id = 2",
         "TRUNCATE ml.input, ml.prediction CASCADE",
         "TRUNCATE ml.model, ml.prediction CASCADE",
-        "DELETE FROM ml.prediction; DELETE FROM ml.input; DELETE FROM ml.model",
+        "TRUNCATE ml.chunk, ml.input, ml.prediction CASCADE",
+        "DELETE FROM ml.prediction; DELETE FROM ml.input; DELETE FROM ml.model; DELETE FROM ml.chunk",
+        "DELETE FROM ml.chunk WHERE chunk_id = 2",
+        "UPDATE ml.chunk SET source = 'b'",
+        MOVE_INPUT,
         "WITH child AS (DELETE FROM ml.prediction) DELETE FROM ml.input",
         "DELETE FROM ml.prediction WHERE model_id = 9",
         INSERT.format(1, 1) + " ON CONFLICT DO NOTHING",
@@ -250,11 +290,17 @@ def test_a_plain_truncate_of_a_parent_is_refused(sessions: dict[str, Session]) -
         sessions["owner"].run("TRUNCATE ml.input")
 
 
+OLD_SNAPSHOT = [
+    *(INSERT.format(2, 2), MOVE, ADD_INPUT.format(2), MOVE_INPUT),
+    *(*MODELS_AND_INPUTS, *CHUNKS, "TRUNCATE ml.input CASCADE"),
+]
+
+
 @pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
-@pytest.mark.parametrize("statement", [INSERT.format(2, 2), MOVE, *PARENTS, "TRUNCATE ml.input CASCADE"])
+@pytest.mark.parametrize("statement", OLD_SNAPSHOT)
 def test_an_old_snapshot_is_refused(sessions: dict[str, Session], isolation: str, statement: str) -> None:
     sessions["owner"].connection.set_session(isolation_level=isolation)
-    with pytest.raises(REFUSED, match=r"^predictions are added, and .* in READ COMMITTED transactions only"):
+    with pytest.raises(REFUSED, match=r"^inputs and predictions are added, and .* in READ COMMITTED transactions only"):
         sessions["owner"].run(statement)
 
 
@@ -265,9 +311,10 @@ def test_a_promotion_is_accepted_in_repeatable_read(sessions: dict[str, Session]
 
 def test_a_login_needs_no_right_to_read_the_parents(sessions: dict[str, Session], db: Database) -> None:
     owner = sessions["owner"]
-    owner.run("REVOKE SELECT ON ml.input, ml.model FROM ml_predictor, ml_loader")
+    owner.run("REVOKE SELECT ON ml.input, ml.model, ml.chunk FROM ml_predictor, ml_loader")
     owner.commit()
     assert sessions["service"].run(INSERT.format(2, 2)) == 1
+    assert sessions["service"].run(ADD_INPUT.format(2)) == 1
 
 
 def test_the_service_cannot_use_the_functions_for_its_own_tables(sessions: dict[str, Session]) -> None:
@@ -287,14 +334,14 @@ def test_a_temporary_table_does_not_hide_the_parents(sessions: dict[str, Session
         service.run(INSERT.format(1, 1001))
 
 
-def test_integrity_names_an_orphan_that_came_in_without_the_triggers(sessions: dict[str, Session]) -> None:
+def test_integrity_names_orphans_that_came_in_without_the_triggers(sessions: dict[str, Session]) -> None:
     owner = sessions["owner"]
-    owner.run("ALTER TABLE ml.prediction DISABLE TRIGGER USER")
+    owner.run("ALTER TABLE ml.prediction DISABLE TRIGGER USER; ALTER TABLE ml.input DISABLE TRIGGER USER")
     owner.run(INSERT.format(1, 1001))
-    owner.run("ALTER TABLE ml.prediction ENABLE TRIGGER USER")
+    owner.run("UPDATE ml.input SET chunk_id = 3 WHERE input_id = 7")
     with owner.connection.cursor() as cursor:
-        cursor.execute("SELECT detail FROM ml.integrity WHERE problem LIKE 'prediction of a model or an input that%'")
-        assert cursor.fetchall() == [("model 1, input 1001",)]
+        cursor.execute("SELECT detail FROM ml.integrity WHERE problem LIKE '%does not exist'")
+        assert cursor.fetchall() == [("model 1, input 1001",), ("input 7, chunk 3",)]
 
 
 def test_the_service_cannot_disable_the_triggers(sessions: dict[str, Session]) -> None:
@@ -311,7 +358,7 @@ def test_each_look_up_uses_an_index_from_the_first_row_on(sessions: dict[str, Se
     sessions["service"].run(copy_rows(*((2, n) for n in range(3, 1001))))
     sessions["service"].commit()
     owner = sessions["owner"]
-    reads = "SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname IN ('input', 'model', 'prediction')"
+    reads = "SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables WHERE schemaname = 'ml'"
     owner.run(
         "INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)"
         r" SELECT n, 1, n, '\x934e554d50590100' FROM generate_series(2000, 3000) n"
@@ -355,17 +402,17 @@ def deletion() -> list[str]:
 
 
 def add_jobs(session: Session) -> store.Job:
-    """Finish the job of chunk 1; add chunk 2, newer than all old ones, with two inputs and a running job."""
+    """Finish the job of chunk 1; add chunk 3, newer than all old ones, with two inputs and a running job."""
     session.run(
         "INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, source, created_at)"
-        " VALUES (2, 'toys', sha256('p'), 0, 2, 'uint8', '{3}', 'a test', now() + interval '1 day');"
+        " VALUES (3, 'toys', sha256('p'), 0, 2, 'uint8', '{3}', 'a test', now() + interval '1 day');"
         "INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)"
-        r" SELECT n, 2, n - 1001, '\x934e554d50590100' FROM generate_series(1001, 1002) n;"
+        r" SELECT n, 3, n - 1001, '\x934e554d50590100' FROM generate_series(1001, 1002) n;"
         "INSERT INTO ml.job (model_id, chunk_id, state, attempt, lease_until, done_at) VALUES"
-        " (1, 1, 'done', 1, NULL, now()), (1, 2, 'running', 1, now() + interval '1 hour', NULL)"
+        " (1, 1, 'done', 1, NULL, now()), (1, 3, 'running', 1, now() + interval '1 hour', NULL)"
     )
     session.commit()
-    return store.Job(1, 2, attempt=1, failures=0, n_inputs=2, dtype="uint8", shape=(3,), labelled=False)
+    return store.Job(1, 3, attempt=1, failures=0, n_inputs=2, dtype="uint8", shape=(3,), labelled=False)
 
 
 def finish(connection: sa.Connection, job: store.Job) -> None:

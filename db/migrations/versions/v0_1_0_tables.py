@@ -166,7 +166,9 @@ def upgrade() -> None:
         sa.Column(
             "input_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the input"
         ),
-        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
+        sa.Column(
+            "chunk_id", sa.BigInteger(), nullable=False, comment="the chunk; db/references.sql checks that it exists"
+        ),
         sa.Column("sample_no", sa.Integer(), nullable=False, comment="position in the chunk, from 0"),
         sa.Column("label_no", sa.Integer(), nullable=True, comment="index into chunk.classes, from 0; NULL: no label"),
         sa.Column(
@@ -177,7 +179,6 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("octet_length(payload) <= 67108864", name=op.f("input_payload_size_check")),
         sa.CheckConstraint("sample_no >= 0 and label_no >= 0", name=op.f("input_numbers_check")),
-        sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("input_chunk_id_fkey")),
         sa.PrimaryKeyConstraint("input_id", name=op.f("input_pkey")),
         sa.UniqueConstraint("chunk_id", "sample_no", name=op.f("input_chunk_id_sample_no_key")),
         schema="ml",

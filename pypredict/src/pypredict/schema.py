@@ -145,7 +145,7 @@ input_ = Table(
     "input",
     metadata,
     Column("input_id", BigInteger, Identity(), primary_key=True, comment="number of the input"),
-    Column("chunk_id", BigInteger, ForeignKey(chunk.c.chunk_id), nullable=False, comment="the chunk"),
+    Column("chunk_id", BigInteger, nullable=False, comment="the chunk; db/references.sql checks that it exists"),
     Column("sample_no", Integer, nullable=False, comment="position in the chunk, from 0"),
     Column("label_no", Integer, comment="index into chunk.classes, from 0; NULL: no label"),
     Column("payload", LargeBinary, nullable=False, comment="the array as the bytes of a .npy file (version 1.0)"),
