@@ -146,46 +146,32 @@ COMMENT ON FUNCTION ml.check_truncated() IS 'Refuses to empty a table while othe
 REVOKE EXECUTE ON FUNCTION ml.check_new_predictions(), ml.check_new_inputs(), ml.check_removed_models(),
     ml.check_removed_inputs(), ml.check_removed_chunks(), ml.check_truncated() FROM PUBLIC;
 
-DROP TRIGGER IF EXISTS check_inserted ON ml.prediction;
-CREATE TRIGGER check_inserted AFTER INSERT ON ml.prediction REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions();
-DROP TRIGGER IF EXISTS check_moved ON ml.prediction;
-CREATE TRIGGER check_moved AFTER UPDATE ON ml.prediction REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions();
-
-DROP TRIGGER IF EXISTS check_inserted ON ml.input;
-CREATE TRIGGER check_inserted AFTER INSERT ON ml.input REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_inputs();
-DROP TRIGGER IF EXISTS check_moved ON ml.input;
-CREATE TRIGGER check_moved AFTER UPDATE ON ml.input REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_inputs();
-
-DROP TRIGGER IF EXISTS check_deleted ON ml.model;
-CREATE TRIGGER check_deleted AFTER DELETE ON ml.model REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_models();
-DROP TRIGGER IF EXISTS check_renumbered ON ml.model;
-CREATE TRIGGER check_renumbered AFTER UPDATE ON ml.model REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_models();
-DROP TRIGGER IF EXISTS check_truncated ON ml.model;
-CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.model
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated('prediction');
-
-DROP TRIGGER IF EXISTS check_deleted ON ml.input;
-CREATE TRIGGER check_deleted AFTER DELETE ON ml.input REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_inputs();
-DROP TRIGGER IF EXISTS check_renumbered ON ml.input;
-CREATE TRIGGER check_renumbered AFTER UPDATE ON ml.input REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_inputs();
-DROP TRIGGER IF EXISTS check_truncated ON ml.input;
-CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.input
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated('prediction');
-
-DROP TRIGGER IF EXISTS check_deleted ON ml.chunk;
-CREATE TRIGGER check_deleted AFTER DELETE ON ml.chunk REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_chunks();
-DROP TRIGGER IF EXISTS check_renumbered ON ml.chunk;
-CREATE TRIGGER check_renumbered AFTER UPDATE ON ml.chunk REFERENCING OLD TABLE AS old_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_removed_chunks();
-DROP TRIGGER IF EXISTS check_truncated ON ml.chunk;
-CREATE TRIGGER check_truncated AFTER TRUNCATE ON ml.chunk
-    FOR EACH STATEMENT EXECUTE FUNCTION ml.check_truncated('input');
+-- A trigger that exists stays: to drop it would lock its table against readers, too, at each migration.
+DO $$
+DECLARE
+    wanted record;
+BEGIN
+    FOR wanted IN
+        SELECT * FROM (VALUES
+            ('prediction', 'check_inserted', 'INSERT', 'REFERENCING NEW TABLE AS new_rows', 'check_new_predictions()'),
+            ('prediction', 'check_moved', 'UPDATE', 'REFERENCING NEW TABLE AS new_rows', 'check_new_predictions()'),
+            ('model', 'check_deleted', 'DELETE', 'REFERENCING OLD TABLE AS old_rows', 'check_removed_models()'),
+            ('model', 'check_renumbered', 'UPDATE', 'REFERENCING OLD TABLE AS old_rows', 'check_removed_models()'),
+            ('model', 'check_truncated', 'TRUNCATE', '', 'check_truncated(prediction)'),
+            ('input', 'check_deleted', 'DELETE', 'REFERENCING OLD TABLE AS old_rows', 'check_removed_inputs()'),
+            ('input', 'check_renumbered', 'UPDATE', 'REFERENCING OLD TABLE AS old_rows', 'check_removed_inputs()'),
+            ('input', 'check_truncated', 'TRUNCATE', '', 'check_truncated(prediction)'),
+            ('input', 'check_inserted', 'INSERT', 'REFERENCING NEW TABLE AS new_rows', 'check_new_inputs()'),
+            ('input', 'check_moved', 'UPDATE', 'REFERENCING NEW TABLE AS new_rows', 'check_new_inputs()'),
+            ('chunk', 'check_deleted', 'DELETE', 'REFERENCING OLD TABLE AS old_rows', 'check_removed_chunks()'),
+            ('chunk', 'check_renumbered', 'UPDATE', 'REFERENCING OLD TABLE AS old_rows', 'check_removed_chunks()'),
+            ('chunk', 'check_truncated', 'TRUNCATE', '', 'check_truncated(input)')
+        ) AS list (on_table, name, event, rows, function)
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_trigger
+                       WHERE tgrelid = ('ml.' || wanted.on_table)::regclass AND tgname = wanted.name) THEN
+            EXECUTE format('CREATE TRIGGER %s AFTER %s ON ml.%s %s FOR EACH STATEMENT EXECUTE FUNCTION ml.%s',
+                           wanted.name, wanted.event, wanted.on_table, wanted.rows, wanted.function);
+        END IF;
+    END LOOP;
+END $$;

@@ -14,7 +14,7 @@ from conftest import REPO, Database
 from support.workers import until
 
 import embedded
-from pypredict import migrate, store
+from pypredict import migrate, schema, store
 
 ORPHAN = psycopg2.errors.ForeignKeyViolation
 REFUSED = psycopg2.errors.FeatureNotSupported
@@ -471,3 +471,8 @@ def test_errors_are_stored_before_the_predictions_are_locked(sessions: dict[str,
 def test_two_workers_do_not_wait_for_each_other(sessions: dict[str, Session]) -> None:
     sessions["service"].run(copy_rows((1, 2), (2, 2)))
     assert sessions["other"].run(copy_rows((2, 3), (1, 3))) == 2
+
+
+def test_migrating_again_does_not_wait_for_a_worker(sessions: dict[str, Session], owner: sa.Engine) -> None:
+    sessions["service"].run(INSERT.format(2, 2))
+    assert migrate.migrate(owner, REPO / "db", [], lock_seconds=1) == schema.REVISION
