@@ -1,7 +1,8 @@
 """Contract 2: the tables of schema `ml`, as SQLAlchemy Core.
 
 Alembic compares a database with this module (`alembic check`). It has every rule that the database can keep: keys,
-CHECKs, NOT NULLs, comments. Views, functions, roles and grants are plain SQL in db/, applied after each migration.
+CHECKs, NOT NULLs, comments. Views, functions, triggers, roles and grants are plain SQL in db/, applied after each
+migration.
 """
 
 from sqlalchemy import (
