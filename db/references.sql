@@ -1,23 +1,25 @@
 -- References that are checked once for each statement, instead of foreign keys, which check each row
--- (docs/decisions/references.md). The rule: prediction.model_id exists in ml.model, prediction.input_id in ml.input, and
--- input.chunk_id in ml.chunk. Below, a child is a row that names another row, its parent.
+-- (docs/decisions/references.md). The rule: prediction.model_id exists in ml.model, prediction.input_id in ml.input,
+-- and input.chunk_id in ml.chunk. Below, a child is a row that names another row, its parent.
 --
--- Why two transactions cannot break the rule together: every statement that writes children holds ROW EXCLUSIVE on their
--- table until its transaction ends. Whoever removes a parent takes SHARE ROW EXCLUSIVE on the children's table, which
--- conflicts, and looks for children after that. If the writer comes first, the remover waits, and then finds the child.
--- If the remover comes first, the writer waits before its first row, and then misses the parent. Each side looks with a
--- new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement, so other isolation levels are
--- refused.
+-- Why two transactions cannot break the rule together: every statement that writes children holds ROW EXCLUSIVE on
+-- their table until its transaction ends. Whoever removes a parent takes SHARE ROW EXCLUSIVE on the children's table,
+-- which conflicts, and looks for children after that. If the writer comes first, the remover waits, and then finds the
+-- child. If the remover comes first, the writer waits before its first row, and then misses the parent. Each side looks
+-- with a new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement, so other isolation
+-- levels are refused.
 --
 -- The functions run as the owner of the tables, as the checks of foreign keys do: a login needs no rights on the other
--- table. A subquery for each row, without sequential scans, is one index look-up for each row at any size of the tables.
+-- table. A subquery for each row, without sequential scans, is one index look-up for each row, however large the tables
+-- are.
 
 CREATE OR REPLACE FUNCTION ml.require_read_committed() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
         RAISE feature_not_supported USING
-            MESSAGE = 'inputs and predictions are added, and what they name is removed, in READ COMMITTED transactions only',
+            MESSAGE = 'inputs and predictions are added, and what they name is removed, '
+                      'in READ COMMITTED transactions only',
             HINT = 'Begin the transaction with BEGIN ISOLATION LEVEL READ COMMITTED.';
     END IF;
 END $$;
@@ -32,12 +34,14 @@ BEGIN
     SELECT n.model_id INTO missing FROM (SELECT DISTINCT model_id FROM new_rows) n
     WHERE (SELECT m.model_id FROM ml.model m WHERE m.model_id = n.model_id) IS NULL LIMIT 1;
     IF FOUND THEN
-        RAISE foreign_key_violation USING MESSAGE = format('a prediction names model %s, which does not exist', missing);
+        RAISE foreign_key_violation USING
+            MESSAGE = format('a prediction names model %s, which does not exist', missing);
     END IF;
     SELECT n.input_id INTO missing FROM new_rows n
     WHERE (SELECT i.input_id FROM ml.input i WHERE i.input_id = n.input_id) IS NULL LIMIT 1;
     IF FOUND THEN
-        RAISE foreign_key_violation USING MESSAGE = format('a prediction names input %s, which does not exist', missing);
+        RAISE foreign_key_violation USING
+            MESSAGE = format('a prediction names input %s, which does not exist', missing);
     END IF;
     RETURN NULL;
 END $$;
@@ -124,8 +128,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION ml.check_removed_chunks() IS 'Refuses to remove a chunk that has inputs.';
 
--- The argument is the children's table. TRUNCATE itself has locked its own table against all readers, and each writer of
--- children reads it.
+-- The argument is the children's table. TRUNCATE itself has locked its own table against all readers, and each writer
+-- of children reads it.
 CREATE OR REPLACE FUNCTION ml.check_truncated() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
