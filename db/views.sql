@@ -160,6 +160,13 @@ SELECT 'prediction does not fit the classes of its model', format('model %s, inp
 FROM ml.prediction p JOIN ml.model m USING (model_id)
 WHERE cardinality(p.probs) <> cardinality(m.classes) OR p.probs[p.class_no + 1] IS DISTINCT FROM p.score
 UNION ALL
+SELECT 'prediction of a model or an input that does not exist', format('model %s, input %s', p.model_id, p.input_id)
+FROM ml.prediction p LEFT JOIN ml.model m USING (model_id) LEFT JOIN ml.input i USING (input_id)
+WHERE m.model_id IS NULL OR i.input_id IS NULL
+UNION ALL
+SELECT 'input of a chunk that does not exist', format('input %s, chunk %s', i.input_id, i.chunk_id)
+FROM ml.input i LEFT JOIN ml.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL
+UNION ALL
 SELECT 'model has a job or test set with another preparation', format('model %s, chunk %s', model_id, chunk_id)
 FROM (SELECT model_id, chunk_id FROM ml.job UNION SELECT model_id, chunk_id FROM ml.test_set) u
 JOIN ml.model m USING (model_id) JOIN ml.chunk c USING (chunk_id)

@@ -166,7 +166,9 @@ def upgrade() -> None:
         sa.Column(
             "input_id", sa.BigInteger(), sa.Identity(always=False), nullable=False, comment="number of the input"
         ),
-        sa.Column("chunk_id", sa.BigInteger(), nullable=False, comment="the chunk"),
+        sa.Column(
+            "chunk_id", sa.BigInteger(), nullable=False, comment="the chunk; db/references.sql checks that it exists"
+        ),
         sa.Column("sample_no", sa.Integer(), nullable=False, comment="position in the chunk, from 0"),
         sa.Column("label_no", sa.Integer(), nullable=True, comment="index into chunk.classes, from 0; NULL: no label"),
         sa.Column(
@@ -177,7 +179,6 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("octet_length(payload) <= 67108864", name=op.f("input_payload_size_check")),
         sa.CheckConstraint("sample_no >= 0 and label_no >= 0", name=op.f("input_numbers_check")),
-        sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("input_chunk_id_fkey")),
         sa.PrimaryKeyConstraint("input_id", name=op.f("input_pkey")),
         sa.UniqueConstraint("chunk_id", "sample_no", name=op.f("input_chunk_id_sample_no_key")),
         schema="ml",
@@ -300,8 +301,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "prediction",
-        sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),
-        sa.Column("input_id", sa.BigInteger(), nullable=False, comment="the input"),
+        sa.Column(
+            "model_id", sa.BigInteger(), nullable=False, comment="the model; db/references.sql checks that it exists"
+        ),
+        sa.Column(
+            "input_id", sa.BigInteger(), nullable=False, comment="the input; db/references.sql checks that it exists"
+        ),
         sa.Column(
             "class_no", sa.Integer(), nullable=False, comment="most probable class: index into model.classes, from 0"
         ),
@@ -326,13 +331,10 @@ def upgrade() -> None:
             comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("score between 0 and 1.0001", name=op.f("prediction_score_check")),
-        sa.ForeignKeyConstraint(["input_id"], ["ml.input.input_id"], name=op.f("prediction_input_id_fkey")),
-        sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("prediction_model_id_fkey")),
         sa.PrimaryKeyConstraint("model_id", "input_id", name=op.f("prediction_pkey")),
         schema="ml",
         comment="The prediction of a model for an input; written once, in one transaction with the job's 'done'.",
     )
-    op.create_index("prediction_input_id_idx", "prediction", ["input_id"], unique=False, schema="ml")
     op.create_table(
         "prediction_error",
         sa.Column("model_id", sa.BigInteger(), nullable=False, comment="the model"),

@@ -59,7 +59,7 @@ def _options(
 
 @app.command("migrate", epilog="Example: PGUSER=ml_owner pypredict migrate --passfile .local/postgres/pgpass")
 def migrate_command(
-    db: Annotated[Path | None, typer.Option(help="Directory with migrations/, views.sql and roles.sql.")] = None,
+    db: Annotated[Path | None, typer.Option(help="Directory with migrations/ and the SQL files.")] = None,
     passfile: Annotated[
         list[Path] | None, typer.Option(help="pgpass file with the passwords of the logins; can be repeated.")
     ] = None,

@@ -1,4 +1,4 @@
-"""Migrate a database to the current schema: run Alembic's migrations, then apply views.sql and roles.sql each time.
+"""Migrate a database to the current schema: run Alembic's migrations, then apply the SQL files of db/ each time.
 
 Runs as the owner of the database. Roles belong to the whole cluster, and roles.sql makes only the missing ones. The
 logins get their passwords from pgpass files. The SCRAM verifier is computed here, so that no password is in the
@@ -30,7 +30,7 @@ LOCK = 7_316_002  # number of the advisory lock that lets only one migration run
 def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: float = LOCK_SECONDS) -> str:
     """Run the missing migrations in one transaction; return the old revision (or "none").
 
-    db: the directory with migrations/, roles.sql and views.sql. Raises PypredictError when it does not exist, and when
+    db: the directory with migrations/ and the SQL files. Raises PypredictError when it does not exist, and when
     another transaction locks a table or view for longer than lock_seconds.
     """
     if not (db / "migrations" / "env.py").is_file():
@@ -62,7 +62,7 @@ def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
             "pypredict that made it, or start with an empty database"
         ) from error
     with closing(connection.connection.cursor()) as cursor:
-        for name in ("views.sql", "roles.sql"):
+        for name in ("views.sql", "references.sql", "roles.sql"):
             cursor.execute((db / name).read_text())  # without parameters, so that % needs no escape
     for passfile in passfiles:
         _set_passwords(connection, passfile)

@@ -1,7 +1,8 @@
 """Contract 2: the tables of schema `ml`, as SQLAlchemy Core.
 
 Alembic compares a database with this module (`alembic check`). It has every rule that the database can keep: keys,
-CHECKs, NOT NULLs, comments. Views, functions, roles and grants are plain SQL in db/, applied after each migration.
+CHECKs, NOT NULLs, comments. Views, functions, triggers, roles and grants are plain SQL in db/, applied after each
+migration.
 """
 
 from sqlalchemy import (
@@ -145,7 +146,7 @@ input_ = Table(
     "input",
     metadata,
     Column("input_id", BigInteger, Identity(), primary_key=True, comment="number of the input"),
-    Column("chunk_id", BigInteger, ForeignKey(chunk.c.chunk_id), nullable=False, comment="the chunk"),
+    Column("chunk_id", BigInteger, nullable=False, comment="the chunk; db/references.sql checks that it exists"),
     Column("sample_no", Integer, nullable=False, comment="position in the chunk, from 0"),
     Column("label_no", Integer, comment="index into chunk.classes, from 0; NULL: no label"),
     Column("payload", LargeBinary, nullable=False, comment="the array as the bytes of a .npy file (version 1.0)"),
@@ -209,8 +210,8 @@ job = Table(
 prediction = Table(
     "prediction",
     metadata,
-    Column("model_id", BigInteger, ForeignKey(model.c.model_id), nullable=False, comment="the model"),
-    Column("input_id", BigInteger, ForeignKey(input_.c.input_id), nullable=False, comment="the input"),
+    Column("model_id", BigInteger, nullable=False, comment="the model; db/references.sql checks that it exists"),
+    Column("input_id", BigInteger, nullable=False, comment="the input; db/references.sql checks that it exists"),
     Column("class_no", Integer, nullable=False, comment="most probable class: index into model.classes, from 0"),
     Column("score", REAL, nullable=False, comment="probability of that class"),
     Column("probs", ARRAY(REAL), nullable=False, comment="probability of every class, in the order of model.classes"),
@@ -222,7 +223,6 @@ prediction = Table(
     _created_at(),
     PrimaryKeyConstraint("model_id", "input_id"),
     CheckConstraint("score between 0 and 1.0001", name="score"),
-    Index("prediction_input_id_idx", "input_id"),
     comment="The prediction of a model for an input; written once, in one transaction with the job's 'done'.",
 )
 

@@ -315,15 +315,15 @@ def finish_job(
         raise StoreError(f"chunk {job.chunk_id} got {found} for {job.n_inputs} inputs; nothing was stored")
     if connection.execute(FINISH, _fence(job)).rowcount != 1:
         raise LeaseLostError(_lease_lost(job))
+    if inputs.errors:  # before the COPY, whose lock a deletion of inputs waits for (db/references.sql)
+        connection.execute(
+            sa.insert(schema.prediction_error), [{"model_id": job.model_id, **vars(error)} for error in inputs.errors]
+        )
     if len(inputs.input_ids):
         columns = "model_id, input_id, in_training, class_no, score, probs"
         statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
         stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)
         _cursor(connection).copy_expert(statement, io.BytesIO(stream))
-    if inputs.errors:
-        connection.execute(
-            sa.insert(schema.prediction_error), [{"model_id": job.model_id, **vars(error)} for error in inputs.errors]
-        )
 
 
 def release_job(
