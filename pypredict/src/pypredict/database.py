@@ -52,6 +52,7 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
     engine = sa.create_engine(
         "postgresql+psycopg2://",
         creator=lambda: psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE),
+        isolation_level="READ COMMITTED",  # db/references.sql needs it; a server may have another default
         pool_pre_ping=True,
         pool_size=4,
     )
