@@ -6,22 +6,26 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from bundle.inference.model import predict_probabilities, start_keras
+from bundle.inference.load import start_model
 from bundle.inputs.preprocessing import ArrayPreprocessing
 from bundle.manifest import (
     MODEL_FILE,
     PREDICTIONS_FILE,
+    SERVING_FILE,
     SPLIT_FILE,
     TEST_SET_FILE,
     GitState,
     InputSpec,
     Manifest,
     Metrics,
+    Serving,
     TrackedRun,
 )
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
+from pyml.keras_library import start_keras
+from pyml.training.conversion import convert_model
 
 Array = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -48,14 +52,18 @@ def publish_model(models: Path, n_test: int = 1000) -> Bundle:
     ]
     model = keras.Sequential(stack)
     x = np.random.default_rng(1).integers(0, 256, (n_test, *SHAPE), np.uint8)
-    y = predict_probabilities(model, x, len(DIGITS)).argmax(axis=1)
+    spec = InputSpec(dtype="uint8", shape=SHAPE)
+    content = convert_model(model, spec)
+    serving = start_model(content, spec, len(DIGITS))
+    y = serving.predict(x).argmax(axis=1)
     manifest = Manifest(
         bundle_id="mnist_convnet",
         name="mnist_convnet",
         dataset=DATASET,
-        input=InputSpec(dtype="uint8", shape=SHAPE),
+        input=spec,
         classes=DIGITS,
         preprocessing=ArrayPreprocessing(),
+        serving=Serving(rows=serving.rows),
         experiment={},
         data_sha256="0" * 64,
         test_sha256="0" * 64,
@@ -74,6 +82,7 @@ def publish_model(models: Path, n_test: int = 1000) -> Bundle:
     )
     with staging(models) as staged:
         model.save(staged / MODEL_FILE, include_optimizer=False)
+        (staged / SERVING_FILE).write_bytes(content)
         np.savez(staged / TEST_SET_FILE, x=x, y=y)
         (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
         write_split(staged / SPLIT_FILE, _split_rows(x, y))

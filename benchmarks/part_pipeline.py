@@ -13,9 +13,11 @@ import psycopg2
 
 import environment
 import timing
-from benchmark_model import DIGITS, SHAPE, publish_model
-from bundle.inference.model import load_model, predict_probabilities
+from benchmark_model import SHAPE, publish_model
+from bundle.inference.load import load_model
+from bundle.manifest import MODEL_FILE
 from page import Goal, Part
+from pyml.keras_library import start_keras
 from pypredict.codec import Array
 from pypredict.load import load_chunks
 from pypredict.models import Models
@@ -34,10 +36,14 @@ def measure(rounds: int) -> Part:
         in_test_set = next(cut_test_set(bundle)).arrays
         arrays = np.concatenate([in_test_set, environment.random_arrays(N - len(in_test_set), SHAPE, "uint8", seed=2)])
         load_chunks(engine, "bench", iter(environment.chunks_of(arrays[len(in_test_set) :], bundle)), None)
-        model = load_model(bundle)
+        start_keras()
+        import keras
+
+        model = keras.models.load_model(bundle.path / MODEL_FILE, compile=False)
+        predict = load_model(bundle).predict
 
         def work() -> None:
-            models = Models(Path(directory), lambda _: lambda part: predict_probabilities(model, part, len(DIGITS)))
+            models = Models(Path(directory), lambda _: predict)
             if Worker(engine, Path(directory), models, "bench").run(until_empty=True) != N:
                 raise SystemExit(f"the worker did not predict each of {N} inputs once")
 

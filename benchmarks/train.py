@@ -225,10 +225,10 @@ WAYS = {"example": example, "ours": ours, "bare": bare}
 
 def prepare(name: str, epochs: int) -> "tuple[Experiment, Dataset, Settings]":
     """Read the experiment, its data and settings that record offline; train `epochs` epochs without an early stop."""
-    from bundle.inference.model import start_keras
     from pyml.config import read_settings
     from pyml.datasets.load import load_dataset
     from pyml.experiment.experiment import read_experiments
+    from pyml.keras_library import start_keras
     from pyml.training.seed import seed_everything
 
     (experiment,) = read_experiments(REPO / "experiments" / f"{name}.json")

@@ -42,7 +42,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA ml TO ml_predictor;
 GRANT INSERT ON ml.model, ml.promotion, ml.test_set, ml.job, ml.prediction, ml.prediction_error, ml.suspect,
     ml.ping TO ml_predictor;
 GRANT UPDATE (state) ON ml.model TO ml_predictor;
-GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_error, in_flight, done_at) ON ml.job
+GRANT UPDATE (state, attempt, failures, worker, lease_until, run_after, last_error, in_flight, done_at, runtime,
+    processor) ON ml.job
     TO ml_predictor;
 GRANT UPDATE (deaths) ON ml.suspect TO ml_predictor;
 

@@ -4,7 +4,7 @@ import pytest
 from compose.stack import DAEMONS, SERVICES, Stack
 
 USERS = dict.fromkeys(SERVICES, "10001") | {"pgdata": "999", "db": "999", "pgadmin": "5050"}
-MAX_MB = {"pyml": 1750, "pypredict": 1500}
+MAX_MB = {"pyml": 1900, "pypredict": 450}
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 from support.trainings import TINY, experiment
 
-from bundle.inference.model import predict_probabilities, start_keras
 from bundle.inputs.preprocessing import ArrayPreprocessing
 from bundle.manifest import TrackedRun
 from pyml.config import Settings
 from pyml.datasets.dataset import Dataset, Split
 from pyml.datasets.load import load_dataset
 from pyml.evaluation.metrics import evaluate
+from pyml.keras_library import start_keras
 from pyml.tracking.tracker import Tracker
 from pyml.training.build_model import build_model
 from pyml.training.fit import fit_model
+from pyml.training.model_file import predict_split
 from pyml.training.seed import seed_everything
 
 DISABLED = Tracker(None, TrackedRun(mode="disabled"))
@@ -56,7 +57,7 @@ def test_a_model_learns_with_each_loss(two_digits: Dataset, loss: str, last: dic
     seed_everything(0)
     model = build_model(learning, two_digits)
     fit_model(model, learning, two_digits, DISABLED.callbacks())
-    metrics = evaluate(predict_probabilities(model, two_digits.test.x[:], 2), two_digits.test.y)
+    metrics = evaluate(predict_split(model, two_digits.test, 2), two_digits.test.y)
     assert metrics.accuracy > 0.95
     assert metrics.loss < 0.5 * math.log(2)
 

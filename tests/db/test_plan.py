@@ -15,13 +15,14 @@ from pypredict.source import cut_test_set
 DONE = 20_000
 
 FILL = f"""
-INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
-                      manifest, state)
-VALUES (sha256('m'), 'm', 'toys', sha256('p'), 'm', 'uint8', '{{1}}', '{{a,b}}', '{{}}', '{{}}', 'serving');
+INSERT INTO ml.model (sha256, serving_sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes,
+                      metrics, manifest, state)
+VALUES (sha256('m'), sha256('s'), 'm', 'toys', sha256('p'), 'm', 'uint8', '{{1}}', '{{a,b}}', '{{}}', '{{}}',
+        'serving');
 INSERT INTO ml.chunk (dataset, prep_sha256, first_row, n_inputs, dtype, shape, source, content_sha256)
 SELECT 'toys', sha256('p'), n, 1, 'uint8', '{{1}}', 'x', sha256(n::text::bytea) FROM generate_series(1, {DONE}) n;
-INSERT INTO ml.job (model_id, chunk_id, state, done_at)
-SELECT 1, chunk_id, CASE WHEN chunk_id <= {DONE} - 5 THEN 'done' ELSE 'pending' END,
+INSERT INTO ml.job (model_id, chunk_id, state, runtime, processor, done_at)
+SELECT 1, chunk_id, CASE WHEN chunk_id <= {DONE} - 5 THEN 'done' ELSE 'pending' END, '', '',
        CASE WHEN chunk_id <= {DONE} - 5 THEN now() END FROM ml.chunk;
 """
 

@@ -19,9 +19,10 @@ from pypredict import migrate, schema, store
 ORPHAN = psycopg2.errors.ForeignKeyViolation
 REFUSED = psycopg2.errors.FeatureNotSupported
 STORE = """
-    INSERT INTO ml.model (model_id, sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes,
-                          metrics, manifest, state)
-    SELECT n, sha256(n::text::bytea), n, 'toys', sha256('p'), n, 'uint8', '{3}', '{a,b}', '{}', '{}', 'available'
+    INSERT INTO ml.model (model_id, sha256, serving_sha256, bundle_id, dataset, prep_sha256, name, input_dtype,
+                          input_shape, classes, metrics, manifest, state)
+    SELECT n, sha256(n::text::bytea), sha256('s'), n, 'toys', sha256('p'), n, 'uint8', '{3}', '{a,b}', '{}', '{}',
+           'available'
     FROM generate_series(1, 2) n;
     INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, source)
     SELECT n, 'toys', sha256('p'), 0, 1000, 'uint8', '{3}', 'a test' FROM generate_series(1, 2) n;
@@ -408,8 +409,8 @@ def add_jobs(session: Session) -> store.Job:
         " VALUES (3, 'toys', sha256('p'), 0, 2, 'uint8', '{3}', 'a test', now() + interval '1 day');"
         "INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)"
         r" SELECT n, 3, n - 1001, '\x934e554d50590100' FROM generate_series(1001, 1002) n;"
-        "INSERT INTO ml.job (model_id, chunk_id, state, attempt, lease_until, done_at) VALUES"
-        " (1, 1, 'done', 1, NULL, now()), (1, 3, 'running', 1, now() + interval '1 hour', NULL)"
+        "INSERT INTO ml.job (model_id, chunk_id, state, attempt, lease_until, done_at, runtime, processor) VALUES"
+        " (1, 1, 'done', 1, NULL, now(), '', ''), (1, 3, 'running', 1, now() + interval '1 hour', NULL, NULL, NULL)"
     )
     session.commit()
     return store.Job(1, 3, attempt=1, failures=0, n_inputs=2, dtype="uint8", shape=(3,), labelled=False)

@@ -177,7 +177,7 @@ def test_the_integrity_view_finds_a_done_job_without_outcomes(owner: sa.Engine, 
             store.load_chunk(connection, chunk)
         store.plan_jobs(connection)
     assert execute(owner, "SELECT * FROM ml.integrity").all() == []
-    execute(owner, "UPDATE ml.job SET state = 'done', done_at = now()")
+    execute(owner, "UPDATE ml.job SET state = 'done', done_at = now(), runtime = '', processor = ''")
     assert "job done without" in execute(owner, "SELECT problem FROM ml.integrity").scalar_one()
 
 

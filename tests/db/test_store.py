@@ -201,7 +201,7 @@ def test_4_a_job_is_done_again_after_a_death_before_the_copy(planned: sa.Engine)
     assert job is not None
     connection = planned.connect()
     connection.begin()
-    connection.execute(store.FINISH, {"model_id": 1, "chunk_id": job.chunk_id, "attempt": job.attempt})
+    connection.execute(store.FINISH, {"model_id": 1, "chunk_id": job.chunk_id, "attempt": job.attempt} | store.PLATFORM)
     connection.invalidate()
     connection.close()
     again = claim(planned)

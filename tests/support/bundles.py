@@ -1,4 +1,4 @@
-"""Small bundles for tests without Keras: model.h5 holds arbitrary bytes, all other files are valid."""
+"""Small bundles for tests: model.h5 and model.tflite hold arbitrary bytes, all other files are valid."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from bundle.inputs.preprocessing import (
     Preprocessing,
     TextPreprocessing,
 )
-from bundle.manifest import GitState, InputSpec, Manifest, Metrics, TrackedRun
+from bundle.manifest import GitState, InputSpec, Manifest, Metrics, Serving, TrackedRun
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
@@ -75,6 +75,7 @@ def manifest_for(
         input=InputSpec(dtype=x.dtype.name, shape=x.shape[1:]),
         classes=classes,
         preprocessing=preprocessing,
+        serving=Serving(rows=None),
         experiment={"name": bundle_id},
         data_sha256="0" * 64,
         test_sha256=hashlib.sha256(repr(classes).encode() + x.tobytes() + y.astype("<i8").tobytes()).hexdigest(),
@@ -112,6 +113,7 @@ def publish_bundle(
     words: list[str] | None = None,
     dtype: str = "uint8",
     weights: bytes | None = None,
+    serving: bytes = b"serving",
     n_correct: int | None = None,
     learned: np.ndarray | None = None,
     split: str | None = None,
@@ -120,8 +122,8 @@ def publish_bundle(
 ) -> Bundle:
     """Publish a bundle with n test inputs and, if `proposed`, write the pointer of its dataset.
 
-    words: the vocabulary of a text dataset. weights: the content of model.h5. n_correct: the value in the manifest,
-    also if it is wrong. learned: the training samples. split: the content of split.csv.
+    words: the vocabulary of a text dataset. weights, serving: the content of model.h5 and model.tflite. n_correct: the
+    value in the manifest, also if it is wrong. learned: the training samples. split: the content of split.csv.
     """
     x, y = arrays_and_labels(n, seed=seed, shape=shape)
     x = x.astype("int32" if words else dtype)
@@ -136,6 +138,7 @@ def publish_bundle(
     ]
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(weights or f"model of {bundle_id}".encode())
+        (staged / "model.tflite").write_bytes(serving)
         np.savez(staged / "test_set.npz", x=x, y=y)
         (staged / "predictions.csv").write_text("sample,label,predicted,confidence\n")
         write_split(staged / "split.csv", rows)

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bundle.inference.model import start_keras
 from bundle.inputs.preprocessing import ArrayPreprocessing
 from bundle.manifest import InputSpec
 from pyml import PymlError
 from pyml.datasets.dataset import Dataset, Split
 from pyml.experiment.experiment import Experiment
+from pyml.keras_library import start_keras
 from pyml.training.build_model import build_model, encode_labels
 
 EMPTY = Split(np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int64))

@@ -131,6 +131,21 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("early_stopping"), {"patience": 1, "monitor": "loss"}, "early_stopping.monitor: input should be 'val_"),
         (set_in("layers", 1, "layer"), "Flaten", "layers.1.layer: unknown layer Flaten, did you mean Flatten?"),
         (set_in("layers", 1, "layer"), "Lambda", "layers.1.layer: unknown layer Lambda"),
+        (
+            set_in("layers", 1, "layer"),
+            "MaxPooling3D",
+            "layers.1.layer: layer MaxPooling3D is not supported: LiteRT ca",
+        ),
+        (
+            set_in("layers", 1),
+            {"layer": "Bidirectional"},
+            "layers.1: the layer Bidirectional applies another layer; give i",
+        ),
+        (
+            set_in("layers", 1),
+            {"layer": "Dense", "units": 3, "inner": {"layer": "LSTM", "units": 3}},
+            "layers.1: the layer Dense does not apply another layer; leave inner out",
+        ),
         (set_in("layers", 1), {"units": 3}, "layers.1.layer: field required"),
         (set_in("layers"), [], "layers: tuple should have at least 1 item"),
         (

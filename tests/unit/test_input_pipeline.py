@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.inference.model import start_keras
 from pyml.datasets.dataset import Split
 from pyml.datasets.samples import store_samples
 from pyml.experiment.experiment import Loss
+from pyml.keras_library import start_keras
 from pyml.training.input_pipeline import batches_of
 from pyml.training.seed import seed_everything
 

@@ -100,5 +100,6 @@ def test_changes_are_none_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_versions_name_the_libraries_for_training_and_tracking() -> None:
-    assert set(provenance.versions()) == {"python", "keras", "tensorflow", "numpy", "scikit-learn", "wandb"}
+    libraries = {"python", "keras", "tensorflow", "ai-edge-litert", "numpy", "scikit-learn", "wandb"}
+    assert set(provenance.versions()) == libraries
     assert "unknown" not in provenance.versions().values()

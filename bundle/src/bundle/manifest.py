@@ -15,6 +15,7 @@ from bundle.inputs.preprocessing import Preprocessing
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 MODEL_FILE, MANIFEST_FILE, TEST_SET_FILE = "model.h5", "manifest.json", "test_set.npz"
+SERVING_FILE = "model.tflite"  # converted from model.h5; the file that predicts
 PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only when inputs are texts
 HISTORY_FILE = "history.json"  # the metrics of each epoch
 CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE = "confusion.png", "roc.png", "precision_recall.png"
@@ -47,6 +48,13 @@ class GitState(Document):
 
     commit: str | None = None
     dirty: bool | None = None
+
+
+class Serving(Document):
+    """How the model predicts. rows: the numbers of rows that a call may have; None: any number."""
+
+    runtime: Literal["litert"] = "litert"
+    rows: tuple[int, ...] | None
 
 
 class TrackedRun(Document):
@@ -103,6 +111,7 @@ class Manifest(Document):
     input: InputSpec
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
+    serving: Serving
     experiment: dict[str, JsonValue]
     data_sha256: Sha256  # of all three splits
     test_sha256: Sha256  # of the test set: two accuracies can be compared only when it is equal

@@ -1,24 +1,18 @@
-"""Check a bundle before it is used.
+"""Check a bundle before it is used: the manifest first, then size and sha256 of every file.
 
-The order matters: the manifest, then size and sha256 of every file, then the structure of the HDF5 file, and only then
-Keras loads it. The structure is checked in a private copy, and that copy is loaded. Keras alone is not safe with a
-forged file: CVE-2025-9905 (safe_mode ignored for .h5), CVE-2026-1669 (external datasets read host files).
+`inference` checks the content of model.tflite when it loads it. No reader opens model.h5, because Keras is not safe
+with a forged file: CVE-2025-9905 (safe_mode ignored for .h5), CVE-2026-1669 (external datasets read host files).
 """
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import h5py
 
 from bundle import BundleError
-from bundle.layers import ALLOWED_LAYERS
 from bundle.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
+    SERVING_FILE,
     SPLIT_FILE,
     TEST_SET_FILE,
     Manifest,
@@ -27,9 +21,7 @@ from bundle.manifest import (
 from bundle.publish import bundle_path, file_sha256, read_pointer
 
 MAX_FILE_BYTES = 4 * 2**30
-PLAIN_MODULES = ("keras.initializers", "keras.regularizers", "keras.constraints")  # arithmetic on weights
-CONTAINERS = {"Sequential", "Functional", "__keras_tensor__"}
-REQUIRED_FILES = (MODEL_FILE, TEST_SET_FILE, PREDICTIONS_FILE, SPLIT_FILE)
+REQUIRED_FILES = (MODEL_FILE, SERVING_FILE, TEST_SET_FILE, PREDICTIONS_FILE, SPLIT_FILE)
 
 
 @dataclass(frozen=True)
@@ -43,6 +35,11 @@ class Bundle:
     def model_sha256(self) -> str:
         """Hash of model.h5."""
         return self.manifest.files[MODEL_FILE].sha256
+
+    @property
+    def serving_sha256(self) -> str:
+        """Hash of model.tflite."""
+        return self.manifest.files[SERVING_FILE].sha256
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -81,23 +78,6 @@ def open_current(models: Path, pointer_path: Path) -> Bundle:
     return bundle
 
 
-def check_h5(path: Path) -> None:
-    """Refuse an HDF5 model file that links to other files, declares more data than it holds, or has unknown layers.
-
-    path must be a private copy. Raises BundleError.
-    """
-    size = path.stat().st_size
-    try:
-        with h5py.File(path, "r") as file:
-            _check_links(file)
-            declared = sum(_declared_bytes(item) for item in _objects(file))
-            if declared > size:
-                raise BundleError(f"model.h5 declares {declared} bytes of data in a file of {size}; refused")
-            _check_layers(file)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"model.h5 is not a readable HDF5 model ({error}); restore or retrain it") from error
-
-
 def _measure(path: Path) -> tuple[int, str]:
     """Return a file's size in bytes and its sha256; the sha256 is empty for a file that is too large."""
     try:
@@ -107,58 +87,3 @@ def _measure(path: Path) -> tuple[int, str]:
         return size, file_sha256(path) if size <= MAX_FILE_BYTES else ""
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); allow this user to read it") from error
-
-
-def _check_links(group: h5py.Group) -> None:
-    for name in group:
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise BundleError(
-                f"model.h5 holds a {type(link).__name__} at {group.name}/{name}; only plain data is allowed"
-            )
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            _check_links(item)
-        elif not isinstance(item, h5py.Dataset):
-            raise BundleError(f"model.h5 holds a {type(item).__name__} at {item.name}; only plain data is allowed")
-        elif item.is_virtual or item.external:
-            raise BundleError(f"model.h5 reads {item.name} from another file; only plain data is allowed")
-
-
-def _objects(group: h5py.Group) -> Iterator[h5py.Group | h5py.Dataset]:
-    yield group
-    found: list[h5py.Group | h5py.Dataset] = []
-    group.visititems(lambda _, item: found.append(item))
-    yield from found
-
-
-def _declared_bytes(item: h5py.Group | h5py.Dataset) -> int:
-    data = item.size * item.dtype.itemsize if isinstance(item, h5py.Dataset) and item.size else 0
-    attributes = (h5py.h5a.open(item.id, name.encode()) for name in item.attrs)
-    # Not get_storage_size: h5py treats its 0 as an error, and each layer without weights has such an empty attribute.
-    return int(data + sum(a.get_space().get_simple_extent_npoints() * a.get_type().get_size() for a in attributes))
-
-
-def _check_layers(file: h5py.File) -> None:
-    if "model_config" not in file.attrs:
-        raise BundleError("model.h5 holds no model_config; it is not a complete Keras model")
-    for entry in _serialized_objects(json.loads(file.attrs["model_config"])):
-        module, name = entry.get("module"), entry["class_name"]
-        plain = module in PLAIN_MODULES or (module, name) == ("keras", "DTypePolicy")
-        layer = module in (None, "keras.layers") and name in ALLOWED_LAYERS | CONTAINERS
-        if not (plain or layer) or entry.get("registered_name"):
-            raise BundleError(
-                f"model.h5 holds {module or 'a layer'} {name}, which is not on the allow-list; refused without loading"
-            )
-
-
-def _serialized_objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield each part of Keras's JSON that Keras would convert to an object."""
-    if isinstance(value, dict):
-        if "class_name" in value:
-            yield value
-        for child in value.values():
-            yield from _serialized_objects(child)
-    elif isinstance(value, list):
-        for child in value:
-            yield from _serialized_objects(child)

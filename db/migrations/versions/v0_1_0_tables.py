@@ -1,6 +1,6 @@
 """The tables of contract 2.
 
-Revision: 0.1.0, the first. Longer than 300 lines, because a migration is one file.
+Revision: 0.1.0, the first.
 """
 
 import sqlalchemy as sa
@@ -73,6 +73,9 @@ def upgrade() -> None:
             "sha256", sa.LargeBinary(), nullable=False, comment="hash of model.h5; two bundles may hold equal weights"
         ),
         sa.Column(
+            "serving_sha256", sa.LargeBinary(), nullable=False, comment="hash of model.tflite, the file that predicts"
+        ),
+        sa.Column(
             "bundle_id",
             sa.Text(),
             nullable=False,
@@ -119,7 +122,10 @@ def upgrade() -> None:
             comment="start of the row's transaction, by the server's clock",
         ),
         sa.CheckConstraint("state in ('available', 'serving', 'retired')", name=op.f("model_state_check")),
-        sa.CheckConstraint("length(sha256) = 32 and length(prep_sha256) = 32", name=op.f("model_hashes_check")),
+        sa.CheckConstraint(
+            "length(sha256) = 32 and length(serving_sha256) = 32 and length(prep_sha256) = 32",
+            name=op.f("model_hashes_check"),
+        ),
         sa.PrimaryKeyConstraint("model_id", name=op.f("model_pkey")),
         sa.UniqueConstraint("bundle_id", name=op.f("model_bundle_id_key")),
         schema="ml",
@@ -223,8 +229,18 @@ def upgrade() -> None:
         sa.Column(
             "done_at", sa.DateTime(timezone=True), nullable=True, comment="time of the commit of its predictions"
         ),
+        sa.Column("runtime", sa.Text(), nullable=True, comment="interpreter that predicted it, with its version"),
+        sa.Column(
+            "processor",
+            sa.Text(),
+            nullable=True,
+            comment="kind of processor that predicted it; on another kind, bits may differ",
+        ),
         sa.CheckConstraint("(state = 'done') = (done_at is not null)", name=op.f("job_done_check")),
         sa.CheckConstraint("(state = 'running') = (lease_until is not null)", name=op.f("job_lease_check")),
+        sa.CheckConstraint(
+            "state <> 'done' or (runtime is not null and processor is not null)", name=op.f("job_replay_check")
+        ),
         sa.CheckConstraint("state in ('pending', 'running', 'done')", name=op.f("job_state_check")),
         sa.ForeignKeyConstraint(["chunk_id"], ["ml.chunk.chunk_id"], name=op.f("job_chunk_id_fkey")),
         sa.ForeignKeyConstraint(["model_id"], ["ml.model.model_id"], name=op.f("job_model_id_fkey")),
@@ -376,9 +392,9 @@ def upgrade() -> None:
         comment="Inputs that may kill the worker. After two deaths alone, an input becomes a crash.",
     )
 
-    # Arrays compress badly. Uncompressed storage out of line is faster to read, and substring() can read a slice.
+    # Arrays hardly compress; uncompressed out-of-line storage reads faster and lets substring() fetch a slice.
     op.execute("ALTER TABLE ml.input ALTER COLUMN payload SET STORAGE EXTERNAL")
 
 
 def downgrade() -> None:
-    raise RuntimeError("revision 0.1.0 is the first; to go back, drop the schema ml")
+    raise RuntimeError("revision 0.1.0 is the first; drop the schema ml to go back before it")

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from bundle.layers import ALLOWED_LAYERS
 from pyml.experiment.data_spec import Digits, ImageFolder, Imdb, Mnist, Npy, Npz, TextCsv
 from pyml.experiment.experiment import OPTIMIZERS, EarlyStopping, Experiment, Optimizer
 from pyml.experiment.grid import FIXED_DATA_KEYS, GRID_KEYS
+from pyml.experiment.layers import ALLOWED_LAYERS
 
 DATA_PARTS = (Digits, Mnist, Imdb, ImageFolder, TextCsv, Npz, Npy)
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import bundle
 import pyml
+from bundle.inference.platform import processor
 from bundle.manifest import GitState
 from pyml import PymlError
 from pyml.config import Settings
@@ -66,7 +66,7 @@ def check_clean(settings: Settings) -> None:
 
 def versions() -> dict[str, str]:
     """List the versions of Python and of the libraries for training and tracking, without importing them."""
-    packages = ("keras", "numpy", "scikit-learn", "wandb")
+    packages = ("keras", "numpy", "scikit-learn", "wandb", "ai-edge-litert")
     tensorflow = _version("tensorflow-cpu") or _version("tensorflow") or "unknown"
     found = {package: _version(package) or "unknown" for package in packages}
     return {"python": platform.python_version(), "tensorflow": tensorflow, **found}
@@ -74,12 +74,8 @@ def versions() -> dict[str, str]:
 
 def machine() -> str:
     """Describe the machine (processor, cores, memory, system) without its host name."""
-    cpu, info = platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE)
-        cpu = models[0].strip() if models else cpu
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{cpu}, {os.cpu_count()} cores, {memory_bytes / 2**30:.0f} GiB, {platform.system()}"
+    return f"{processor()}, {os.cpu_count()} cores, {memory_bytes / 2**30:.0f} GiB, {platform.system()}"
 
 
 def _version(package: str) -> str | None:

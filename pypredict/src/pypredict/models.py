@@ -14,7 +14,7 @@ from bundle.publish import bundle_path
 from bundle.split import content_sha256, read_split
 from bundle.verify import Bundle, open_bundle
 from pypredict.codec import Array
-from pypredict.registry import WantedModel
+from pypredict.registry import Model, WantedModel
 from pypredict.store import Inputs
 
 log = logging.getLogger(__name__)
@@ -25,12 +25,19 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def load_predict(bundle: Bundle) -> Predict:
-    """Load a bundle's Keras model; arrays (n, ...) in, probabilities (n, k) float32 out. Raises BundleError."""
-    from bundle.inference.model import load_model, predict_probabilities
+    """Load a bundle's model; arrays (n, ...) in, probabilities (n, k) float32 out. Raises BundleError."""
+    from bundle.inference.load import load_model
 
     log.info("loading %s", bundle.manifest.bundle_id)
-    model, n_classes = load_model(bundle), len(bundle.manifest.classes)
-    return lambda arrays: predict_probabilities(model, arrays, n_classes)
+    return load_model(bundle).predict
+
+
+def open_registered(directory: Path, model: WantedModel | Model) -> Bundle:
+    """Open the bundle of a registered model. Raises BundleError when it holds other files than the registered ones."""
+    bundle = open_bundle(bundle_path(directory, model.bundle_id))
+    if (bundle.model_sha256, bundle.serving_sha256) != (model.sha256, model.serving_sha256):
+        raise BundleError(f"bundle {model.bundle_id} holds another model than the registered one; restore it")
+    return bundle
 
 
 class Models:
@@ -117,10 +124,7 @@ class Models:
     def _verify(self, model: WantedModel) -> None:
         if model.model_id in self._bundles:
             return
-        bundle = open_bundle(bundle_path(self._directory, model.bundle_id))
-        if bundle.model_sha256 != model.sha256:
-            raise BundleError(f"bundle {model.bundle_id} holds another model than the registered one; restore it")
-        self._bundles[model.model_id] = bundle
+        self._bundles[model.model_id] = open_registered(self._directory, model)
 
     def _loaded(self, model_id: int) -> Predict:
         if model_id not in self._predicts:

@@ -10,14 +10,14 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from bundle.manifest import Manifest
+from bundle.manifest import MODEL_FILE, SERVING_FILE, Manifest
 from bundle.verify import Bundle
 from pypredict import PypredictError
 
 ADD_MODEL = sa.text("""
-    INSERT INTO ml.model (sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape, classes, metrics,
-                          manifest, state)
-    VALUES (:sha256, :bundle_id, :dataset, :prep_sha256, :name, :input_dtype, :input_shape, :classes,
+    INSERT INTO ml.model (sha256, serving_sha256, bundle_id, dataset, prep_sha256, name, input_dtype, input_shape,
+                          classes, metrics, manifest, state)
+    VALUES (:sha256, :serving_sha256, :bundle_id, :dataset, :prep_sha256, :name, :input_dtype, :input_shape, :classes,
             CAST(:metrics AS jsonb), CAST(:manifest AS jsonb), 'available')
     ON CONFLICT (bundle_id) DO NOTHING""")
 ADD_VOCABULARY = sa.text(
@@ -29,13 +29,15 @@ ADD_TEST_SET = sa.text(
     "INSERT INTO ml.test_set (model_id, chunk_id) VALUES (:model_id, :chunk_id) ON CONFLICT DO NOTHING"
 )
 WANTED_MODELS = sa.text("""
-    SELECT m.model_id, m.dataset, m.bundle_id, encode(m.sha256, 'hex') AS sha256, m.state = 'serving' AS serves
+    SELECT m.model_id, m.dataset, m.bundle_id, encode(m.sha256, 'hex') AS sha256,
+           encode(m.serving_sha256, 'hex') AS serving_sha256, m.state = 'serving' AS serves
     FROM ml.model m
     WHERE m.state = 'serving'
        OR EXISTS (SELECT FROM ml.job j WHERE j.model_id = m.model_id AND j.state <> 'done')
     ORDER BY m.model_id""")
 LIST = sa.text("""
-    SELECT m.model_id, m.dataset, m.name, m.bundle_id, encode(m.sha256, 'hex') AS sha256, m.state, m.created_at,
+    SELECT m.model_id, m.dataset, m.name, m.bundle_id, encode(m.sha256, 'hex') AS sha256,
+           encode(m.serving_sha256, 'hex') AS serving_sha256, m.state, m.created_at,
            (m.metrics ->> 'accuracy')::double precision AS accuracy
     FROM ml.model m ORDER BY m.dataset, m.model_id""")
 BUNDLES = sa.text("SELECT bundle_id FROM ml.model")
@@ -48,13 +50,14 @@ class RegistryError(PypredictError):
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model. sha256: the hash of its model.h5, as hexadecimal text."""
+    """A registered model. sha256, serving_sha256: the hashes of model.h5 and model.tflite, as hexadecimal text."""
 
     model_id: int
     dataset: str
     name: str
     bundle_id: str
     sha256: str
+    serving_sha256: str
     state: str
     created_at: datetime
     accuracy: float
@@ -62,23 +65,25 @@ class Model:
 
 @dataclass(frozen=True)
 class WantedModel:
-    """A model that serves or has open jobs. sha256: the hash of its model.h5, as hexadecimal text."""
+    """A model that serves or has open jobs. The hashes of its model.h5 and model.tflite are hexadecimal texts."""
 
     model_id: int
     dataset: str
     bundle_id: str
     sha256: str
+    serving_sha256: str
     serves: bool
 
 
 def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
     """Register a verified bundle as available, unless it is registered already.
 
-    Raises RegistryError when a bundle with the same id and another model.h5 is registered.
+    Raises RegistryError when a bundle with the same id and another model.h5 or model.tflite is registered.
     """
     manifest = bundle.manifest
     row = {
         "sha256": bytes.fromhex(bundle.model_sha256),
+        "serving_sha256": bytes.fromhex(bundle.serving_sha256),
         "bundle_id": manifest.bundle_id,
         "dataset": manifest.dataset,
         "prep_sha256": bytes.fromhex(manifest.prep_sha256),
@@ -92,11 +97,15 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
     if manifest.bundle_id not in registered_bundles(connection):
         connection.execute(ADD_MODEL, row)
     known = find_model(connection, manifest.bundle_id)
-    if known.sha256 != bundle.model_sha256:
-        raise RegistryError(
-            f"bundle {manifest.bundle_id} is registered with another model.h5; restore that file, or train the "
-            "experiment under another name"
-        )
+    for file, registered, found in (
+        (MODEL_FILE, known.sha256, bundle.model_sha256),
+        (SERVING_FILE, known.serving_sha256, bundle.serving_sha256),
+    ):
+        if registered != found:
+            raise RegistryError(
+                f"bundle {manifest.bundle_id} is registered with another {file}; restore that file, or train the "
+                "experiment under another name"
+            )
     return known
 
 

@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from bundle.inference.platform import processor, runtime
 from pypredict import PypredictError, schema
 from pypredict.binary_copy import input_stream, iterate_inputs, parse_inputs, prediction_stream
 from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode, payload_bytes
 
 MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks in memory: one read, one predicted, one written
+PLATFORM = {"runtime": runtime(), "processor": processor()}
 READ_TIMES = 4  # a payload up to this many times too large is still read, to name its exact error
 
 ADD_CHUNK = sa.text("""
@@ -88,7 +90,7 @@ RENEW = sa.text("""
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 FINISH = sa.text("""
     UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL, in_flight = NULL,
-                        last_error = NULL
+                        last_error = NULL, runtime = :runtime, processor = :processor
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
 RELEASE = sa.text("""
     UPDATE ml.job SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
@@ -313,7 +315,7 @@ def finish_job(
     found = f"{len(probabilities)} predictions and {len(inputs.errors)} errors"
     if len(probabilities) + len(inputs.errors) != job.n_inputs or len(probabilities) != len(inputs.input_ids):
         raise StoreError(f"chunk {job.chunk_id} got {found} for {job.n_inputs} inputs; nothing was stored")
-    if connection.execute(FINISH, _fence(job)).rowcount != 1:
+    if connection.execute(FINISH, _fence(job) | PLATFORM).rowcount != 1:
         raise LeaseLostError(_lease_lost(job))
     if inputs.errors:  # before the COPY, whose lock a deletion of inputs waits for (db/references.sql)
         connection.execute(

@@ -1,150 +1,105 @@
-"""Load a bundle's model and call it. The trainer's evaluation and the predict service use the same code."""
+"""Predict with a `model.tflite` in the LiteRT interpreter. The trainer's metrics and the service use the same code.
 
-import gc
-import logging
+A row gets the same bits for every number of rows, threads and workers.
+"""
+
 import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+import queue
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert.interpreter import Interpreter
 
 from bundle import BundleError
-from bundle.manifest import MODEL_FILE
-from bundle.publish import file_sha256
-from bundle.verify import Bundle, check_h5
+from bundle.inference.signature import FIXED_ROWS, INPUT, OUTPUT, ROWS, Signature
+from bundle.quiet import without_stderr
 
-if TYPE_CHECKING:
-    import keras
+Array = npt.NDArray[np.generic]
+Probabilities = npt.NDArray[np.float32]
+Call = Callable[[Array], Array]
 
-Call = Callable[[npt.NDArray[np.generic]], npt.NDArray[np.generic]]
+MAX_CALLS = 8  # calls at the same time; each has its own interpreter, with its own memory
 
-STARTUP_LINES = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
-BATCH_SIZE = 128  # rows per call; one of the fastest sizes for a small CNN on two cores (docs/benchmarks.md)
-# Calls at the same time. Each operation waits for its slowest thread. When the database uses one of the cores, the
-# other cores have no work unless there is a second call.
-PARALLEL_CALLS = 2
+GREETING = (b"XNNPACK delegate",)
 
 
-def start_keras() -> None:
-    """Import Keras on TensorFlow (this takes seconds) and hide their start-up lines."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    if "keras" not in sys.modules:
-        with _without_startup_lines(), _without_collection():
-            import keras  # noqa: F401
-        # They warn at each save that .h5 is "legacy" (it is our contract), and at a second model about "retracing".
-        for library in ("absl", "tensorflow"):
-            logging.getLogger(library).setLevel(logging.ERROR)
+class Model:
+    """A model that predicts. Its methods may be called by several threads at once."""
 
+    def __init__(self, content: bytes, signature: Signature) -> None:
+        """Start an interpreter with the bytes of a model.tflite that has passed `trial`."""
+        self._content = content
+        self._signature = signature
+        self._idle: queue.LifoQueue[_Interpreter] = queue.LifoQueue()
+        first = _Interpreter(content)
+        self.rows = first.rows
+        self._idle.put(first)
 
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Stop the garbage collector during an import, and exclude its half million objects later: saves a fifth."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if enabled:
-            gc.enable()
+    def predict(self, arrays: Array) -> Probabilities:
+        """Predict class probabilities.
 
+        arrays: (n, ...) as the signature says, raw. Returns (n, n_classes) float32; a single sigmoid p becomes
+        (1 - p, p). Raises BundleError when the model's output has another width, and RuntimeError or ValueError when
+        the interpreter fails.
+        """
+        parts = [arrays[start : start + ROWS] for start in range(0, len(arrays), ROWS)]
+        # For a single call, a thread costs more time than it saves.
+        found = [self._call(parts[0])] if len(parts) == 1 else list(_threads().map(self._call, parts))
+        return as_probabilities(np.concatenate(found), self._signature.n_classes)
 
-@contextmanager
-def _without_startup_lines() -> Iterator[None]:
-    """Hide TensorFlow's start-up lines; C++ writes them to file descriptor 2 before any logger exists."""
-    sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    def _call(self, part: Array) -> Array:
         try:
-            yield
+            interpreter = self._idle.get_nowait()
+        except queue.Empty:
+            interpreter = _Interpreter(self._content)
+        try:
+            return interpreter.call(part)
         finally:
-            sys.stderr.flush()
-            os.dup2(shown, 2)
-            held.seek(0)
-            kept = [line for line in held if not any(part in line for part in STARTUP_LINES)]
-            os.write(shown, b"".join(kept))
-            os.close(shown)
+            self._idle.put(interpreter)
 
 
-def load_model(bundle: Bundle) -> "keras.Model":
-    """Copy model.h5, verify the copy, load it, and predict one sample of the manifest's shape.
+class _Interpreter:
+    """One interpreter, for one call at a time."""
 
-    Imports Keras (this takes seconds). Raises BundleError when the hash, the structure or the output is wrong.
-    """
-    manifest = bundle.manifest
-    with tempfile.TemporaryDirectory(prefix="model-") as directory:
-        private = Path(directory) / MODEL_FILE
-        try:
-            shutil.copyfile(bundle.path / MODEL_FILE, private)
-        except OSError as error:
-            raise BundleError(
-                f"{bundle.path / MODEL_FILE} cannot be copied to {tempfile.gettempdir()} ({error.strerror}); "
-                "make room there, or set TMPDIR"
-            ) from error
-        if file_sha256(private) != bundle.model_sha256:
-            raise BundleError(f"{bundle.path / MODEL_FILE} changed while it was being read; restore or retrain it")
-        check_h5(private)
-        start_keras()
-        import keras
+    def __init__(self, content: bytes) -> None:
+        with without_stderr(GREETING):
+            interpreter = Interpreter(model_content=content, num_threads=1)
+            interpreter.allocate_tensors()
+        names = interpreter.get_signature_list()
+        self.rows = tuple(FIXED_ROWS.values()) if FIXED_ROWS.keys() <= names.keys() else None
+        self._runners = {name: interpreter.get_signature_runner(name) for name in names}
 
-        try:
-            model = keras.models.load_model(private, compile=False, safe_mode=True)
-        except Exception as error:  # layers raise errors of any class; the cause is always the file
-            raise BundleError(f"{bundle.path / MODEL_FILE} does not load in Keras: {error}") from error
-    sample = np.zeros((1, *manifest.input.shape), manifest.input.dtype)
-    try:
-        predict_probabilities(model, sample, len(manifest.classes))
-    except Exception as error:
-        raise BundleError(f"{bundle.path / MODEL_FILE} cannot predict {manifest.input}: {error}") from error
-    return model
+    def call(self, part: Array) -> Array:
+        """Predict at most ROWS rows (n, ...). If the numbers of rows are fixed, fill up with rows of zeros."""
+        if self.rows is None:
+            return self._run("rows", part)
+        if len(part) == 1:
+            return self._run("rows_1", part)
+        padded = np.zeros((ROWS, *part.shape[1:]), part.dtype)
+        padded[: len(part)] = part
+        return self._run("rows_64", padded)[: len(part)]
+
+    def _run(self, name: str, part: Array) -> Array:
+        output: Array = self._runners[name](**{INPUT: np.ascontiguousarray(part)})[OUTPUT]
+        return output
 
 
-def predict_probabilities(
-    model: "keras.Model", arrays: npt.NDArray[np.generic], n_classes: int
-) -> npt.NDArray[np.float32]:
-    """Predict class probabilities.
-
-    arrays: (n, ...) raw, with the shape and dtype of the manifest's input. Returns (n, n_classes) float32. A single
-    sigmoid output p becomes (1 - p, p). Raises BundleError when the model's output has another width.
-    """
-    call = _compiled(model, arrays)
-    parts = [arrays[start : start + BATCH_SIZE] for start in range(0, len(arrays), BATCH_SIZE)]
-    if len(parts) == 1:
-        found = [call(parts[0])]  # a thread costs half a millisecond
-    else:
-        with ThreadPoolExecutor(PARALLEL_CALLS, "predict") as threads:
-            found = list(threads.map(call, parts))
-    outputs = np.concatenate(found).astype(np.float32, copy=False)
-    if n_classes == 2 and outputs.shape[1:] == (1,):
-        outputs = np.hstack([1 - outputs, outputs])
-    if outputs.shape != (len(arrays), n_classes):
+def as_probabilities(outputs: Array, n_classes: int) -> Probabilities:
+    """Turn a model's outputs (n, k) into probabilities (n, n_classes) float32. Raises BundleError for another width."""
+    found = outputs.astype(np.float32, copy=False)
+    if n_classes == 2 and found.shape[1:] == (1,):
+        found = np.hstack([1 - found, found])
+    if found.shape != (len(outputs), n_classes):
         raise BundleError(
             f"the model gives shape {outputs.shape[1:]} per input, {n_classes} classes need ({n_classes},)"
         )
-    return outputs
+    return found
 
 
-def _compiled(model: "keras.Model", arrays: npt.NDArray[np.generic]) -> Call:
-    """Return the model as one TensorFlow function. It is traced once for all numbers of rows, and kept in the model.
-
-    Keras's predict_on_batch gives the same probabilities, but it is slower: it traces again for the first two numbers
-    of rows, and each call takes an eighth of a millisecond more.
-    """
-    import tensorflow as tf
-
-    wanted = tf.TensorSpec((None, *arrays.shape[1:]), arrays.dtype)
-    kept = getattr(model, "_compiled_for", None)
-    if kept is None or kept[0] != wanted:
-        function = tf.function(lambda rows: model(rows, training=False)).get_concrete_function(wanted)
-        kept = model._compiled_for = wanted, lambda part: function(tf.constant(part)).numpy()
-    call: Call = kept[1]
-    return call
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return the threads that all models share: one for each processor of this process."""
+    return ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_CALLS), "predict")

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.inference.model import start_keras
 from bundle.messages import did_you_mean, one_line
 from bundle.publish import file_sha256
 from bundle.whole_file import fsync
 from pyml import PymlError
+from pyml.keras_library import start_keras
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.inference.model import load_model, predict_probabilities
+from bundle.inference.load import load_model
 from bundle.manifest import Metrics
 from bundle.test_set import read_test_set
 from bundle.verify import open_bundle
@@ -38,7 +38,7 @@ def recheck(path: Path) -> list[MetricCheck]:
     bundle = open_bundle(path)
     x, y = read_test_set(bundle)
     classes = bundle.manifest.classes
-    measured = evaluate(predict_probabilities(load_model(bundle), x, len(classes)), y)
+    measured = evaluate(load_model(bundle).predict(x), y)
     return compare_metrics(bundle.manifest.metrics, measured, classes)
 
 

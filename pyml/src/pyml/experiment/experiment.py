@@ -22,21 +22,23 @@ from pydantic import (
     Field,
     FiniteFloat,
     JsonValue,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from bundle.document import explain
-from bundle.layers import ALLOWED_LAYERS
 from bundle.manifest import Dtype
 from bundle.messages import did_you_mean, one_line
 from pyml import PymlError
 from pyml.experiment.data_spec import Data, Part, Positive, Seed
 from pyml.experiment.gate import Gate
 from pyml.experiment.grid import GridError, expand_grid
+from pyml.experiment.layers import ALLOWED_LAYERS, UNSUPPORTED, WRAPPERS
 
 # Short enough that a bundle id is a valid file name: the name, "-", 12 hexadecimal digits and the number of a rerun.
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
@@ -62,12 +64,16 @@ class Layer(KerasPart):
     """One layer of the model, by the name of its Keras class."""
 
     layer: str
+    inner: "Layer | None" = None  # of Bidirectional and TimeDistributed: the layer that they apply
 
     @field_validator("layer")
     @classmethod
     def _check_layer(cls, name: str) -> str:
+        if name in UNSUPPORTED:
+            reason = {"name": name, "reason": UNSUPPORTED[name]}
+            raise PydanticCustomError("unsupported_layer", "layer {name} is not supported: {reason}", reason)
         if name not in ALLOWED_LAYERS:
-            hint = did_you_mean(name, ALLOWED_LAYERS, "bundle/layers.py lists the allowed layers")
+            hint = did_you_mean(name, ALLOWED_LAYERS, "pyml/experiment/layers.py lists the allowed layers")
             raise PydanticCustomError("unknown_layer", "unknown layer {name}, {hint}", {"name": name, "hint": hint})
         return name
 
@@ -79,9 +85,32 @@ class Layer(KerasPart):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_inner(self) -> Self:
+        wraps = self.layer in WRAPPERS
+        if wraps != (self.inner is not None):
+            raise PydanticCustomError(
+                "inner",
+                "the layer {layer} {says} another layer; {example}",
+                {
+                    "layer": self.layer,
+                    "says": "applies" if wraps else "does not apply",
+                    "example": 'give it as "inner": {"layer": "LSTM", "units": 32}' if wraps else "leave inner out",
+                },
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        """Leave `inner` out where there is none."""
+        return {key: value for key, value in dump(self).items() if key != "inner" or value is not None}
+
     def __str__(self) -> str:
         """Show the layer as in Python code."""
-        return f"{self.layer}({', '.join(f'{key}={value!r}' for key, value in self.arguments.items())})"
+        arguments = [f"{key}={value!r}" for key, value in self.arguments.items()]
+        if self.inner is not None:
+            arguments.insert(0, str(self.inner))
+        return f"{self.layer}({', '.join(arguments)})"
 
 
 class Optimizer(KerasPart):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bundle.messages import one_line
 from pyml import PymlError
 from pyml.datasets.dataset import Dataset
-from pyml.experiment.experiment import Experiment, Loss, Metric
+from pyml.experiment.experiment import Experiment, Layer, Loss, Metric
 
 if TYPE_CHECKING:
     import keras
@@ -30,9 +30,8 @@ def build_model(experiment: Experiment, dataset: Dataset) -> "keras.Model":
     model = keras.Sequential(name="model")
     model.add(keras.Input(dataset.input.shape, dtype=dataset.input.dtype, name="input"))
     for index, layer in enumerate(experiment.layers):
-        arguments = {"name": f"layer{index}_{layer.layer.lower()}", **layer.arguments}
         try:
-            model.add(getattr(keras.layers, layer.layer)(**arguments))
+            model.add(_build_layer(layer, f"layer{index}"))
         except Exception as error:  # layers raise errors of many kinds; the cause is always the experiment
             raise PymlError(f"layers.{index}, {layer}: {one_line(error)}") from error
         if 0 in model.output_shape:
@@ -52,6 +51,15 @@ def build_model(experiment: Experiment, dataset: Dataset) -> "keras.Model":
         optimizer, experiment.loss, metrics=[_metric(name) for name in experiment.metrics], steps_per_execution=STEPS
     )
     return model
+
+
+def _build_layer(layer: Layer, place: str) -> "keras.layers.Layer":
+    import keras
+
+    name = f"{place}_{layer.layer.lower()}"
+    inner = [] if layer.inner is None else [_build_layer(layer.inner, name)]
+    built: keras.layers.Layer = getattr(keras.layers, layer.layer)(*inner, **{"name": name, **layer.arguments})
+    return built
 
 
 def _metric(name: Metric) -> "str | keras.metrics.Metric":

@@ -33,6 +33,7 @@ def bundle_id(experiment: Experiment, data_sha256: str) -> str:
         "code": code_sha256(),
         "keras": installed["keras"],
         "tensorflow": installed["tensorflow"],
+        "litert": installed["ai-edge-litert"],
     }
     return f"{experiment.name}-{sha256_of_json(identity)[:12]}"
 

@@ -1,7 +1,7 @@
 """Train an experiment and publish the bundle.
 
-    dataset -> model -> fit (keep the best epoch) -> stage (write model.h5, measure that file on the test set)
-    -> publish (one rename)
+    dataset -> model -> fit (keep the best epoch) -> stage (write model.h5 and model.tflite, measure model.tflite on the
+    test set) -> publish (one rename)
 
 A training that is stopped or fails leaves no bundle. `promotion` decides later which bundle is proposed.
 """
@@ -18,28 +18,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import JsonValue
 
-from bundle.inference.model import start_keras
 from bundle.manifest import (
     DIFF_FILE,
-    MODEL_FILE,
     PREDICTIONS_FILE,
     SPLIT_FILE,
     TEST_SET_FILE,
     VOCABULARY_FILE,
     Manifest,
     Metrics,
+    Serving,
 )
 from bundle.messages import one_line
 from bundle.publish import bundle_path, publish, staging
 from bundle.verify import Bundle, open_bundle
 from pyml import PymlError
 from pyml.config import Settings
-from pyml.datasets.dataset import Dataset, save_split
+from pyml.datasets.dataset import Dataset, Split, save_split
 from pyml.datasets.load import DatasetCache
 from pyml.datasets.samples import save_npz
 from pyml.evaluation.history import write_history
 from pyml.evaluation.metrics import Probabilities, evaluate, write_predictions
 from pyml.experiment.experiment import Experiment, check_fits
+from pyml.keras_library import start_keras
 from pyml.promotion.diagnosis import warn
 from pyml.provenance import git_changes, git_state, machine, versions
 from pyml.reports.plots import draw_plots
@@ -47,7 +47,7 @@ from pyml.tracking.tracker import tracking
 from pyml.training.build_model import build_model
 from pyml.training.bundle_id import bundle_id, next_run, published_runs
 from pyml.training.fit import Fit, fit_model
-from pyml.training.model_file import predict_split, save_and_load
+from pyml.training.model_file import BATCH_SIZE, write_model
 from pyml.training.seed import seed_everything
 
 if TYPE_CHECKING:
@@ -66,8 +66,9 @@ def check_experiments(experiments: Sequence[Experiment], settings: Settings, dat
             dataset = _load_dataset(experiment, datasets)
             if not published_runs(settings.models, bundle_id(experiment, dataset.fingerprint)):
                 start_keras()
+                some = Split(dataset.test.x[:BATCH_SIZE], dataset.test.y[:BATCH_SIZE])
                 with tempfile.TemporaryDirectory() as directory:
-                    save_and_load(build_model(experiment, dataset), Path(directory) / MODEL_FILE, dataset)
+                    write_model(build_model(experiment, dataset), Path(directory), dataset, some)
 
 
 def train(
@@ -129,7 +130,7 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
     with tracking(name, config, git.commit, settings) as tracker:
         log.info("training %s: %s parameters, at most %d epochs", name, f"{n_parameters:,}", experiment.epochs)
         fit = fit_model(model, experiment, dataset, tracker.callbacks())
-        metrics = _stage(staged, model, fit, dataset)
+        metrics, serving = _stage(staged, model, fit, dataset)
         if changes:
             (staged / DIFF_FILE).write_bytes(changes)
         manifest = Manifest(
@@ -139,6 +140,7 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
             input=dataset.input,
             classes=dataset.classes,
             preprocessing=dataset.preprocessing,
+            serving=serving,
             experiment=experiment.model_dump(mode="json"),
             data_sha256=dataset.fingerprint,
             test_sha256=dataset.test_sha256,
@@ -180,13 +182,13 @@ def _tracked_config(name: str, experiment: Experiment, dataset: Dataset, n_param
     }
 
 
-def _stage(staged: Path, model: "keras.Model", fit: Fit, dataset: Dataset) -> Metrics:
-    """Write the bundle's files except the manifest. Give the metrics of the written model file on the test set.
+def _stage(staged: Path, model: "keras.Model", fit: Fit, dataset: Dataset) -> tuple[Metrics, Serving]:
+    """Write the bundle's files except the manifest. Give the metrics of model.tflite on the test set, and its rows.
 
-    Raises PymlError if the file does not hold the model, or if a prediction is not a finite number.
+    Raises PymlError if the files do not hold the model, or if a prediction is not a finite number.
     """
-    saved = save_and_load(model, staged / MODEL_FILE, dataset)
-    probabilities = predict_split(saved, dataset.test, len(dataset.classes))
+    served = write_model(model, staged, dataset, dataset.test)
+    probabilities = served.probabilities
     n_odd = int((~np.isfinite(probabilities)).any(axis=1).sum())
     if n_odd:
         raise PymlError(f"the model predicts no finite number for {n_odd} test samples; look for extreme values")
@@ -198,7 +200,7 @@ def _stage(staged: Path, model: "keras.Model", fit: Fit, dataset: Dataset) -> Me
     _draw(staged, probabilities, dataset, metrics)
     if dataset.words:
         (staged / VOCABULARY_FILE).write_text(json.dumps(dataset.words, ensure_ascii=False), encoding="utf-8")
-    return metrics
+    return metrics, served.serving
 
 
 def _draw(staged: Path, probabilities: Probabilities, dataset: Dataset, metrics: Metrics) -> None:

@@ -1,0 +1,81 @@
+"""Try a model in a process of its own, with limits on memory and time: what it does there harms nobody else.
+
+    check the structure of the file -> start the interpreter -> predict one row, and as many as a call takes
+
+The process imports numpy and the interpreter only: it runs once for each model that a worker starts to serve.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from bundle import BundleError
+from bundle.inference.signature import ROWS, Signature
+from bundle.messages import one_line
+
+MEMORY_BYTES = 4 * 2**30  # of address space; the shipped models need 0.3 GiB of it
+SECONDS = 60  # of processor time, and twice as much by the clock
+
+
+def try_model(content: bytes, signature: Signature) -> None:
+    """Try the bytes of a model.tflite. Raises BundleError: a sentence that says what is wrong with it."""
+    arguments = json.dumps(dataclasses.asdict(signature))
+    command = [sys.executable, "-I", "-m", "bundle.inference.trial", arguments]
+    try:
+        ended = subprocess.run(
+            command,
+            input=content,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=2 * SECONDS,
+            check=False,
+            cwd=Path("/"),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BundleError(f"the trial of model.tflite took more than {2 * SECONDS} s; it is refused") from error
+    if ended.returncode < 0:
+        raise BundleError(f"the trial of model.tflite ended by signal {-ended.returncode}; it is refused")
+    if ended.returncode:
+        raise BundleError(ended.stdout.decode(errors="replace").strip() or "the trial of model.tflite failed")
+
+
+def main() -> None:
+    """Read a model from standard input, try it; exit 1 with one sentence when it is refused."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    given = json.loads(sys.argv[1])
+    signature = Signature(given["dtype"], tuple(given["shape"]), given["n_classes"])
+    try:
+        _try(sys.stdin.buffer.read(), signature)
+    except BundleError as error:
+        sys.exit(_refuse(str(error)))
+    except MemoryError:
+        sys.exit(_refuse(f"model.tflite needs more than {MEMORY_BYTES} bytes of memory; it is refused"))
+    except Exception as error:  # the interpreter raises RuntimeError and ValueError
+        found = f"{signature.dtype} of shape {signature.shape}: {one_line(error)}"
+        sys.exit(_refuse(f"model.tflite cannot predict {found}; it is refused, train the model again"))
+
+
+def _refuse(sentence: str) -> int:
+    sys.stdout.write(sentence)
+    return 1
+
+
+def _try(content: bytes, signature: Signature) -> None:
+    import numpy as np
+
+    from bundle.inference.model import Model
+    from bundle.inference.structure import check_structure
+
+    check_structure(content, signature)
+    model = Model(content, signature)
+    for rows in (1, ROWS):
+        model.predict(np.zeros((rows, *signature.shape), signature.dtype))
+
+
+if __name__ == "__main__":
+    main()

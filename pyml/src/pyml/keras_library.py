@@ -1,0 +1,37 @@
+"""Import Keras on TensorFlow, and keep what both say of themselves off the terminal."""
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bundle.quiet import without_stderr
+
+GREETING = (b"before absl::InitializeLog()", b"oneDNN custom operations are on", b"cpu_feature_guard")
+
+
+def start_keras() -> None:
+    """Import Keras on TensorFlow (seconds)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if "keras" not in sys.modules:
+        with without_stderr(GREETING), _without_collection():
+            import keras  # noqa: F401
+        # Each save calls .h5 "legacy", which is the contract here; a second model in a process is a "retracing".
+        for library in ("absl", "tensorflow"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Look for no garbage among the half million objects of an import, then or later: a fifth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
