@@ -30,7 +30,6 @@ log = logging.getLogger("pypredict")
 
 def main() -> None:
     """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
@@ -208,13 +207,29 @@ def report_command() -> None:
         raise PypredictError("; ".join(problems))
 
 
-@app.command("check", epilog="Example: pypredict check && echo all is well")
-def check_command() -> None:
-    """Check integrity, accuracy against the manifests, and the schema version; exit with 1 when something is wrong."""
+@app.command("check", epilog="Example: pypredict check --replay all")
+def check_command(
+    replay: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="Also repeat N stored predictions or more, chosen at random, or all."),
+    ] = None,
+    models: ModelsDirectory = None,
+) -> None:
+    """Check integrity, accuracy against the manifests, and the schema version; exit with 1 when something is wrong.
+
+    --replay reads stored inputs, predicts them again with the model that the prediction names, and compares every bit.
+    """
+    from pypredict.replay import parse_amount, replay_predictions
     from pypredict.report import check
 
-    with open_database(read_settings()) as engine, engine.begin() as connection:
+    settings = read_settings()
+    amount = None if replay is None else parse_amount(replay)
+    with open_database(settings) as engine, engine.begin() as connection:
         problems = check(connection)
+        if replay is not None:
+            replayed = replay_predictions(connection, models or settings.models, amount)
+            problems += replayed.problems
+            log.info("%s", replayed)
     if problems:
         raise PypredictError("; ".join(problems))
     log.info("integrity is empty, and for every serving model the accuracy in SQL equals the manifest's")
