@@ -54,6 +54,7 @@ pipeline:
 	$(call step,store the test set,$(BIN)/pypredict load models/current/*.json)
 	$(call step,predict the pending inputs,$(BIN)/pypredict run --until-empty)
 	$(call step,compare SQL with the manifest,$(BIN)/pypredict report)
+	$(call step,repeat the predictions,$(BIN)/pypredict check --replay all)
 	@printf '\n\033[1mHow long it took\033[0m\n'; cat $(STEPS)
 	@printf '\n\033[1mWhere to look next\033[0m\n'
 	@echo "  make db               starts this database and prints how psql and pgAdmin reach it; make db-stop ends it"
@@ -77,13 +78,26 @@ test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on t
 	$(BIN)/mypy $(PACKAGES) tests benchmarks db
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(if $(TEST),$(TEST),$(SUITES)) $(PYTEST)
 
+# The service's own environment, without TensorFlow: these suites show that the service needs none.
+SERVICE_VENV := .local/service-venv
+$(SERVICE_VENV)/.installed: pypredict/requirements.txt db/requirements.txt tests/requirements.txt bundle/pyproject.toml pypredict/pyproject.toml
+	$(PYTHON) -m venv $(SERVICE_VENV)
+	$(SERVICE_VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r pypredict/requirements.txt \
+	  -r db/requirements.txt -r tests/requirements.txt
+	$(SERVICE_VENV)/bin/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e ./bundle -e ./pypredict
+	@touch $@
+
 .PHONY: test-faults
-test-faults: $(VENV)/.test-installed  ## kills, crashes, lost connections, full disks, silent W&B servers, random faults (CHAOS_SECONDS=60 and more)
-	$(BIN)/pytest tests/faults $(PYTEST)
+test-faults: $(SERVICE_VENV)/.installed  ## the service without TensorFlow: kills, crashes, lost connections, full disks, random faults (CHAOS_SECONDS=60 and more)
+	WITHOUT_TENSORFLOW=1 $(SERVICE_VENV)/bin/pytest tests/faults --ignore tests/faults/test_tracking.py $(PYTEST)
+
+.PHONY: test-tracking
+test-tracking: $(VENV)/.test-installed  ## the trainer with W&B servers that are silent, slow or gone
+	$(BIN)/pytest tests/faults/test_tracking.py $(PYTEST)
 
 .PHONY: test-training
-test-training: $(VENV)/.test-installed  ## the long trainings on real data (in PYML_DATA_DIR): accuracy targets
-	TEST_TRAINING=1 $(BIN)/pytest tests/training $(PYTEST)
+test-training: $(VENV)/.test-installed  ## the long trainings on real data (in PYML_DATA_DIR): accuracy targets; every layer, served
+	TEST_TRAINING=1 $(BIN)/pytest --numprocesses auto --dist loadfile tests/training $(PYTEST)
 
 $(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r benchmarks/requirements.txt
@@ -98,8 +112,8 @@ bench-train: install  ## measure the trainer's speed beside Keras alone, on MNIS
 	$(BIN)/python benchmarks/train.py
 
 .PHONY: test-db
-test-db: $(VENV)/.test-installed  ## only the db tests; POSTGRES_BIN=DIR selects another server's binaries
-	POSTGRES_BIN=$(POSTGRES_BIN) $(BIN)/pytest tests/db --ignore tests/db/test_embedded.py $(PYTEST)
+test-db: $(SERVICE_VENV)/.installed  ## only the db tests, without TensorFlow; POSTGRES_BIN=DIR selects another server's binaries
+	WITHOUT_TENSORFLOW=1 POSTGRES_BIN=$(POSTGRES_BIN) $(SERVICE_VENV)/bin/pytest tests/db tests/attacks --ignore tests/db/test_embedded.py $(PYTEST)
 
 .PHONY: clean
 clean:  ## remove what was made: environment, database, models, records
@@ -114,10 +128,9 @@ lock: $(VENV)/.test-installed  ## resolve all requirements again and write their
 	@for part in $(LOCKED); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes -c constraints.txt \
 	    --custom-compile-command 'make lock' $$part.in -o $$part.txt || exit 1; done
-	@for part in pyml pypredict; do \
-	  sed -E 's/^tensorflow-cpu(==[^;]*).*/tensorflow[and-cuda]\1/; /^tensorflow==/d' $$part/requirements.in | \
+	@sed -E 's/^tensorflow-cpu(==[^;]*).*/tensorflow[and-cuda]\1/; /^tensorflow==/d' pyml/requirements.in | \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes -c constraints.txt \
-	    --custom-compile-command 'make lock' - -o $$part/requirements-gpu.txt || exit 1; done
+	    --custom-compile-command 'make lock' - -o pyml/requirements-gpu.txt
 
 # The stack of containers
 COMPOSE_VENV := .local/compose-venv
@@ -139,6 +152,7 @@ up:  ## start the stack of containers, wait until it has trained and predicted, 
 	@docker compose up --detach --wait --no-deps --no-recreate db pypredict pgadmin
 	@docker compose exec --no-TTY pypredict pypredict run --until-empty
 	@docker compose exec --no-TTY pypredict pypredict report
+	@docker compose exec --no-TTY pypredict pypredict check --replay all
 	@echo "pgAdmin is open on http://$$(docker compose port pgadmin 5050), with the login of .env; make down ends all, data stays"
 
 .PHONY: down

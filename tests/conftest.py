@@ -4,6 +4,7 @@ If TEST_DATABASE_URL is set, the tests use that server (its user must be a super
 started, from the binaries in POSTGRES_BIN if that is set.
 """
 
+import importlib.util
 import os
 import secrets
 import signal
@@ -24,6 +25,13 @@ LOGINS = ("pypredict", "reader")
 
 # A run in the background ignores Ctrl-C. The processes that a test starts would ignore it too, so we enable it again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure() -> None:
+    """Refuse to run the service's suites in an environment with TensorFlow, if WITHOUT_TENSORFLOW is set."""
+    found = [name for name in ("tensorflow", "keras", "h5py") if importlib.util.find_spec(name)]
+    if os.environ.get("WITHOUT_TENSORFLOW") and found:
+        pytest.exit(f"this environment has {', '.join(found)}; the service must run without", returncode=2)
 
 
 @dataclass(frozen=True)

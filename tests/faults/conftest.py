@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from conftest import REPO, Database
 from support.bundles import fake_predict, publish_bundle
 from support.fault_setup import FaultSetup
+from support.tflite_models import fake_model
 from support.workers import until
 
 import embedded
@@ -22,7 +23,7 @@ N = 200  # test inputs of the published model
 
 
 def make_setup(url: str, engine: sa.Engine, models: Path) -> FaultSetup:
-    bundle = publish_bundle(models, n=N)
+    bundle = publish_bundle(models, n=N, serving=fake_model())
     assert Publications(engine, models, Models(models, lambda _: fake_predict)).import_new() == []
     return FaultSetup(url, models, engine, bundle)
 

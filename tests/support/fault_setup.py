@@ -13,6 +13,7 @@ from conftest import REPO
 from bundle.verify import Bundle
 from pypredict import store
 from pypredict.chunk import cut
+from pypredict.replay import replay_predictions
 from pypredict.source import Preparation
 
 
@@ -29,7 +30,7 @@ class FaultSetup:
             *self.prefix,
             sys.executable,
             "-m",
-            "support.fake_worker",
+            "support.fault_worker",
             self.url,
             str(self.models),
             *options,
@@ -70,6 +71,10 @@ class FaultSetup:
         assert sum(self.rows(counts)[0]) == inputs
         assert self.rows("SELECT DISTINCT state FROM ml.job") == [("done",)]
         assert self.rows("SELECT DISTINCT agrees FROM ml.accuracy WHERE in_test_set") == [(True,)]
+        with self.engine.begin() as connection:
+            replayed = replay_predictions(connection, self.models, None)
+        assert replayed.problems == []
+        assert replayed.n == replayed.n_equal == self.rows("SELECT count(*) FROM ml.prediction")[0][0]
 
     def load(self, arrays: np.ndarray) -> None:
         for chunk in cut(

@@ -1,11 +1,12 @@
-"""A worker process with a Python function as its model, for tests that kill it: a real process, a real connection.
+"""A worker process for tests that kill it: a real process, a real connection, a real model in LiteRT.
 
-    python -m support.fake_worker URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME]
+    python -m support.fault_worker URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME]
         [--clock-offset S] [--daemon]
 
 At --point (claimed, read, predicting, fenced or committed) it prints the name of the point and waits for a line on
-stdin. --seconds: the time of each prediction. An input that starts with 250 kills the process, one that starts with 251
-raises. --mutant breaks the code on purpose: `no-fence` ignores the attempt, `apart` commits predictions before `done`.
+stdin. --seconds: the time of each prediction. An input that starts with 250 crashes the process as the interpreter
+would (SIGSEGV), one that starts with 251 raises. --mutant breaks the code on purpose: `no-fence` ignores the attempt,
+`apart` commits predictions before `done`.
 """
 
 import argparse
@@ -22,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from bundle.inference.load import load_model
+from bundle.verify import Bundle
 from pypredict import database, store, worker
 from pypredict.binary_copy import prediction_stream
 from pypredict.listen import Stop
-from pypredict.models import Models, Probabilities
+from pypredict.models import Models, Predict, Probabilities
 from pypredict.store import Inputs, Job
-from support.bundles import fake_predict
 
 KILLER, RAISER = 250, 251
 Pause = Callable[[str], None]
@@ -57,15 +59,20 @@ def main() -> None:
             print(point, flush=True)
             sys.stdin.readline()
 
-    def predict(arrays: np.ndarray) -> np.ndarray:
-        pause("predicting")
-        time.sleep(options.seconds)  # simulates the model's work
-        first = arrays.reshape(len(arrays), -1)[:, 0]
-        if (first == KILLER).any():
-            os.kill(os.getpid(), signal.SIGKILL)
-        if (first == RAISER).any():
-            raise RuntimeError("this input raises")
-        return fake_predict(arrays)
+    def load(bundle: Bundle) -> Predict:
+        model = load_model(bundle)
+
+        def predict(arrays: np.ndarray) -> np.ndarray:
+            pause("predicting")
+            time.sleep(options.seconds)  # simulates the work of a large model
+            first = arrays.reshape(len(arrays), -1)[:, 0]
+            if (first == KILLER).any():
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if (first == RAISER).any():
+                raise RuntimeError("this input raises")
+            return model.predict(arrays)
+
+        return predict
 
     _pause_in_store(pause)
     if options.mutant:
@@ -85,8 +92,8 @@ def main() -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, stop_once)
-    models = Models(options.models, lambda bundle: predict)
-    name = f"fake-{os.getpid()}"
+    models = Models(options.models, load)
+    name = f"fault-{os.getpid()}"
     made = worker.Worker(engine, options.models, models, name, options.lease, poll_seconds=0.05, stop=stop)
     made.run(until_empty=not options.daemon)
 
@@ -125,7 +132,7 @@ def _shift_clock(seconds: float) -> None:
 
 def _no_fence(_: Pause) -> None:
     store.FINISH = sa.text(
-        "UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL"
+        "UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL, runtime = '', processor = ''"
         " WHERE model_id = :model_id AND chunk_id = :chunk_id AND :attempt = :attempt"
     )
 
@@ -140,7 +147,7 @@ def _apart(pause: Pause) -> None:
             stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)
             own.connection.cursor().copy_expert(statement, io.BytesIO(stream))
         pause("fenced")
-        connection.execute(store.FINISH, store._fence(job))
+        connection.execute(store.FINISH, store._fence(job) | store.PLATFORM)
 
     _replace(store, "finish_job", apart)
 
