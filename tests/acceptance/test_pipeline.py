@@ -148,6 +148,11 @@ def test_check_finds_no_problem(pipeline: Pipeline) -> None:
     assert "integrity is empty" in pipeline.run("pypredict", "check").stderr
 
 
+def test_all_predictions_are_repeated_bit_for_bit(pipeline: Pipeline) -> None:
+    done = pipeline.run("pypredict", "check", "--replay", "all")
+    assert "360 of 360 predictions repeated bit for bit" in done.stderr
+
+
 def test_ping_prints_version_and_milliseconds(pipeline: Pipeline) -> None:
     said = pipeline.run("pypredict", "ping").stdout
     assert "PostgreSQL" in said

@@ -56,8 +56,9 @@ def test_accuracy_of_a_fresh_clone_is_that_of_the_manifest(stack: Stack, measure
     measured.append(f"digits: {metrics['n']} predicted, accuracy {metrics['accuracy']:.4f} in SQL and in the manifest")
 
 
-def test_command_check_finds_no_problem(stack: Stack) -> None:
-    assert stack.run_in("pypredict", "pypredict", "check").returncode == 0
+def test_command_check_repeats_all_predictions(stack: Stack) -> None:
+    done = stack.run_in("pypredict", "pypredict", "check", "--replay", "all")
+    assert "360 of 360 predictions repeated bit for bit" in done.stderr
 
 
 def test_second_up_trains_nothing_and_writes_nothing(stack: Stack, measured: list[str]) -> None:

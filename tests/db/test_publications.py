@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from support.bundles import fake_predict, publish_bundle
+from support.tflite_models import OP, dense_model, fake_model, pack
 from support.workers import rows, scalar, worker_for
 
 from bundle import BundleError
@@ -15,6 +16,7 @@ from bundle.verify import Bundle
 from pypredict import PypredictError
 from pypredict.models import Models, Predict
 from pypredict.publications import Publications
+from pypredict.worker import Worker
 
 
 def fresh(engine: sa.Engine, models: Path) -> Publications:
@@ -96,6 +98,26 @@ def test_22_a_truncated_model_is_refused_and_the_old_stays(engine: sa.Engine, tm
     (new.path / "model.h5").write_bytes(b"")
     fresh(engine, tmp_path).import_new()
     assert rows(engine, "SELECT name, state FROM ml.model") == [("old", "serving")]
+
+
+def test_28_a_forged_model_is_refused_and_other_datasets_go_on(engine: sa.Engine, tmp_path: Path) -> None:
+    """Real models in LiteRT. The forged one has a matching hash and serves nowhere; the old one serves on."""
+    publish_bundle(tmp_path, "old", serving=fake_model())
+    worker = Worker(engine, tmp_path, Models(tmp_path), "tester", poll_seconds=0.05)
+    assert worker.run(until_empty=True) == 30
+    forged = dense_model()
+    forged.operatorCodes[1].builtinCode = forged.operatorCodes[1].deprecatedBuiltinCode = OP.CUSTOM
+    forged.operatorCodes[1].customCode = b"FlexReadFile"
+    publish_bundle(tmp_path, "new", seed=1, serving=pack(forged))
+    publish_bundle(tmp_path, "other", dataset="others", seed=2, serving=fake_model())
+    with pytest.raises(
+        PypredictError, match=r"new/model\.tflite: model\.tflite holds the custom operator FlexReadFile"
+    ):
+        Worker(engine, tmp_path, Models(tmp_path), "tester", poll_seconds=0.05).run(until_empty=True)
+    states = [("new", "available"), ("old", "serving"), ("other", "serving")]
+    assert rows(engine, "SELECT name, state FROM ml.model ORDER BY 1") == states
+    counts = "SELECT m.name, count(*) FROM ml.prediction JOIN ml.model m USING (model_id) GROUP BY 1 ORDER BY 1"
+    assert rows(engine, counts) == [("old", 30), ("other", 30)]
 
 
 def test_28_a_model_that_does_not_load_never_serves(engine: sa.Engine, tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ from bundle.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
     PREDICTIONS_FILE,
+    SERVING_FILE,
     VOCABULARY_FILE,
     ClassMetrics,
     Manifest,
 )
 from pyml.reports.plots import PLOT_FILES
 
-ARTIFACT_FILES = (MODEL_FILE, MANIFEST_FILE, HISTORY_FILE, VOCABULARY_FILE, DIFF_FILE)  # of these, the files that exist
+# Of these, the files that exist.
+ARTIFACT_FILES = (MODEL_FILE, SERVING_FILE, MANIFEST_FILE, HISTORY_FILE, VOCABULARY_FILE, DIFF_FILE)
 RUN_FILES = (PREDICTIONS_FILE, HISTORY_FILE, DIFF_FILE)
 RECORDED_FILES = frozenset((*ARTIFACT_FILES, *RUN_FILES, *PLOT_FILES))
 TABLE_ROWS, TABLE_CELLS = 10_000, 500_000  # W&B shows no more; predictions.csv holds all
