@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ N_TEST, N_MORE = 30, 2_500
 
 @pytest.fixture
 def predicted(engine: sa.Engine, tmp_path: Path) -> Bundle:
-    """A real model that has predicted its test set and 2,500 more inputs, with two workers."""
+    """A real model that has predicted its test set and 2,500 more inputs, with two workers at once."""
     bundle = publish_bundle(tmp_path, n=N_TEST, serving=pack(dense_model()))
     load(engine, bundle, arrays_and_labels(N_MORE, seed=1)[0])
-    for name in ("first", "second"):
-        Worker(engine, tmp_path, Models(tmp_path), name, poll_seconds=0.05).run(until_empty=True)
+    workers = [Worker(engine, tmp_path, Models(tmp_path), name, poll_seconds=0.05) for name in ("first", "second")]
+    with ThreadPoolExecutor() as threads:
+        assert sum(threads.map(lambda worker: worker.run(until_empty=True), workers)) == N_TEST + N_MORE
     return bundle
 
 
