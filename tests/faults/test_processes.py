@@ -12,7 +12,7 @@ import pytest
 from faults.conftest import N
 from support.bundles import CLASSES
 from support.fault_setup import FaultSetup, reach
-from support.fault_worker import KILLER, RAISER
+from support.fault_worker import KILLER, RAISER, SLEEPER
 from support.workers import until
 
 
@@ -99,6 +99,23 @@ def test_09_an_input_that_crashes_the_interpreter_becomes_a_crash(setup: FaultSe
     assert deaths == 5  # three deaths with the whole job, two with the input alone
     crashed = "SELECT i.sample_no FROM ml.prediction_error JOIN ml.input i USING (input_id)"
     assert setup.rows(crashed) == [(3,)]
+
+
+def test_09_an_input_whose_call_does_not_end_becomes_a_crash(setup: FaultSetup) -> None:
+    arrays = np.arange(6, dtype=np.uint8).repeat(16).reshape(6, 4, 4, 1).copy()
+    arrays[3, 0, 0, 0] = SLEEPER
+    setup.load(arrays)
+    deaths = 0
+    while setup.rows("SELECT count(*) FROM ml.job WHERE state <> 'done'") != [(0,)] or deaths == 0:
+        worker = setup.start("--lease", "0.3", "--call-limit", "1")
+        _, errors = worker.communicate(timeout=60)
+        if worker.returncode:
+            assert errors.startswith("Timeout (0:00:01)!") or "\nTimeout (0:00:01)!" in errors
+            deaths += 1
+        assert deaths <= 5
+    setup.assert_exact(N + 6)
+    assert setup.rows("SELECT reason FROM ml.prediction_error") == [("crash",)]
+    assert deaths == 5
 
 
 def test_an_input_that_raises_is_isolated_by_one_process(setup: FaultSetup) -> None:

@@ -220,6 +220,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     metrics = evaluate(probabilities, y)
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(os.urandom(300_000))
+        (staged / "model.tflite").write_bytes(os.urandom(100_000))
         np.savez(staged / "test_set.npz", x=x, y=y)
         write_predictions(staged / "predictions.csv", probabilities, y, CLASSES)
         write_history(staged, [{"epoch": 1, "seconds": 1.0, "loss": 0.5}])
@@ -247,7 +248,7 @@ def assert_arrived_whole(server: WandbServer, bundle: Bundle, epochs: int) -> No
     assert run.summary["test/accuracy"] == bundle.manifest.metrics.accuracy
     model, *_ = (artifact for artifact in server.artifacts if artifact.type == "model" and artifact.committed)
     assert set(model.aliases) == {"latest", "toy-1"}
-    expected = {"model.h5", "manifest.json", "history.json", "diff.patch"}
+    expected = {"model.h5", "model.tflite", "manifest.json", "history.json", "diff.patch"}
     assert model.files == {name: (bundle.path / name).read_bytes() for name in expected}
     for name in ("predictions.csv", "history.json", "diff.patch"):
         assert run.files[name] == (bundle.path / name).read_bytes()

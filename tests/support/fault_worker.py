@@ -1,12 +1,13 @@
 """A worker process for tests that kill it: a real process, a real connection, a real model in LiteRT.
 
     python -m support.fault_worker URL MODELS [--point NAME] [--seconds S] [--lease S] [--mutant NAME]
-        [--clock-offset S] [--daemon]
+        [--clock-offset S] [--call-limit S] [--daemon]
 
 At --point (claimed, read, predicting, fenced or committed) it prints the name of the point and waits for a line on
 stdin. --seconds: the time of each prediction. An input that starts with 250 crashes the process as the interpreter
-would (SIGSEGV), one that starts with 251 raises. --mutant breaks the code on purpose: `no-fence` ignores the attempt,
-`apart` commits predictions before `done`.
+would (SIGSEGV), one that starts with 251 raises, and the call for one that starts with 253 takes an hour. --call-limit:
+the longest call. --mutant breaks the code on purpose: `no-fence` ignores the attempt, `apart` commits predictions
+before `done`.
 """
 
 import argparse
@@ -25,13 +26,13 @@ import sqlalchemy as sa
 
 from bundle.inference.load import load_model
 from bundle.verify import Bundle
-from pypredict import database, store, worker
+from pypredict import database, models, store, worker
 from pypredict.binary_copy import prediction_stream
 from pypredict.listen import Stop
 from pypredict.models import Models, Predict, Probabilities
 from pypredict.store import Inputs, Job
 
-KILLER, RAISER = 250, 251
+KILLER, RAISER, SLEEPER = 250, 251, 253
 Pause = Callable[[str], None]
 Flags = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
@@ -46,10 +47,12 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=1)
     parser.add_argument("--mutant", default="")
     parser.add_argument("--clock-offset", type=float, default=0)
+    parser.add_argument("--call-limit", type=float, default=models.MAX_CALL_SECONDS)
     parser.add_argument("--daemon", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     worker.BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 1)  # type: ignore[assignment]
+    models.MAX_CALL_SECONDS = options.call_limit
     if options.clock_offset:
         _shift_clock(options.clock_offset)
 
@@ -68,6 +71,8 @@ def main() -> None:
             first = arrays.reshape(len(arrays), -1)[:, 0]
             if (first == KILLER).any():
                 os.kill(os.getpid(), signal.SIGSEGV)
+            if (first == SLEEPER).any():
+                time.sleep(3600)
             if (first == RAISER).any():
                 raise RuntimeError("this input raises")
             return model.predict(arrays)
@@ -92,9 +97,9 @@ def main() -> None:
         stop.set()
 
     signal.signal(signal.SIGTERM, stop_once)
-    models = Models(options.models, load)
+    loaded = Models(options.models, load)
     name = f"fault-{os.getpid()}"
-    made = worker.Worker(engine, options.models, models, name, options.lease, poll_seconds=0.05, stop=stop)
+    made = worker.Worker(engine, options.models, loaded, name, options.lease, poll_seconds=0.05, stop=stop)
     made.run(until_empty=not options.daemon)
 
 

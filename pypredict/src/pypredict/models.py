@@ -1,5 +1,6 @@
 """The models of a worker: verify them, load them, and check their inputs and outputs."""
 
+import faulthandler
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,8 @@ from pypredict.registry import Model, WantedModel
 from pypredict.store import Inputs
 
 log = logging.getLogger(__name__)
+
+MAX_CALL_SECONDS = 3600.0  # of one call; a forged model may hold a loop that ends for zeros only, as in its trial
 
 Probabilities = npt.NDArray[np.float32]
 Predict = Callable[[Array], Probabilities]
@@ -115,7 +118,12 @@ class Models:
             inputs = inputs.keep(np.asarray(finite), "not_finite", "the array holds NaN or infinity")
         if not len(inputs.input_ids):
             return inputs, np.empty((0, 0), np.float32)
-        probabilities = predict(inputs.arrays)
+        # A call without an end ends the process, like a crash of the interpreter. The watchdog needs no Python to run.
+        faulthandler.dump_traceback_later(MAX_CALL_SECONDS, exit=True)
+        try:
+            probabilities = predict(inputs.arrays)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         if probabilities.shape != (len(inputs.arrays), len(self._bundles[model_id].manifest.classes)):
             probabilities = np.full((len(inputs.arrays), 1), np.nan, np.float32)
         good = np.asarray(((probabilities >= 0) & (probabilities <= 1.0001)).all(axis=1))  # also False for NaN
