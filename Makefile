@@ -34,7 +34,8 @@ $(VENV)/.test-installed: $(VENV)/.run-installed tests/requirements.txt
 
 # $(call step,title,command): run a step of the pipeline and note its seconds for the table at the end.
 STEPS := .local/steps
-step = @printf '\n\033[1m%s\033[0m\n' '$(1)'; t=$$(date +%s%N); $(2) && \
+title = if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' '$(1)'; else printf '\n%s\n' '$(1)'; fi
+step = @$(call title,$(1)); t=$$(date +%s%N); $(2) && \
   awk -v t=$$t -v now=$$(date +%s%N) 'BEGIN { printf "%7.1f s  $(1)\n", (now - t) / 1e9 }' >> $(STEPS)
 EMBEDDED = $(PYTHON) db/embedded.py
 
@@ -55,8 +56,8 @@ pipeline:
 	$(call step,predict the pending inputs,$(BIN)/pypredict run --until-empty)
 	$(call step,compare SQL with the manifest,$(BIN)/pypredict report)
 	$(call step,repeat the predictions,$(BIN)/pypredict check --replay all)
-	@printf '\n\033[1mHow long it took\033[0m\n'; cat $(STEPS)
-	@printf '\n\033[1mWhere to look next\033[0m\n'
+	@$(call title,How long it took); cat $(STEPS)
+	@$(call title,Where to look next)
 	@echo "  make db               starts this database and prints how psql and pgAdmin reach it; make db-stop ends it"
 	@echo "  $(BIN)/wandb leet .local/wandb/wandb    the training's curves in the terminal, no account needed"
 	@echo "  ls models/bundles/*   the model with its manifest, test set and predictions.csv"
@@ -65,6 +66,9 @@ pipeline:
 .PHONY: db
 db: install  ## start the embedded database, keep it up, print how to reach it
 	@$(BIN)/python db/embedded.py start
+	@echo "export PYML_MODELS='$(CURDIR)/models' PYPREDICT_MODELS='$(CURDIR)/models'"
+	@echo "# Paste these lines into your shell. pgAdmin: the same host, port and database, user reader (it sees no bytes);"
+	@echo "# its password is in the last field of the line with reader in $(CURDIR)/.local/postgres/pgpass"
 
 .PHONY: db-stop
 db-stop:  ## stop it

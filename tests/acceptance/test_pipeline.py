@@ -145,7 +145,11 @@ def test_a_second_run_trains_nothing_and_writes_no_row(pipeline: Pipeline) -> No
 
 
 def test_check_finds_no_problem(pipeline: Pipeline) -> None:
-    assert "integrity is empty" in pipeline.run("pypredict", "check").stderr
+    assert "ml.integrity is empty" in pipeline.run("pypredict", "check").stderr
+
+
+def test_the_training_shows_no_warning_of_keras(pipeline: Pipeline) -> None:
+    assert "legacy" not in pipeline.said["train"]
 
 
 def test_all_predictions_are_repeated_bit_for_bit(pipeline: Pipeline) -> None:

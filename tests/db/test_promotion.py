@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from support.bundles import fake_predict, publish_bundle
 from support.workers import rows, worker_for
 
+from bundle.publish import point
 from pypredict import promotion, registry, store
 from pypredict.models import Models
 from pypredict.publications import Publications
@@ -68,6 +69,18 @@ def test_a_worse_proposal_on_the_same_test_set_is_declined(
         ("declined", "good", "poor", why)
     ]
     assert f"model 2 (poor) is not promoted: {why}; to promote it anyway: pypredict models promote 2" in caplog.text
+
+
+def test_a_model_that_is_proposed_again_is_not_compared_with_itself(engine: sa.Engine, tmp_path: Path) -> None:
+    manifest = publish_bundle(tmp_path, "good").manifest
+    publications = Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict))
+    publications.import_new()
+    point(tmp_path, manifest)
+    publications.import_new()
+    assert rows(engine, "SELECT why FROM ml.promotions ORDER BY promotion_id") == [
+        ("proposed by the trainer; no model served before",),
+        ("proposed by the trainer again; it serves already",),
+    ]
 
 
 def test_a_declined_proposal_is_declined_once(engine: sa.Engine, tmp_path: Path) -> None:

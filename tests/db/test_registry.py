@@ -73,7 +73,7 @@ def test_a_broken_bundle_does_not_stop_other_datasets(engine: sa.Engine, tmp_pat
         (broken.path / "model.h5").write_bytes(b"model of BROKEN")
     else:
         (broken.path / "manifest.json").write_text("{")
-    with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: .*broken"):
+    with pytest.raises(PypredictError, match=r"^30 inputs were predicted; the run is not complete: .*broken"):
         worker_for(engine, tmp_path).run(until_empty=True)
     assert rows(engine, "SELECT dataset, agrees FROM ml.accuracy") == [("toys", True)]
 
@@ -84,7 +84,7 @@ def test_a_missing_bundle_does_not_stop_other_datasets(engine: sa.Engine, tmp_pa
     worker_for(engine, tmp_path).run(until_empty=True)
     (tmp_path / "bundles/birds").rename(tmp_path / "elsewhere")
     publish_bundle(tmp_path, "newer", dataset="toys", seed=5)
-    with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: .*birds.*manifest"):
+    with pytest.raises(PypredictError, match=r"^30 inputs were predicted; the run is not complete: .*birds.*manifest"):
         worker_for(engine, tmp_path).run(until_empty=True)
     assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving' ORDER BY 1") == [("birds",), ("newer",)]
 
@@ -93,7 +93,9 @@ def test_a_model_that_fails_to_load_does_not_stop_others(engine: sa.Engine, tmp_
     for dataset in ("birds", "toys"):
         publish_bundle(tmp_path, dataset, dataset=dataset)
     Publications(engine, tmp_path, Models(tmp_path, lambda _: fake_predict)).import_new()
-    with pytest.raises(PypredictError, match=r"^30 inputs were predicted, but not all: birds does not load$"):
+    with pytest.raises(
+        PypredictError, match=r"^30 inputs were predicted; the run is not complete: birds does not load$"
+    ):
         worker_for(engine, tmp_path, load=load_predict_of("toys")).run(until_empty=True)
     assert rows(engine, "SELECT state, failures FROM ml.job ORDER BY 1") == [("done", 0), ("pending", 0)]
 

@@ -57,7 +57,7 @@ def test_a_number_repeats_whole_chunks_until_it_is_reached(
     said, problems = repeat(engine, tmp_path, n)
     repeated = int(said.split()[0])
     assert n <= repeated < n + 1_000
-    assert said == f"{repeated} of {repeated} predictions repeated bit for bit"
+    assert said == f"{repeated} of {repeated} predictions repeated bit for bit (whole chunks, for at least {n})"
     assert problems == []
 
 

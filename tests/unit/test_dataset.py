@@ -1,6 +1,7 @@
 """Datasets: raw arrays, and splits that are stratified, disjoint by content and repeatable."""
 
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
@@ -82,10 +83,15 @@ def split(x: np.ndarray, y: np.ndarray) -> tuple[Split, Split, Split]:
     return first, second, third
 
 
-def test_copies_of_test_samples_are_dropped() -> None:
+def test_copies_of_test_samples_are_dropped_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     x, y = distinct(100)
     doubled_x, doubled_y = np.concatenate([x, x]), np.concatenate([y, y])
-    train, validation, test = split(doubled_x, doubled_y)
+    with caplog.at_level(logging.INFO):
+        train, validation, test = split(doubled_x, doubled_y)
+    n_dropped = 200 - len(train.y) - len(validation.y) - len(test.y)
+    assert caplog.messages == [
+        f"{n_dropped} samples are left out: after preparation they equal a sample of the test or validation set"
+    ]
     assert len(test.y) == 40
     assert not contents(test) & (contents(train) | contents(validation))
 

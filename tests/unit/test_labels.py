@@ -84,6 +84,15 @@ def test_unused_lines_of_a_label_map_give_a_warning(tmp_path: Path, caplog: pyte
     ]
 
 
+def test_a_used_line_of_a_refused_source_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mapped = label_map(tmp_path, "cats=cat")
+    with pytest.raises(LabelError, match="mauve"):
+        mapped.class_numbers(["cats", "mauve"], CLASSES, PATH)
+    with caplog.at_level(logging.WARNING):
+        mapped.warn_of_unused()
+    assert caplog.records == []
+
+
 def test_ignored_labels_are_not_read() -> None:
     assert Labelling(ignore=True).class_numbers(["birds"], CLASSES, PATH) is None
     assert Labelling(ignore=True).array_class_numbers(np.array([1j]), 9, CLASSES, PATH) is None

@@ -19,9 +19,13 @@ def start_keras() -> None:
     if "keras" not in sys.modules:
         with without_stderr(GREETING), _without_collection():
             import keras  # noqa: F401
-        # Each save calls .h5 "legacy", which is the contract here; a second model in a process is a "retracing".
-        for library in ("absl", "tensorflow"):
-            logging.getLogger(library).setLevel(logging.ERROR)
+        hide_warnings()
+
+
+def hide_warnings() -> None:
+    """Hide warnings that our users cannot act on: each save calls .h5 "legacy", a second model is a "retracing"."""
+    for library in ("absl", "tensorflow"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @contextmanager

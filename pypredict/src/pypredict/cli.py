@@ -232,7 +232,7 @@ def check_command(
             log.info("%s", replayed)
     if problems:
         raise PypredictError("; ".join(problems))
-    log.info("integrity is empty, and for every serving model the accuracy in SQL equals the manifest's")
+    log.info("no problem: ml.integrity is empty, and the accuracy of each serving model equals its manifest's")
 
 
 @app.command("ping", epilog="Example: pypredict ping")

@@ -44,6 +44,7 @@ class Labelling:
         """
         if self.ignore or not labels:
             return None
+        self.used.update(self.mapping.keys() & set(labels))
         odd = {label: name for label, name in self.mapping.items() if name not in classes}
         if odd:
             lines = ", ".join(f"{label}={name}" for label, name in odd.items())
@@ -59,7 +60,6 @@ class Labelling:
                 f"its classes are {_list(classes)}; give --label-map FILE with lines such as "
                 f"{_suggest(unknown[0], classes)}, or --ignore-labels"
             )
-        self.used.update(self.mapping.keys() & set(labels))
         return {label: numbers[name] for label, name in found.items()}
 
     def array_class_numbers(self, y: Array, n: int, classes: Sequence[str], path: Path) -> npt.NDArray[np.int32] | None:

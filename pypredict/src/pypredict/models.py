@@ -37,7 +37,13 @@ def load_predict(bundle: Bundle) -> Predict:
 
 def open_registered(directory: Path, model: WantedModel | Model) -> Bundle:
     """Open the bundle of a registered model. Raises BundleError when it holds other files than the registered ones."""
-    bundle = open_bundle(bundle_path(directory, model.bundle_id))
+    path = bundle_path(directory, model.bundle_id)
+    if not path.is_dir():
+        raise BundleError(
+            f"there is no bundle {model.bundle_id} in {directory.resolve()}; restore it, or set the models directory "
+            "with --models or PYPREDICT_MODELS"
+        )
+    bundle = open_bundle(path)
     if (bundle.model_sha256, bundle.serving_sha256) != (model.sha256, model.serving_sha256):
         raise BundleError(f"bundle {model.bundle_id} holds another model than the registered one; restore it")
     return bundle
@@ -119,7 +125,7 @@ class Models:
         if not len(inputs.input_ids):
             return inputs, np.empty((0, 0), np.float32)
         # A call without an end ends the process, like a crash of the interpreter. The watchdog needs no Python to run.
-        faulthandler.dump_traceback_later(MAX_CALL_SECONDS, exit=True)
+        faulthandler.dump_traceback_later(MAX_CALL_SECONDS, exit=True, file=2)
         try:
             probabilities = predict(inputs.arrays)
         finally:

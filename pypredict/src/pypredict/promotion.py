@@ -83,7 +83,12 @@ def accept(connection: sa.Connection, proposal: Proposal) -> None:
     elif not is_known(connection, proposal):
         serving = registry.serving_manifest(connection, model.dataset)
         why = "proposed with --promote" if proposal.pointer.promote else "proposed by the trainer"
-        why += f": {compare_accuracy(proposal.manifest, serving)}" if serving else "; no model served"
+        if serving is None:
+            why += "; no model served before"
+        elif serving.bundle_id == model.bundle_id:
+            why += " again; it serves already"
+        else:
+            why += f": {compare_accuracy(proposal.manifest, serving)}"
         _serve(connection, "promoted", model, why, proposal.pointer)
         log.info("model %d (%s) now serves %s, %s", model.model_id, model.bundle_id, model.dataset, why)
 

@@ -43,9 +43,11 @@ LABELS = sa.text("SELECT label_no FROM ml.input WHERE chunk_id = :chunk_id ORDER
 class Replayed:
     """Numbers of predictions that were repeated with equal bits or within TOLERANCE, and a sentence per problem.
 
+    wanted: the number that was asked for, of which whole chunks were taken; None: all.
     elsewhere: the other processors and versions of the runtime that made predictions.
     """
 
+    wanted: int | None = None
     n: int = 0
     n_equal: int = 0
     n_close: int = 0
@@ -55,6 +57,8 @@ class Replayed:
     def __str__(self) -> str:
         """Say how many predictions were repeated."""
         said = f"{self.n_equal} of {self.n} predictions repeated bit for bit"
+        if self.wanted is not None:
+            said += f" (whole chunks, for at least {self.wanted})"
         if self.elsewhere:
             here = f"{store.PLATFORM['runtime']} on {store.PLATFORM['processor']}"
             made = ", ".join(sorted(self.elsewhere))
@@ -78,7 +82,7 @@ def replay_predictions(
 
     directory: the bundles of the models. A bundle that cannot be loaded, and a payload that changed, is a problem.
     """
-    found = Replayed()
+    found = Replayed(wanted=n)
     models = {model.model_id: model for model in registry.list_models(connection)}
     model_id, predict = -1, None
     for row in connection.execute(CHOSEN, {"n": n}).all():

@@ -136,7 +136,7 @@ def prepare_texts(texts: Sequence[str], how: Preparation) -> Array:
 def text_chunk(text: str, how: Preparation, source: str, name: str | None = None) -> Chunk:
     """Prepare one text as a chunk with one input. Raises SourceError when the text has no word."""
     if not words_of(text):
-        raise SourceError(f"{name or 'the text'} holds no word; give a text with words")
+        raise SourceError(f"{name or f'the text {text[:40]!r}'} holds no word; give a text with words")
     return Chunk(
         **how.identity,
         first_row=0,
@@ -270,12 +270,9 @@ def _refuse_images(manifest: Manifest) -> str:
     if isinstance(manifest.preprocessing, TextPreprocessing):
         return f"{refused}, made from texts"
     shape = manifest.input.shape
-    mode = {(): "L", (1,): "L", (3,): "RGB"}.get(shape[2:]) if len(shape) > 1 else None
-    if mode is None:
+    if len(shape) < 2 or shape[2:] not in ((), (1,), (3,)):
         return f"{refused}, as an .npy or .npz file"
-    image = f"PIL.Image.open('x.png').convert('{mode}').resize(({shape[1]}, {shape[0]}))"
     return (
-        f"{refused}; convert it to an .npy file, with values as in training: "
-        f"python3 -c \"import numpy, PIL.Image; numpy.save('x.npy', numpy.asarray({image}))\"; "
-        "or train on the image files, as kind image-folder"
+        f"{refused}; convert it to an .npy file of this shape, with values as in training (docs/own-data.md has an "
+        "example), or train on the image files, as kind image-folder"
     )

@@ -111,7 +111,8 @@ class Worker:
                 self._listener.close()
         problems = [*self._problems, *self._unreadable.values()]
         if until_empty and problems and not self.stop.is_set():
-            raise PypredictError(f"{self.predicted} inputs were predicted, but not all: {'; '.join(problems)}")
+            said = "; ".join(dict.fromkeys(problems))
+            raise PypredictError(f"{self.predicted} inputs were predicted; the run is not complete: {said}")
         return self.predicted
 
     def import_new(self, dataset: str) -> None:

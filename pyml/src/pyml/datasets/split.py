@@ -4,6 +4,7 @@ Copies of test samples are dropped from validation and training set. Copies of v
 training set. The test set stays whole.
 """
 
+import logging
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from bundle.split import content_sha256
 from pyml import PymlError
 from pyml.datasets.samples import Samples, parts
 from pyml.experiment.data_spec import AnyData
+
+log = logging.getLogger(__name__)
 
 # Numbers as labels, at least so many different ones, and fewer samples for each: quantities, not classes.
 MANY_CLASSES, FEW_SAMPLES = 20, 10
@@ -82,7 +85,13 @@ def drop_copies(rows: Rows, hashes: Sequence[str]) -> Rows:
     """Drop validation samples that are in the test set, and training samples that are in either. hashes: by row."""
     validation = _without(rows.validation, hashes, {hashes[row] for row in rows.test})
     evaluated = {hashes[row] for part in (rows.test, validation) for row in part}
-    return Rows(_without(rows.train, hashes, evaluated), validation, rows.test)
+    kept = Rows(_without(rows.train, hashes, evaluated), validation, rows.test)
+    dropped = len(rows.train) - len(kept.train) + len(rows.validation) - len(kept.validation)
+    if dropped:
+        log.info(
+            "%d samples are left out: after preparation they equal a sample of the test or validation set", dropped
+        )
+    return kept
 
 
 def content_hashes(x: Samples) -> list[str]:

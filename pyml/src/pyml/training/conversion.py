@@ -15,6 +15,7 @@ from bundle.messages import one_line
 from bundle.quiet import without_stderr
 from pyml import PymlError
 from pyml.evaluation.metrics import Probabilities
+from pyml.keras_library import hide_warnings
 
 if TYPE_CHECKING:
     import keras
@@ -53,6 +54,8 @@ def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
         unknown = re.search(r"TF Select ops: ([\w, ]+)|fused\[\"(\w+):\"", str(error))
         found = f"LiteRT has no {(unknown[1] or unknown[2]).strip()}" if unknown else one_line(error)
         raise PymlError(f"the model cannot be served: {found}; use another layer or other arguments") from error
+    finally:
+        hide_warnings()  # the converter shows them again
     return content
 
 

@@ -128,7 +128,8 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
     git, changes = git_state(settings), git_changes(settings)
     config = _tracked_config(name, experiment, dataset, n_parameters) | {"git_dirty": git.dirty}
     with tracking(name, config, git.commit, settings) as tracker:
-        log.info("training %s: %s parameters, at most %d epochs", name, f"{n_parameters:,}", experiment.epochs)
+        epochs = f"{'at most ' if experiment.early_stopping else ''}{experiment.epochs} epochs"
+        log.info("training %s: %s parameters, %s", name, f"{n_parameters:,}", epochs)
         fit = fit_model(model, experiment, dataset, tracker.callbacks())
         metrics, serving = _stage(staged, model, fit, dataset)
         if changes:
