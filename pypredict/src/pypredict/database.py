@@ -69,8 +69,8 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
             if time.monotonic() >= deadline:
                 within = f" within {wait_seconds:g} s" if wait_seconds else ""
                 raise DatabaseError(
-                    f"no database answered{within} ({why}); start it (`make db`, `docker compose up`), or check "
-                    "PGHOST and PGPORT"
+                    f"no database answered{within} ({why}); start it (`make db`, and paste the lines that it prints; "
+                    "or `docker compose up`), or check PGHOST and PGPORT"
                 ) from error
             if not announced:
                 log.info("waiting up to %g s for the database: %s", wait_seconds, why)
