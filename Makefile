@@ -107,8 +107,15 @@ $(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r benchmarks/requirements.txt
 	@touch $@
 
+# Pixeltable and Ray Data have an environment of their own: their packages do not fit the locks of the services.
+PEERS_VENV := .local/peers-venv
+$(PEERS_VENV)/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r $<
+	@touch $@
+
 .PHONY: bench
-bench: $(VENV)/.bench-installed  ## measure the predict service's speed and write docs/benchmarks.md (some parts: BENCH='write read')
+bench: $(VENV)/.bench-installed $(PEERS_VENV)/.installed  ## measure the predict service's speed and write docs/benchmarks.md (some parts: BENCH='write read')
 	$(BIN)/python benchmarks/bench.py $(if $(POSTGRES_BIN),--bin $(POSTGRES_BIN)) $(BENCH)
 
 .PHONY: bench-train
@@ -132,6 +139,8 @@ lock: $(VENV)/.test-installed  ## resolve all requirements again and write their
 	@for part in $(LOCKED); do \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes -c constraints.txt \
 	    --custom-compile-command 'make lock' $$part.in -o $$part.txt || exit 1; done
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --upgrade \
+	  --custom-compile-command 'make lock' benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 	@sed -E 's/^tensorflow-cpu(==[^;]*).*/tensorflow[and-cuda]\1/; /^tensorflow==/d' pyml/requirements.in | \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes -c constraints.txt \
 	    --custom-compile-command 'make lock' - -o pyml/requirements-gpu.txt

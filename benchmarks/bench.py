@@ -1,6 +1,7 @@
 """Measure the speed goals, each part on a fresh embedded server, and write docs/benchmarks.md: `make bench`.
 
-    bench.py [--bin DIR] [--rounds N] [PART ...]      PART: write, read, pipeline, latency, growth, workers, ready
+    bench.py [--bin DIR] [--rounds N] [PART ...]      PART: write, read, pipeline, latency, growth, workers,
+                                                  ready, peers
 
 --bin (or POSTGRES_BIN) is a directory with the programs of another PostgreSQL. The page keeps one result of each part
 for each major version.
@@ -17,7 +18,7 @@ import environment
 import page
 import timing
 
-PARTS = ("write", "read", "pipeline", "latency", "growth", "workers", "ready")
+PARTS = ("write", "read", "pipeline", "latency", "growth", "workers", "ready", "peers")
 
 
 def main() -> None:

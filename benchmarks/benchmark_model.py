@@ -1,11 +1,13 @@
-"""Publish Keras's mnist_convnet (34,826 parameters) with random weights: real speed, random predictions."""
+"""Publish models with random weights: real speed, random predictions. Two are those of experiments/, without data."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+import environment
 from bundle.inference.load import start_model
 from bundle.inputs.preprocessing import ArrayPreprocessing
 from bundle.manifest import (
@@ -24,44 +26,70 @@ from bundle.manifest import (
 from bundle.publish import bundle_path, point, publish, staging
 from bundle.split import SplitRow, content_sha256, write_split
 from bundle.verify import Bundle, open_bundle
+from pyml.datasets.dataset import Dataset, Split
+from pyml.experiment.experiment import Experiment, read_experiments
 from pyml.keras_library import start_keras
+from pyml.training.build_model import build_model
 from pyml.training.conversion import convert_model
+from pypredict.codec import Array
 
-Array = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-DATASET, SHAPE, DIGITS = "bench", (28, 28, 1), tuple("0123456789")
+DATASET, SHAPE = "bench", (28, 28, 1)  # SHAPE: an input of mnist_cnn
+LSTM = {
+    "name": "lstm",
+    "data": {"name": "imdb", "validation": 0.1, "words": environment.TOKENS, "length": 100},
+    "layers": [
+        {"layer": "Embedding", "input_dim": environment.TOKENS, "output_dim": 32},
+        {"layer": "LSTM", "units": 32},
+        {"layer": "Dense", "units": 2, "activation": "softmax"},
+    ],
+    "optimizer": {"name": "Adam", "learning_rate": 0.001},
+    "loss": "sparse_categorical_crossentropy",
+    "epochs": 1,
+    "batch_size": 32,
+    "seed": 0,
+}
 
 
-def publish_model(models: Path, n_test: int = 1000) -> Bundle:
-    """Publish the model and its pointer. The labels are its own predictions on noise, so its accuracy is 1."""
+@dataclass(frozen=True)
+class Kind:
+    """What a model takes, its classes, and how many inputs it predicts in a benchmark (in some seconds)."""
+
+    input: InputSpec
+    classes: tuple[str, ...]
+    n: int
+
+
+REVIEWS = ("negative", "positive")
+KINDS = {
+    "mnist_cnn": Kind(InputSpec(dtype="uint8", shape=SHAPE), tuple("0123456789"), 50_000),
+    "imdb_cnn": Kind(InputSpec(dtype="int32", shape=(400,)), REVIEWS, 10_000),
+    "lstm": Kind(InputSpec(dtype="int32", shape=(100,)), REVIEWS, 20_000),
+}
+
+
+def publish_model(models: Path, name: str = "mnist_cnn", n_test: int = 1000) -> Bundle:
+    """Publish a model and its pointer. The labels are its own predictions on noise, so its accuracy is 1."""
     start_keras()
     import keras
-    from keras import layers
 
     keras.utils.set_random_seed(0)
-    stack = [
-        keras.Input(SHAPE, dtype="uint8"),
-        layers.Rescaling(1 / 255),
-        layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(2),
-        layers.Conv2D(64, 3, activation="relu"),
-        layers.MaxPooling2D(2),
-        layers.Flatten(),
-        layers.Dropout(0.5),
-        layers.Dense(10, activation="softmax"),
-    ]
-    model = keras.Sequential(stack)
-    x = np.random.default_rng(1).integers(0, 256, (n_test, *SHAPE), np.uint8)
-    spec = InputSpec(dtype="uint8", shape=SHAPE)
+    spec, classes = KINDS[name].input, KINDS[name].classes
+    x = environment.random_arrays(n_test, spec.shape, spec.dtype, seed=1)
+    split = Split(x, np.zeros(n_test, np.int64))
+    model = build_model(
+        _experiment(name),
+        Dataset(DATASET, classes, ArrayPreprocessing(), spec, train=split, validation=split, test=split),
+    )
     content = convert_model(model, spec)
-    serving = start_model(content, spec, len(DIGITS))
+    serving = start_model(content, spec, len(classes))
     y = serving.predict(x).argmax(axis=1)
     manifest = Manifest(
-        bundle_id="mnist_convnet",
-        name="mnist_convnet",
+        bundle_id=name,
+        name=name,
         dataset=DATASET,
         input=spec,
-        classes=DIGITS,
+        classes=classes,
         preprocessing=ArrayPreprocessing(),
         serving=Serving(rows=serving.rows),
         experiment={},
@@ -85,15 +113,22 @@ def publish_model(models: Path, n_test: int = 1000) -> Bundle:
         (staged / SERVING_FILE).write_bytes(content)
         np.savez(staged / TEST_SET_FILE, x=x, y=y)
         (staged / PREDICTIONS_FILE).write_text("sample,label,predicted,confidence\n")
-        write_split(staged / SPLIT_FILE, _split_rows(x, y))
+        write_split(staged / SPLIT_FILE, _split_rows(x, y, classes))
         manifest = publish(staged, models, manifest)
     point(models, manifest)
     return open_bundle(bundle_path(models, manifest.bundle_id))
 
 
-def _split_rows(x: Array, y: Labels) -> list[SplitRow]:
+def _experiment(name: str) -> Experiment:
+    if name == LSTM["name"]:
+        return Experiment.model_validate(LSTM)
+    (experiment,) = read_experiments(environment.REPO / "experiments" / f"{name}.json")
+    return experiment
+
+
+def _split_rows(x: Array, y: Labels, classes: tuple[str, ...]) -> list[SplitRow]:
     """Return the rows of split.csv: all samples are test samples."""
     return [
-        SplitRow("test", row, DIGITS[label], f"row {row}", content_sha256(array).hex())
+        SplitRow("test", row, classes[label], f"row {row}", content_sha256(array).hex())
         for row, (array, label) in enumerate(zip(x, y, strict=True))
     ]

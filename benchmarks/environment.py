@@ -29,6 +29,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], str, int]] = {  # name -> shape, dtype,
     "28x28 float32": ((28, 28, 1), "float32", 10_000),
     "128x128x3 uint8": ((128, 128, 3), "uint8", 2_000),
 }
+TOKENS = 5_000  # an int32 array holds token numbers below this one
 NO_MODEL: Identity = {"dataset": "bench", "prep_sha256": "0" * 64}
 OUTCOMES = "ml.prediction, ml.prediction_error, ml.suspect, ml.job"
 TABLES = f"{OUTCOMES}, ml.test_set, ml.input, ml.chunk, ml.model"
@@ -76,15 +77,19 @@ def clear(connection: psycopg2.extensions.connection, tables: str = TABLES) -> N
 
 def random_arrays(n: int, shape: tuple[int, ...], dtype: str, seed: int = 0) -> Array:
     """Make n arrays of noise, (n, *shape); noise cannot be compressed."""
-    noise = np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
+    generator = np.random.default_rng(seed)
+    if dtype == "int32":
+        return generator.integers(0, TOKENS, (n, *shape), np.int32)
+    noise = generator.integers(0, 256, (n, *shape), np.uint8)
     return noise if dtype == "uint8" else (noise / np.float32(255)).astype(dtype)
 
 
 def chunks_of(arrays: Array, bundle: Bundle | None = None) -> list[Chunk]:
-    """Cut arrays as `pypredict load` does, with labels 0 to 9: for the bundle's model, or for no model."""
+    """Cut arrays as `pypredict load` does, with labels: for the bundle's model, or for no model with ten classes."""
     identity = NO_MODEL if bundle is None else Preparation(bundle.manifest).identity
-    labels = (np.arange(len(arrays)) % 10).astype(np.int32)
-    return list(cut(arrays, labels, classes=tuple("0123456789"), source="bench", **identity))
+    classes = tuple("0123456789") if bundle is None else bundle.manifest.classes
+    labels = (np.arange(len(arrays)) % len(classes)).astype(np.int32)
+    return list(cut(arrays, labels, classes=classes, source="bench", **identity))
 
 
 def saved(array: Array) -> bytes:
