@@ -63,11 +63,19 @@ def measure(rounds: int) -> Part:
             with tempfile.TemporaryDirectory() as home:
                 variables = {"MODEL": str(bundle.path / SERVING_FILE), "PIXELTABLE_HOME": home}
                 command = [str(PYTHON), str(PROGRAMS / program), str(Path(directory) / "arrays.npy")]
-                done = subprocess.run(
-                    command, capture_output=True, text=True, env=os.environ | variables, timeout=LIMIT_SECONDS
-                )
-            if done.returncode:
-                raise SystemExit(f"{name} failed: {done.stderr}")
+                environ, log = os.environ | variables, Path(home) / "log"
+                with log.open("w") as errors:
+                    done = subprocess.run(
+                        command,
+                        stdout=subprocess.PIPE,
+                        stderr=errors,
+                        text=True,
+                        env=environ,
+                        timeout=LIMIT_SECONDS,
+                        check=False,
+                    )
+                if done.returncode:
+                    raise SystemExit(f"{name} failed: {log.read_text()}")
             result = json.loads(done.stdout.splitlines()[-1])
             if result["rows"] != N or abs(result["first_class"] - first_class) > 1e-4 * N:
                 raise SystemExit(f"{name} stored other probabilities: {result}")

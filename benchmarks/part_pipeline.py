@@ -31,7 +31,11 @@ from pypredict.source import cut_test_set
 from pypredict.worker import Worker
 
 KERAS, LITERT, NAIVE = "Keras in memory", "LiteRT in memory", "naive"
-GOALS = {"mnist_cnn": {KERAS: 1, LITERT: 0.7, NAIVE: 100}, "imdb_cnn": {KERAS: 1, LITERT: 0.7}, "lstm": {KERAS: 3}}
+GOALS: dict[str, dict[str, float]] = {
+    "mnist_cnn": {KERAS: 1, LITERT: 0.7, NAIVE: 100},
+    "imdb_cnn": {KERAS: 1, LITERT: 0.7},
+    "lstm": {KERAS: 3},
+}
 NAIVE_ROWS = 100
 SWEEP_ROUNDS = 3
 SMALL_CALLS = 32, ROWS, 128, 256
@@ -79,12 +83,12 @@ def measure(rounds: int) -> Part:
 
 ABOUT = (
     "Models with random weights predict inputs of noise: `mnist_cnn` and `imdb_cnn` are those of `experiments/`, "
-    "`lstm` is Embedding(5000, 32), LSTM(32) and Dense(2) on 100 tokens. `this` is the worker: plan, claim, read, predict, "
-    "commit, with leases. The bare models predict the same arrays in memory and store nothing: the `.h5` file as a "
-    "TensorFlow graph or with `predict_on_batch`, the `.tflite` file in one LiteRT interpreter. Their calls, threads "
-    "and rows a call are the fastest of a sweep. The naive way is SELECT, `np.load`, Keras's `model.predict`, INSERT "
-    f"and COMMIT for each row; it is measured on {NAIVE_ROWS} rows and multiplied. The last table is the service's own "
-    f"call without a database, with other numbers of rows than the service's {ROWS}."
+    "`lstm` is Embedding(5000, 32), LSTM(32) and Dense(2) on 100 tokens. `this` is the worker: plan, claim, read, "
+    "predict, commit, with leases. The bare models predict the same arrays in memory and store nothing: the `.h5` file "
+    "as a TensorFlow graph or with `predict_on_batch`, the `.tflite` file in one LiteRT interpreter. Their calls, "
+    "threads and rows a call are the fastest of a sweep. The naive way is SELECT, `np.load`, Keras's `model.predict`, "
+    f"INSERT and COMMIT for each row; it is measured on {NAIVE_ROWS} rows and multiplied. The last table is the "
+    f"service's own call without a database, with other numbers of rows than the service's {ROWS}."
 )
 
 
@@ -187,7 +191,7 @@ def _keras_ways(model: Any, arrays: Array) -> dict[str, Run]:
 
 def _litert_ways(bundle: Bundle, arrays: Array) -> dict[str, Run]:
     content, fixed = (bundle.path / SERVING_FILE).read_bytes(), bundle.manifest.serving.rows is not None
-    ways = {}
+    ways: dict[str, Run] = {}
     for threads in (1, 2):
         interpreter = Interpreter(model_content=content, num_threads=threads)
         runner = interpreter.get_signature_runner("rows_64" if fixed else "rows")

@@ -15,7 +15,7 @@ def runner() -> Any:
     return Interpreter(os.environ["MODEL"], num_threads=2).get_signature_runner()
 
 
-@pxt.udf(batch_size=64)
+@pxt.udf(batch_size=64)  # type: ignore[untyped-decorator]
 def predict(
     images: pxt.func.Batch[pxt.Array[(28, 28, 1), np.uint8]],
 ) -> pxt.func.Batch[pxt.Array[(10,), np.float32]]:

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pixeltable as pxt
-from pixeltable_model import predict, runner
+from pixeltable_model import predict, runner  # type: ignore[import-not-found]
 
 images = np.load(sys.argv[1])
 runner()
