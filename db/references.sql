@@ -3,11 +3,11 @@
 -- and input.chunk_id in ml.chunk. Below, a child is a row that names another row, its parent.
 --
 -- Why two transactions cannot break the rule together: every statement that writes children holds ROW EXCLUSIVE on
--- their table until its transaction ends. Whoever removes a parent takes SHARE ROW EXCLUSIVE on the children's table,
--- which conflicts, and looks for children after that. If the writer comes first, the remover waits, and then finds the
--- child. If the remover comes first, the writer waits before its first row, and then misses the parent. Each side looks
--- with a new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement, so other isolation
--- levels are refused.
+-- their table until its transaction ends. A transaction that removes a parent takes SHARE ROW EXCLUSIVE on the
+-- children's table, which conflicts, and looks for children after that. If the writer comes first, the remover waits,
+-- and then finds the child. If the remover comes first, the writer waits before its first row, and then misses the
+-- parent. Each side looks with a new snapshot, after it has its lock. Only READ COMMITTED takes one for each statement,
+-- so other isolation levels are refused.
 --
 -- The functions run as the owner of the tables, as the checks of foreign keys do: a login needs no rights on the other
 -- table. A subquery for each row, without sequential scans, is one index look-up for each row, however large the tables
