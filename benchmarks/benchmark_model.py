@@ -64,7 +64,7 @@ REVIEWS = ("negative", "positive")
 KINDS = {
     "mnist_cnn": Kind(InputSpec(dtype="uint8", shape=SHAPE), tuple("0123456789"), 50_000),
     "imdb_cnn": Kind(InputSpec(dtype="int32", shape=(400,)), REVIEWS, 10_000),
-    "lstm": Kind(InputSpec(dtype="int32", shape=(100,)), REVIEWS, 20_000),
+    "lstm": Kind(InputSpec(dtype="int32", shape=(100,)), REVIEWS, 50_000),
 }
 
 

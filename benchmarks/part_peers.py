@@ -1,7 +1,9 @@
 """Other programs for the same work: Pixeltable and Ray Data, with the same arrays and the same LiteRT model."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -24,7 +26,7 @@ PYTHON = environment.REPO / ".local" / "peers-venv" / "bin" / "python"
 PROGRAMS = environment.REPO / "benchmarks" / "peers"
 PIXELTABLE, RAY = "Pixeltable", "Ray Data"
 DATA = "ml.prediction, ml.prediction_error, ml.suspect, ml.job, ml.test_set, ml.input, ml.chunk"
-LIMIT_SECONDS = 300
+LIMIT_SECONDS, STOP_SECONDS = 300, 10
 
 ABOUT = (
     f"The same {N:,} inputs of 28x28 uint8, and the `.tflite` file of `mnist_cnn`. Pixeltable has a PostgreSQL of its "
@@ -74,6 +76,7 @@ def measure(rounds: int) -> Part:
                         timeout=LIMIT_SECONDS,
                         check=False,
                     )
+                _stop_server(Path(home))
                 if done.returncode:
                     raise SystemExit(f"{name} failed: {log.read_text()}")
             result = json.loads(done.stdout.splitlines()[-1])
@@ -100,3 +103,14 @@ def measure(rounds: int) -> Part:
     ]
     part.tables = [timing.table("load", load, N), timing.table("read, predict and store", seconds, N)]
     return part
+
+
+def _stop_server(home: Path) -> None:
+    """Stop Pixeltable's server, which goes on when its program ends, and wait until it has ended."""
+    pid_file = home / "pgdata" / "postmaster.pid"
+    if pid_file.exists():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)
+        end = time.monotonic() + STOP_SECONDS
+        while pid_file.exists() and time.monotonic() < end:
+            time.sleep(0.05)
