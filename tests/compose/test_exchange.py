@@ -10,6 +10,7 @@ import subprocess
 import zlib
 from pathlib import Path
 
+import pytest
 from compose.stack import Stack
 
 LEARN = {
@@ -35,10 +36,10 @@ def write_png(path: Path, pixels: bytes, width: int) -> None:
     )
 
 
-def write_images(folder: Path, seed: int, count: int) -> None:
+def write_images(folder: Path, seed: int, count: int, names: tuple[str, str] = ("dark", "light")) -> None:
     """Write `count` dark and `count` light images of 16 x 16, in one sub-folder each."""
     noise = random.Random(seed)
-    for name, base in (("dark", 40), ("light", 200)):
+    for name, base in zip(names, (40, 200), strict=True):
         for number in range(count):
             pixels = bytes(base + noise.randrange(-40, 40) for _ in range(16 * 16))
             write_png(folder / name / f"{number}.png", pixels, 16)
@@ -84,6 +85,21 @@ def test_own_images_are_trained_loaded_and_predicted(stack: Stack) -> None:
     train(stack, "photographs", data, [*layers, {"layer": "Dense", "units": 2, "activation": "softmax"}], "photographs")
     load(stack, "new", "photographs")
     assert outcomes(stack, "photographs") == [["dark", "dark", "5"], ["light", "light", "5"]]
+
+
+def test_photographs_with_unknown_labels_are_stored_with_a_label_map(stack: Stack) -> None:
+    """Ten photographs whose labels the model does not know: refused, then mapped; each name beside its prediction."""
+    write_images(stack.directory / "album", seed=3, count=5, names=("night", "day at sea"))
+    with pytest.raises(AssertionError, match="labels that are not classes of the model: day at sea, night"):
+        load(stack, "album", "photographs")
+    (stack.directory / "album" / "labels.txt").write_text("night=dark\nday at sea=light\n")
+    load(stack, "album", "photographs", "--label-map /in/album/labels.txt")
+    query = "SELECT name, label, predicted FROM ml.latest_predictions WHERE source LIKE '%album%' ORDER BY name"
+    assert stack.sql(query) == [
+        [f"{folder}/{number}.png", label, label]
+        for folder, label in (("day at sea", "light"), ("night", "dark"))
+        for number in range(5)
+    ]
 
 
 def test_own_csv_is_trained_loaded_and_predicted(stack: Stack) -> None:

@@ -125,7 +125,9 @@ def test_an_error_while_reading_does_not_stop_the_daemon(
         return read(connection, job)
 
     monkeypatch.setattr(store, "read_inputs", read_or_fail)
-    with pytest.raises(PypredictError, match=r"^2 inputs .* not complete: chunk \d+ cannot be read: no room for this one$"):
+    with pytest.raises(
+        PypredictError, match=r"^2 inputs .* not complete: chunk \d+ cannot be read: no room for this one$"
+    ):
         worker_for(engine, tmp_path).run(until_empty=True)
     with daemon(engine, tmp_path):
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2)
