@@ -5,7 +5,7 @@ its own, with limits, and then predicts there.
 """
 
 import random
-import resource
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -290,11 +290,28 @@ def test_28_a_forged_model_in_a_bundle_is_refused_with_its_path(tmp_path: Path) 
         load_model(bundle)
 
 
-def test_a_real_model_is_loaded_in_little_memory(tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    predict = load_model(publish_bundle(tmp_path, serving=GOOD)).predict
-    assert predict(np.zeros((1000, 4, 4, 1), np.uint8)).shape == (1000, 3)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+def test_30_a_too_large_model_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the worker would need as much memory as a forged file has bytes, and die of it again and again."""
+    bundle = publish_bundle(tmp_path, serving=GOOD)
+    monkeypatch.setattr("bundle.inference.load.MAX_MODEL_BYTES", len(GOOD) - 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the file was read"))
+    with pytest.raises(BundleError, match=rf"model\.tflite has {len(GOOD)} bytes, at most {len(GOOD) - 1} are served"):
+        load_model(bundle)
+
+
+def test_a_process_that_serves_a_model_needs_little_memory(tmp_path: Path) -> None:
+    """In a process of its own, because the peak of the tests' process has other causes. VmHWM is in KiB."""
+    publish_bundle(tmp_path, serving=GOOD)
+    program = (
+        "import numpy, pathlib, sys\nfrom bundle.inference.load import load_model\n"
+        "from bundle.verify import open_bundle\n"
+        "predict = load_model(open_bundle(pathlib.Path(sys.argv[1]))).predict\n"
+        "assert predict(numpy.zeros((1000, 4, 4, 1), 'uint8')).shape == (1000, 3)\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "bundles/toy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 10_000 < int(done.stdout) < 120_000
 
 
 def test_30_a_size_may_not_depend_on_the_values_of_an_input() -> None:

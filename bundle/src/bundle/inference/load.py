@@ -1,4 +1,4 @@
-"""Load the model that serves: of a bundle, or one that is about to become part of a bundle."""
+"""Load a model.tflite for predictions: from a bundle, or from bytes before they are published."""
 
 import hashlib
 
@@ -9,10 +9,13 @@ from bundle.inference.trial import try_model
 from bundle.manifest import SERVING_FILE, InputSpec
 from bundle.verify import Bundle
 
+MAX_MODEL_BYTES = 512 * 2**20  # a worker holds the file and a copy for each interpreter in memory
+
 
 def load_model(bundle: Bundle) -> Model:
     """Read a bundle's model.tflite, compare it with the manifest, try it, start it. Raises BundleError."""
     manifest, path = bundle.manifest, bundle.path / SERVING_FILE
+    _check_size(manifest.files[SERVING_FILE].size, str(path))  # before the file is read into memory
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -29,7 +32,13 @@ def load_model(bundle: Bundle) -> Model:
 
 
 def start_model(content: bytes, spec: InputSpec, n_classes: int) -> Model:
-    """Try the bytes of a model.tflite in a process of its own, then start the interpreter here. Raises BundleError."""
+    """Try the bytes of a model.tflite in a separate process, then start the interpreter here. Raises BundleError."""
+    _check_size(len(content), SERVING_FILE)
     signature = Signature(spec.dtype, spec.shape, n_classes)
     try_model(content, signature)
     return Model(content, signature)
+
+
+def _check_size(n_bytes: int, name: str) -> None:
+    if n_bytes > MAX_MODEL_BYTES:
+        raise BundleError(f"{name} has {n_bytes} bytes, at most {MAX_MODEL_BYTES} are served; train a smaller model")

@@ -5,7 +5,6 @@ A row gets the same bits for every number of rows, threads and workers.
 
 import os
 import queue
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -19,10 +18,8 @@ from bundle.quiet import without_stderr
 
 Array = npt.NDArray[np.generic]
 Probabilities = npt.NDArray[np.float32]
-Call = Callable[[Array], Array]
 
 MAX_CALLS = 8  # calls at the same time; each has its own interpreter, with its own memory
-
 GREETING = (b"XNNPACK delegate",)
 
 
