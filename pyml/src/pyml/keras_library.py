@@ -1,4 +1,4 @@
-"""Import Keras on TensorFlow, and keep what both say of themselves off the terminal."""
+"""Import Keras on TensorFlow, and hide their start-up lines and warnings."""
 
 import gc
 import logging
@@ -30,7 +30,7 @@ def hide_warnings() -> None:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Look for no garbage among the half million objects of an import, then or later: a fifth of its time."""
+    """Stop the garbage collector during an import, and exclude its half million objects later: saves a fifth."""
     enabled = gc.isenabled()
     gc.disable()
     try:

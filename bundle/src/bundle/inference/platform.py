@@ -1,4 +1,4 @@
-"""What a prediction was computed with: the same model on the same kind of processor gives the same bits."""
+"""Names of the interpreter and the processor: a model gives the same bits if both are the same."""
 
 import platform
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @cache
 def runtime() -> str:
-    """Name the interpreter and its version."""
+    """Return the name and the version of the interpreter."""
     return f"litert {metadata.version('ai-edge-litert')}"
 
 
 @cache
 def processor() -> str:
-    """Name the kind of processor, as the operating system does."""
+    """Return the name of the processor, as the operating system gives it."""
     info = Path("/proc/cpuinfo")
     models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.exists() else []
     return models[0].strip() if models else platform.machine()

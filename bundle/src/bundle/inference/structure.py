@@ -1,11 +1,11 @@
-"""Refuse a `model.tflite` that is more than a graph of built-in operators on tensors of bounded size.
+"""Check the structure of a `model.tflite`: only built-in operators, on tensors of limited size.
 
-The interpreter is C++ and follows the offsets in the file. So the file is read here first, in Python, which cannot
-read outside it: parse the file, check it, write it again and compare. A file of TensorFlow's converter comes out byte
-for byte the same; a file with parts that overlap, that are hidden or that nothing refers to does not.
+The interpreter is C++ and follows the offsets in the file. So Python, which cannot read outside of the file, reads it
+first: parse the file, check it, write it again, compare. A file of TensorFlow's converter gives the same bytes again. A
+file with hidden, overlapping or unused parts does not.
 
-The file format: tensorflow/lite/schema/schema.fbs. A forged file can make this parser slow or large, so it only runs
-in the process of `bundle.inference.trial`, which has limits.
+The file format: tensorflow/lite/schema/schema.fbs. A forged file can make this parser slow or let it need much memory.
+So it runs only in the process of `bundle.inference.trial`, which has limits.
 """
 
 import math
@@ -21,11 +21,11 @@ from bundle import BundleError
 from bundle.inference.signature import ANY_ROWS, FIXED_ROWS, INPUT, OUTPUT, ROWS, Signature
 
 IDENTIFIER = b"TFL3"
-# One tensor may hold, for each row, this many times the bytes of an input, beside the size of the file. The layers of
-# real models stay far below: 512 filters on one grey uint8 image are 2,048 times.
+# A tensor may have this many times the bytes of its inputs, plus the size of the file. Real layers need less: 512
+# filters on a grey uint8 image need 2,048 times.
 MAX_GROWTH = 4096
 OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-# The operators that the allowed layers become (bundle/layers.py); tests/training/test_layers.py converts each of them.
+# The operators to which the allowed layers are converted (pyml/experiment/layers.py; tests/training/test_layers.py).
 ALLOWED_OPERATORS = frozenset(
     "ABS ADD AVERAGE_POOL_2D BATCH_TO_SPACE_ND CAST CONCATENATION CONV_2D CONV_3D DEPTHWISE_CONV_2D DIV ELU EXP "
     "EXPAND_DIMS FULLY_CONNECTED GATHER GELU GREATER HARD_SWISH LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND "
@@ -51,21 +51,21 @@ DTYPES: dict[int, np.dtype[Any]] = {
     schema.TensorType.UINT8: np.dtype(np.uint8),
     schema.TensorType.BOOL: np.dtype(np.bool_),
 }
-METADATA = {b"min_runtime_version", b"CONVERSION_METADATA"}  # what the converter writes beside the graph
+METADATA = {b"min_runtime_version", b"CONVERSION_METADATA"}  # the converter writes both
 
 
 class StructureError(BundleError):
-    """A model.tflite is not what it may be; str() names what it holds."""
+    """A model.tflite has a forbidden structure; str() names the forbidden part."""
 
     def __init__(self, found: str) -> None:
-        """Begin with the file, end with what to do."""
+        """Make the whole sentence from the forbidden part."""
         super().__init__(f"model.tflite {found}; it is refused, train the model again")
 
 
 def check_structure(content: bytes, signature: Signature) -> None:
     """Check the bytes of a model.tflite against the model's signature. Raises StructureError.
 
-    Takes time and memory without bounds for a forged file.
+    A forged file may need any amount of time and memory: call it in a process with limits.
     """
     try:
         model = schema.ModelT.InitFromPackedBuf(content, 0)
@@ -77,7 +77,7 @@ def check_structure(content: bytes, signature: Signature) -> None:
     except Exception as error:  # the parser raises errors of many kinds
         raise StructureError(f"is not a readable model ({type(error).__name__})") from error
     if written != content:
-        raise StructureError("holds parts that overlap, that are hidden or that nothing refers to")
+        raise StructureError("holds hidden, overlapping or unused parts")
     _check_file(model)
     for graph in model.subgraphs:
         for tensor in graph.tensors or ():
@@ -120,7 +120,7 @@ def _check_tensor(tensor: Any, model: Any, signature: Signature, file_bytes: int
     data = model.buffers[tensor.buffer].data
     if data is not None and len(data) != n_bytes:
         raise StructureError(f"holds {len(data)} bytes for tensor {name}, its shape {shape} needs {n_bytes}")
-    # The converter works with float32, whatever the input's dtype is.
+    # The converter uses float32 for each dtype of the input.
     limit = ROWS * MAX_GROWTH * 4 * math.prod(signature.shape) + file_bytes
     if data is None and n_bytes > limit:
         raise StructureError(f"holds tensor {name} of {n_bytes} bytes, an input of this size allows {limit}")
@@ -131,7 +131,7 @@ def _check_operator(operator: Any, graph: Any, model: Any) -> None:
     _check_index(operator.opcodeIndex, codes, "an operator")
     name = _operator_name(operator, model)
     for index in _list(operator.inputs):
-        if index != -1:  # an input that is left out
+        if index != -1:  # an optional input that is absent
             _check_index(index, tensors, name)
     for index in _list(operator.outputs):
         _check_index(index, tensors, name)
@@ -203,7 +203,7 @@ def _check_signatures(model: Any, signature: Signature) -> None:
 
 
 def _port(maps: Any, indices: Any, graph: Any, name: str) -> tuple[np.dtype[Any], list[int]]:
-    """Give dtype and shape of a graph's only input or output; the number of rows is -1 where any number is taken."""
+    """Return dtype and shape of the only input or output of a graph. -1 stands for any number of rows."""
     maps, indices = _list(maps), _list(indices)
     if [_text(one.name) for one in maps] != [name] or [one.tensorIndex for one in maps] != list(indices):
         raise StructureError(f"has a signature that does not consist of {INPUT} and {OUTPUT}")
@@ -219,7 +219,7 @@ def _check_index(index: int, parts: Sequence[object], of: str) -> None:
 
 
 def _list(value: Any) -> Any:
-    """Give the vector of a file, or none where the file leaves it out."""
+    """Return a vector of the file; an absent one is empty."""
     return () if value is None else value
 
 

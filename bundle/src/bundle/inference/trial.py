@@ -1,8 +1,8 @@
-"""Try a model in a process of its own, with limits on memory and time: what it does there harms nobody else.
+"""Try a model in a separate process with limits on memory and time, so that a forged model harms only that process.
 
     check the structure of the file -> start the interpreter -> predict one row, and as many as a call takes
 
-The process imports numpy and the interpreter only: it runs once for each model that a worker starts to serve.
+The process imports only numpy and the interpreter. It runs once for each model that a worker loads.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ from bundle import BundleError
 from bundle.inference.signature import ROWS, Signature
 from bundle.messages import one_line
 
-MEMORY_BYTES = 4 * 2**30  # of address space; the shipped models need 0.3 GiB of it
-SECONDS = 60  # of processor time, and twice as much by the clock
+MEMORY_BYTES = 4 * 2**30  # of address space; the shipped models need 0.3 GiB
+SECONDS = 60  # of processor time; the limit of the wall-clock time is twice as much
 
 
 def try_model(content: bytes, signature: Signature) -> None:
-    """Try the bytes of a model.tflite. Raises BundleError: a sentence that says what is wrong with it."""
+    """Try the bytes of a model.tflite. Raises BundleError, which says what is wrong."""
     arguments = json.dumps(dataclasses.asdict(signature))
     command = [sys.executable, "-I", "-m", "bundle.inference.trial", arguments]
     try:
@@ -43,7 +43,7 @@ def try_model(content: bytes, signature: Signature) -> None:
 
 
 def main() -> None:
-    """Read a model from standard input, try it; exit 1 with one sentence when it is refused."""
+    """Read a model from stdin and try it. If it is refused, print one sentence and exit with 1."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

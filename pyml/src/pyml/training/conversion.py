@@ -1,7 +1,4 @@
-"""`model.tflite`: the model as LiteRT serves it, made from the Keras model that model.h5 gives back.
-
-What the service will do with the model is decided here: the same interpreter measures it on the test set.
-"""
+"""Convert the Keras model that was loaded from model.h5 to a `model.tflite`, and compare their predictions."""
 
 import re
 import tempfile
@@ -24,9 +21,9 @@ TOLERANCE = 1e-5  # of a probability; the allowed layers stay within 2e-6 (tests
 
 
 def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
-    """Convert a Keras model to the bytes of a model.tflite, for any number of rows, or for fixed ones.
+    """Convert a Keras model to the bytes of a model.tflite, for any number of rows, or for the fixed numbers of rows.
 
-    Changes the model: dropout of its recurrent layers is gone. Raises PymlError where LiteRT cannot run the model.
+    Changes the model: sets the dropout of its recurrent layers to 0. Raises PymlError when LiteRT cannot run the model.
     """
     import keras
     import tensorflow as tf
@@ -35,7 +32,7 @@ def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
     for layer in model._flatten_layers():
         recurrent |= isinstance(layer, keras.layers.RNN)
         if hasattr(layer, "recurrent_dropout"):
-            # Keras draws the masks of a recurrent layer in inference, too, and does not use them.
+            # In a prediction, too, Keras draws random masks for a recurrent layer, and then does not use them.
             cell = getattr(layer, "cell", layer)
             cell.dropout = cell.recurrent_dropout = 0
     signatures = {
@@ -44,7 +41,7 @@ def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
     }
     try:
         with tempfile.TemporaryDirectory() as directory, without_stderr():
-            # A converter of functions takes one; a saved model may hold several, which share their weights.
+            # The converter of functions takes only one. A saved model may have several, which share their weights.
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
             tf.saved_model.save(tf.Module(), directory, signatures=signatures, options=options)
             converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=list(signatures))
@@ -60,7 +57,7 @@ def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
 
 
 def _frozen(model: "keras.Model", wanted: Any) -> Any:
-    """Give the model as a TensorFlow function of the wanted input, its weights made constants."""
+    """Return the model as a TensorFlow function for this input, with its weights as constants."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -70,10 +67,10 @@ def _frozen(model: "keras.Model", wanted: Any) -> Any:
 
 
 def check_conversion(kept: Probabilities, served: Probabilities) -> None:
-    """Compare what Keras and LiteRT say of the same samples, both (n, k).
+    """Compare the probabilities of Keras and LiteRT for the same samples, both (n, k).
 
-    Raises PymlError where a probability differs by more than TOLERANCE, or a class does and the two best of its
-    probabilities do not lie within TOLERANCE.
+    Raises PymlError when a probability differs by more than TOLERANCE, or when the predicted class differs although the
+    two best probabilities are further apart than TOLERANCE.
     """
     difference = np.abs(kept - served)
     both_odd = np.isnan(kept) & np.isnan(served)
