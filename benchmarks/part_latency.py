@@ -17,7 +17,7 @@ import timing
 from benchmark_model import SHAPE, publish_model
 from bundle.verify import Bundle
 from page import Goal, Part
-from pypredict import store
+from pypredict import jobs, store
 from pypredict.load import load_chunks
 
 SAMPLES, WARM_UP = 100, 20  # inputs in a round
@@ -134,7 +134,7 @@ def store_one(engine: sa.Engine, bundle: Bundle, seed: int, *, urgent: bool = Fa
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, chunk)
         if urgent:
-            store.plan_urgent(connection, chunk_id)
+            jobs.plan_urgent(connection, chunk_id)
     return chunk_id
 
 

@@ -21,7 +21,7 @@ from page import Goal, Part
 from pypredict import store
 from pypredict.codec import Array
 from pypredict.load import load_chunks
-from pypredict.store import Job
+from pypredict.store import StoredChunk
 
 SELECT = "SELECT payload FROM ml.input WHERE chunk_id = {:d} ORDER BY sample_no"
 COPY = (
@@ -63,12 +63,12 @@ def _measure_shape(arrays: Array, rounds: int) -> dict[str, list[float]]:
     ids = load_chunks(engine, "bench", iter(chunks), None)
     with admin.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE ml.input")
-    jobs = [
-        Job(1, chunk_id, 1, 0, len(chunk.arrays), arrays.dtype.name, arrays.shape[1:], labelled=True)
+    stored = [
+        StoredChunk(chunk_id, len(chunk.arrays), arrays.dtype.name, arrays.shape[1:], labelled=True)
         for chunk_id, chunk in zip(ids, chunks, strict=True)
     ]
     ways: dict[str, Callable[[], Chunks]] = {
-        "this": lambda: _ours(engine, jobs),
+        "this": lambda: _ours(engine, stored),
         "psycopg2": _psycopg2(ids),
         "psycopg 3, binary": _psycopg3(ids),
         "psycopg 3 COPY": _psycopg3_copy(ids),
@@ -92,11 +92,11 @@ def _untimed(_: Chunks) -> None:
     """Drop the result; the caller measures the time."""
 
 
-def _ours(engine: sa.Engine, jobs: list[Job]) -> Chunks:
+def _ours(engine: sa.Engine, stored: list[StoredChunk]) -> Chunks:
     found = []
-    for job in jobs:
+    for chunk in stored:
         with engine.begin() as connection:
-            found.append(store.read_inputs(connection, job).arrays)
+            found.append(store.read_inputs(connection, chunk).arrays)
     return found
 
 

@@ -17,10 +17,11 @@ from typing import ParamSpec
 import numpy as np
 
 import environment
-from pypredict import store
+from pypredict import jobs
 from pypredict.codec import Array
+from pypredict.jobs import Job
 from pypredict.models import Models, Probabilities
-from pypredict.store import Inputs, Job
+from pypredict.store import Inputs
 from pypredict.worker import Worker
 
 P = ParamSpec("P")
@@ -31,7 +32,7 @@ def main() -> None:
     directory, seconds = Path(sys.argv[1]), float(sys.argv[2])
     engine = environment.service()
     claims: list[float] = []
-    store.claim_job = _timed(store.claim_job, claims)
+    jobs.claim_job = _timed(jobs.claim_job, claims)
     models = Models(directory, lambda bundle: functools.partial(_predict, seconds, len(bundle.manifest.classes)))
     worker = TimedWorker(engine, directory, models, "bench")
     print("ready", flush=True)

@@ -1,4 +1,7 @@
-"""The fake W&B server with the real SDK: arrived data, the costs of faults, repairs by a later sync."""
+"""The fake W&B server with the real SDK: arrived data, the costs of faults, repairs by a later sync.
+
+Longer than 300 lines, because all tests share one server and one recorded run.
+"""
 
 import base64
 import hashlib

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from conftest import Database
 from support.bundles import publish_bundle
 
-from pypredict import promotion, registry, store
+from pypredict import jobs, promotion, registry, store
 from pypredict.source import cut_test_set
 
 DONE = 20_000
@@ -49,14 +49,14 @@ def indexes_of(engine: sa.Engine, statement: sa.TextClause, **values: object) ->
 
 def test_a_claim_uses_the_index_of_open_jobs(filled: sa.Engine) -> None:
     values = {"worker": "w", "lease": 60, "models": [1], "chunk_id": None, "without": []}
-    used, scanned = indexes_of(filled, store.CLAIM, urgent=False, **values)
-    assert indexes_of(filled, store.CLAIM, urgent=True, **values) == (used, scanned)
+    used, scanned = indexes_of(filled, jobs.CLAIM, urgent=False, **values)
+    assert indexes_of(filled, jobs.CLAIM, urgent=True, **values) == (used, scanned)
     assert "job_open_idx" in used
     assert "job" not in scanned
 
 
 def test_a_plan_of_new_chunks_scans_no_whole_table(filled: sa.Engine) -> None:
-    used, scanned = indexes_of(filled, store.PLAN, after=DONE - 10)
+    used, scanned = indexes_of(filled, jobs.PLAN, after=DONE - 10)
     assert {"chunk_pkey", "job_chunk_id_idx"} <= used
     assert not scanned & {"job", "chunk"}
 
@@ -70,7 +70,7 @@ def test_a_new_model_gets_only_its_own_test_set(engine: sa.Engine, tmp_path: Pat
             ids = [store.load_chunk(connection, chunk)[0] for chunk in cut_test_set(bundle)]
             registry.add_test_set(connection, model.model_id, ids)
         with engine.begin() as connection:
-            store.plan_jobs(connection)
+            jobs.plan_jobs(connection)
     with engine.connect() as connection:
         pairs = connection.execute(sa.text("SELECT model_id, chunk_id FROM ml.job ORDER BY 1, 2")).all()
     assert pairs == [(1, 1), (2, 2)]
@@ -84,5 +84,5 @@ def test_inputs_without_a_model_get_the_first_model(engine: sa.Engine, tmp_path:
     with engine.begin() as connection:
         promotion.promote(connection, registry.register_model(connection, bundle))
     with engine.begin() as connection:
-        assert store.plan_jobs(connection) == 1
-        assert store.plan_jobs(connection) == 0
+        assert jobs.plan_jobs(connection) == 1
+        assert jobs.plan_jobs(connection) == 0

@@ -8,7 +8,7 @@ from support.bundles import fake_predict, publish_bundle
 from support.workers import rows, worker_for
 
 from bundle.publish import point
-from pypredict import promotion, registry, store
+from pypredict import jobs, promotion, registry
 from pypredict.models import Models
 from pypredict.publications import Publications
 
@@ -167,7 +167,7 @@ def test_older_inputs_are_predicted_again_only_on_request(three: sa.Engine, tmp_
     counts = sa.text("SELECT model_id, count(*) FROM ml.prediction GROUP BY model_id ORDER BY model_id")
     with three.begin() as connection:
         assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 30)]
-        assert store.rescore(connection, "toys") == 2
+        assert jobs.rescore(connection, "toys") == 2
     assert worker_for(three, tmp_path).run(until_empty=True) == 60
     with three.begin() as connection:
         assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 90)]

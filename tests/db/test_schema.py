@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from conftest import REPO, Cluster, Database
 from support.bundles import publish_bundle
 
-from pypredict import PypredictError, database, migrate, promotion, registry, schema, store
+from pypredict import PypredictError, database, jobs, migrate, promotion, registry, schema, store
 from pypredict.source import cut_test_set
 
 
@@ -175,7 +175,7 @@ def test_the_integrity_view_finds_a_done_job_without_outcomes(owner: sa.Engine, 
         promotion.promote(connection, model)
         for chunk in cut_test_set(bundle):
             store.load_chunk(connection, chunk)
-        store.plan_jobs(connection)
+        jobs.plan_jobs(connection)
     assert execute(owner, "SELECT * FROM ml.integrity").all() == []
     execute(owner, "UPDATE ml.job SET state = 'done', done_at = now(), runtime = '', processor = ''")
     assert "job done without" in execute(owner, "SELECT problem FROM ml.integrity").scalar_one()

@@ -8,11 +8,12 @@ import pytest
 import sqlalchemy as sa
 from support.bundles import CLASSES, fake_predict, publish_bundle
 
-from pypredict import promotion, registry, store
+from pypredict import jobs, promotion, registry, store
 from pypredict.chunk import Chunk, cut
 from pypredict.codec import encode
+from pypredict.jobs import Job, LeaseLostError
 from pypredict.source import cut_test_set
-from pypredict.store import Inputs, Job, LeaseLostError, StoreError
+from pypredict.store import Inputs, StoreError
 
 LEASE = 60
 
@@ -36,24 +37,33 @@ def planned(engine: sa.Engine, tmp_path: Path) -> sa.Engine:
         chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in cut_test_set(bundle)]
         registry.add_test_set(connection, model.model_id, chunk_ids)
     with engine.begin() as connection:
-        assert store.plan_jobs(connection) == 1
+        assert jobs.plan_jobs(connection) == 1
     return engine
 
 
 def claimed(chunk_id: int, n_inputs: int, dtype: str, shape: tuple[int, ...]) -> Job:
     """A job in the form that a claim returns."""
-    return Job(1, chunk_id, 1, 0, n_inputs=n_inputs, dtype=dtype, shape=shape, labelled=False)
+    return Job(
+        model_id=1,
+        chunk_id=chunk_id,
+        attempt=1,
+        failures=0,
+        n_inputs=n_inputs,
+        dtype=dtype,
+        shape=shape,
+        labelled=False,
+    )
 
 
 def claim(engine: sa.Engine, lease: float = LEASE, models: list[int] | None = None) -> Job | None:
     with engine.begin() as connection:
-        return store.claim_job(connection, models or [1], "tester", lease)
+        return jobs.claim_job(connection, models or [1], "tester", lease)
 
 
 def finish(engine: sa.Engine, job: Job) -> None:
     with engine.begin() as connection:
         inputs = store.read_inputs(connection, job)
-        store.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
+        jobs.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
@@ -165,7 +175,7 @@ def test_claim_takes_a_job_once(planned: sa.Engine) -> None:
 
 def test_claim_skips_a_job_that_another_worker_claims(planned: sa.Engine) -> None:
     with planned.begin() as holder:
-        assert store.claim_job(holder, [1], "first", LEASE) is not None
+        assert jobs.claim_job(holder, [1], "first", LEASE) is not None
         assert claim(planned) is None  # would block without SKIP LOCKED
 
 
@@ -201,7 +211,7 @@ def test_4_a_job_is_done_again_after_a_death_before_the_copy(planned: sa.Engine)
     assert job is not None
     connection = planned.connect()
     connection.begin()
-    connection.execute(store.FINISH, {"model_id": 1, "chunk_id": job.chunk_id, "attempt": job.attempt} | store.PLATFORM)
+    connection.execute(jobs.FINISH, {"model_id": 1, "chunk_id": job.chunk_id, "attempt": job.attempt} | jobs.PLATFORM)
     connection.invalidate()
     connection.close()
     again = claim(planned)
@@ -214,7 +224,7 @@ def test_a_released_job_waits_and_keeps_its_error(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection:
-        store.release_job(connection, job, failed=True, error="it broke", delay_seconds=3600)
+        jobs.release_job(connection, job, failed=True, error="it broke", delay_seconds=3600)
     assert claim(planned) is None
     assert scalar(planned, "SELECT last_error FROM ml.job") == "it broke"
     assert scalar(planned, "SELECT failures FROM ml.job") == 1
@@ -224,7 +234,7 @@ def test_a_release_without_an_error_is_not_a_failure(planned: sa.Engine) -> None
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection:
-        store.release_job(connection, job, failed=False)
+        jobs.release_job(connection, job, failed=False)
     again = claim(planned)
     assert again is not None
     assert again.failures == 0
@@ -234,7 +244,7 @@ def test_a_wrong_number_of_outcomes_is_refused(planned: sa.Engine) -> None:
     job = claim(planned)
     assert job is not None
     with planned.begin() as connection, pytest.raises(StoreError, match="29 predictions and 0 errors for 30 inputs"):
-        store.finish_job(connection, job, Inputs(np.arange(29), np.zeros(29), []), np.zeros((29, 3), np.float32))
+        jobs.finish_job(connection, job, Inputs(np.arange(29), np.zeros(29), []), np.zeros((29, 3), np.float32))
 
 
 def test_predictions_are_stored_with_their_own_inputs(planned: sa.Engine) -> None:
@@ -258,7 +268,7 @@ def test_an_error_row_is_an_outcome(planned: sa.Engine) -> None:
     with planned.begin() as connection:
         inputs = store.read_inputs(connection, job)
         inputs = inputs.keep(np.arange(30) > 0, "not_finite", "a NaN")
-        store.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
+        jobs.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
     assert scalar(planned, "SELECT count(*) FROM ml.integrity") == 0
     assert scalar(planned, "SELECT reason FROM ml.prediction_error") == "not_finite"
 

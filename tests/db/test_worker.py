@@ -17,7 +17,7 @@ from support.bundles import CLASSES, fake_predict, publish_bundle
 from support.workers import daemon, load, rows, scalar, until, worker_for
 
 from bundle.verify import Bundle
-from pypredict import PypredictError, promotion, registry, store
+from pypredict import PypredictError, jobs, promotion, registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop
 from pypredict.models import Models, Predict
@@ -119,7 +119,7 @@ def test_an_error_while_reading_does_not_stop_the_daemon(
         load(engine, bundle, np.full((n, 4, 4, 1), n, np.uint8))
     read = store.read_inputs
 
-    def read_or_fail(connection: sa.Connection, job: store.Job) -> store.Inputs:
+    def read_or_fail(connection: sa.Connection, job: jobs.Job) -> store.Inputs:
         if job.n_inputs == 1:
             raise MemoryError("no room for this one")
         return read(connection, job)
@@ -251,7 +251,7 @@ def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: 
         promotion.promote(connection, registry.register_model(connection, bundle))
         for chunk in cut_test_set(bundle):
             store.load_chunk(connection, chunk)
-        store.plan_jobs(connection)
+        jobs.plan_jobs(connection)
     barrier, claimed = threading.Barrier(8), []
 
     def claim(number: int) -> None:
@@ -259,7 +259,7 @@ def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: 
         own = sa.create_engine("postgresql+psycopg2://", creator=lambda: mine)
         with own.connect() as connection:
             barrier.wait()
-            job = store.claim_job(connection, [1], f"worker {number}", 60)
+            job = jobs.claim_job(connection, [1], f"worker {number}", 60)
             connection.commit()
         if job is not None:
             claimed.append(number)
@@ -323,7 +323,7 @@ def rush(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
         (chunk,) = cut(
             arrays, None, classes=None, dataset="toys", prep_sha256=manifest.prep_sha256, source="command line"
         )
-        store.plan_urgent(connection, store.load_chunk(connection, chunk)[0])
+        jobs.plan_urgent(connection, store.load_chunk(connection, chunk)[0])
 
 
 def test_only_an_open_chunk_becomes_urgent(engine: sa.Engine, tmp_path: Path) -> None:
@@ -332,15 +332,15 @@ def test_only_an_open_chunk_becomes_urgent(engine: sa.Engine, tmp_path: Path) ->
     for number in range(3):
         load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
     with engine.begin() as connection:
-        store.plan_jobs(connection)
+        jobs.plan_jobs(connection)
     rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
     with engine.begin() as connection:
-        job = store.claim_job(connection, [1], "tester", 60, urgent=True)
+        job = jobs.claim_job(connection, [1], "tester", 60, urgent=True)
         assert job is not None
-        assert store.claim_job(connection, [1], "tester", 60, urgent=True) is None
+        assert jobs.claim_job(connection, [1], "tester", 60, urgent=True) is None
     assert scalar(engine, f"SELECT count(DISTINCT payload) = 1 FROM ml.input WHERE chunk_id = {job.chunk_id}") is True
     with engine.begin() as connection:
-        store.release_job(connection, job, failed=False)
+        jobs.release_job(connection, job, failed=False)
     worker_for(engine, tmp_path).run(until_empty=True)
     rush(engine, bundle, np.full((2, 4, 4, 1), 2, np.uint8))
     assert scalar(engine, "SELECT count(*) FROM ml.job WHERE state <> 'done'") == 0

@@ -26,11 +26,12 @@ import sqlalchemy as sa
 
 from bundle.inference.load import load_model
 from bundle.verify import Bundle
-from pypredict import database, models, store, worker
+from pypredict import database, jobs, models, store, worker
 from pypredict.binary_copy import prediction_stream
+from pypredict.jobs import Job
 from pypredict.listen import Stop
 from pypredict.models import Models, Predict, Probabilities
-from pypredict.store import Inputs, Job
+from pypredict.store import Inputs
 
 KILLER, RAISER, SLEEPER = 250, 251, 253
 Pause = Callable[[str], None]
@@ -125,7 +126,7 @@ def _pause_in_store(pause: Pause) -> None:
         pause("committed")
 
     _replace(store, "read_inputs", read)
-    _replace(store, "prediction_stream", fenced)
+    _replace(jobs, "prediction_stream", fenced)
     _replace(worker.Worker, "_write", written)
 
 
@@ -136,7 +137,7 @@ def _shift_clock(seconds: float) -> None:
 
 
 def _no_fence(_: Pause) -> None:
-    store.FINISH = sa.text(
+    jobs.FINISH = sa.text(
         "UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL, runtime = '', processor = ''"
         " WHERE model_id = :model_id AND chunk_id = :chunk_id AND :attempt = :attempt"
     )
@@ -152,9 +153,9 @@ def _apart(pause: Pause) -> None:
             stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)
             own.connection.cursor().copy_expert(statement, io.BytesIO(stream))
         pause("fenced")
-        connection.execute(store.FINISH, store._fence(job) | store.PLATFORM)
+        connection.execute(jobs.FINISH, jobs._fence(job) | jobs.PLATFORM)
 
-    _replace(store, "finish_job", apart)
+    _replace(jobs, "finish_job", apart)
 
 
 MUTANTS = {"no-fence": _no_fence, "apart": _apart}

@@ -53,9 +53,9 @@ def promote_command(
     models: ModelsDirectory = None,
 ) -> None:
     """Let a model serve its dataset; the model that served until now is retired."""
+    from pypredict.jobs import rescore as plan_older
     from pypredict.promotion import promote
     from pypredict.registry import find_model
-    from pypredict.store import rescore as plan_older
 
     settings = read_settings()
     directory = models or settings.models

@@ -6,9 +6,9 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
-from pypredict import store
+from pypredict import jobs
 from pypredict.database import OUTAGE, reason
-from pypredict.store import Job
+from pypredict.jobs import Job
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,6 @@ class Leases:
                 if held:
                     with self._engine.begin() as connection:
                         for job in held:
-                            store.renew_lease(connection, job, self._seconds)
+                            jobs.renew_lease(connection, job, self._seconds)
             except OUTAGE as error:
                 log.warning("leases could not be renewed: %s", reason(error))

@@ -12,9 +12,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from bundle import BundleError
-from pypredict import store
+from pypredict import jobs
+from pypredict.jobs import Job
 from pypredict.models import Models, Probabilities
-from pypredict.store import InputError, Inputs, Job
+from pypredict.store import InputError, Inputs
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def predict_alone(
     Returns None after a stop. Raises LeaseLostError.
     """
     with engine.begin() as connection:
-        deaths = store.read_deaths(connection, job)
+        deaths = jobs.read_deaths(connection, job)
     errors = list(inputs.errors)
     done: dict[int, Probabilities] = {}
     for row in sorted(range(len(inputs.input_ids)), key=lambda row: deaths.get(int(inputs.input_ids[row]), 0)):
@@ -40,7 +41,7 @@ def predict_alone(
             errors.append(InputError(input_id, "crash", f"{deaths[input_id]} workers died on this input alone"))
             continue
         with engine.begin() as connection:
-            store.mark_in_flight(connection, job, input_id)
+            jobs.mark_in_flight(connection, job, input_id)
         try:
             alone, probabilities = models.predict(
                 job.model_id, Inputs(inputs.input_ids[[row]], inputs.arrays[[row]], [])

@@ -10,7 +10,7 @@ import time
 
 import sqlalchemy as sa
 
-from pypredict import store
+from pypredict import jobs
 
 SLACK = 100  # chunk numbers
 WHOLE_SECONDS = 60  # between two full plans; longer when one full plan takes more than 1 % of this time
@@ -27,9 +27,9 @@ class Planner:
     def plan(self, connection: sa.Connection) -> int:
         """Add the missing jobs; return their number."""
         began = time.monotonic()
-        newest, serving = store.read_planning_state(connection)
+        newest, serving = jobs.read_planning_state(connection)
         whole = serving != self._serving or began >= self._next_whole
-        planned = store.plan_jobs(connection, 0 if whole else self._newest - SLACK)
+        planned = jobs.plan_jobs(connection, 0 if whole else self._newest - SLACK)
         if whole:
             now = time.monotonic()
             self._next_whole = now + max(WHOLE_SECONDS, 100 * (now - began))

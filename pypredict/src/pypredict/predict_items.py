@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from bundle.inputs.preprocessing import TextPreprocessing
-from pypredict import PypredictError, registry, store
+from pypredict import PypredictError, jobs, registry, store
 from pypredict.chunk import Chunk
 from pypredict.labels import Labelling
 from pypredict.listen import somebody_listens
@@ -113,7 +113,7 @@ def _looks_like_path(item: str) -> bool:
 def _store(engine: sa.Engine, chunk: Chunk) -> int:
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, chunk)
-        store.plan_urgent(connection, chunk_id)
+        jobs.plan_urgent(connection, chunk_id)
     return chunk_id
 
 

@@ -15,10 +15,10 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from bundle.verify import Bundle
-from pypredict import PypredictError, registry, store
+from pypredict import PypredictError, jobs, registry, store
 from pypredict.chunk import Chunk
 from pypredict.models import Predict, load_predict, open_registered
-from pypredict.store import Job, StoreError
+from pypredict.store import StoredChunk, StoreError
 
 TOLERANCE = 1e-6
 MAX_NAMED = 10  # inputs that one problem names
@@ -26,7 +26,7 @@ MAX_NAMED = 10  # inputs that one problem names
 # Whole chunks, because the content hash covers a whole chunk; in the order of the models, so that one is in memory.
 CHOSEN = sa.text("""
     SELECT * FROM (
-        SELECT j.model_id, j.chunk_id, j.attempt, j.failures, j.runtime, j.processor, c.n_inputs, c.dtype, c.shape,
+        SELECT j.model_id, j.chunk_id, j.runtime, j.processor, c.n_inputs, c.dtype, c.shape,
                c.dataset, encode(c.prep_sha256, 'hex') AS prep_sha256, c.classes, c.content_sha256,
                sum(c.n_inputs) OVER (ORDER BY random(), j.chunk_id) - c.n_inputs AS before
         FROM ml.job j JOIN ml.chunk c USING (chunk_id) WHERE j.state = 'done') done
@@ -60,7 +60,7 @@ class Replayed:
         if self.wanted is not None:
             said += f" (whole chunks, for at least {self.wanted})"
         if self.elsewhere:
-            here = f"{store.PLATFORM['runtime']} on {store.PLATFORM['processor']}"
+            here = f"{jobs.PLATFORM['runtime']} on {jobs.PLATFORM['processor']}"
             made = ", ".join(sorted(self.elsewhere))
             said += f"; {self.n_close} made with {made} repeated with {here}, with differences of at most {TOLERANCE}"
         return said
@@ -103,18 +103,11 @@ def _replay_chunk(connection: sa.Connection, row: Any, predict: Predict, found: 
     """Repeat the predictions of one job, and add the outcome to `found`."""
     stored = connection.execute(PREDICTIONS, _keys(row)).all()
     found.n += len(stored)
-    job = Job(
-        model_id=row.model_id,
-        chunk_id=row.chunk_id,
-        attempt=row.attempt,
-        failures=row.failures,
-        n_inputs=row.n_inputs,
-        dtype=row.dtype,
-        shape=tuple(row.shape),
-        labelled=row.classes is not None,
-    )
+    labelled = row.classes is not None
     try:
-        inputs = store.read_inputs(connection, job)
+        inputs = store.read_inputs(
+            connection, StoredChunk(row.chunk_id, row.n_inputs, row.dtype, tuple(row.shape), labelled)
+        )
     except StoreError as error:
         found.problems.append(str(error))
         return
@@ -127,7 +120,7 @@ def _replay_chunk(connection: sa.Connection, row: Any, predict: Predict, found: 
     differing = [one.input_id for one in stored if one.input_id not in place]
     if kept:
         again = predict(inputs.arrays[[place[one.input_id] for one in kept]])
-        here = (row.runtime, row.processor) == (store.PLATFORM["runtime"], store.PLATFORM["processor"])
+        here = (row.runtime, row.processor) == (jobs.PLATFORM["runtime"], jobs.PLATFORM["processor"])
         good = _compare(kept, again, exactly=here)
         differing += [one.input_id for one, same in zip(kept, good, strict=True) if not same]
         if here:

@@ -1,12 +1,11 @@
-"""All SQL about chunks, jobs and outcomes, as named statements and one function for each.
+"""All SQL about chunks and their inputs: store them, and read them again.
 
-The caller owns the transaction: functions take a connection and never commit. Times are the server's (now()). Rows are
-sent and read as binary COPY (`binary_copy`). Longer than 300 lines, because the statements and the functions that run
-them belong together.
+The caller owns the transaction: functions take a connection and never commit. Rows are sent and read as binary COPY
+(`binary_copy`).
 """
 
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from bundle.inference.platform import processor, runtime
-from pypredict import PypredictError, schema
-from pypredict.binary_copy import input_stream, iterate_inputs, parse_inputs, prediction_stream
+from pypredict import PypredictError
+from pypredict.binary_copy import input_stream, iterate_inputs, parse_inputs
 from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode, payload_bytes
 
 MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks in memory: one read, one predicted, one written
-PLATFORM = {"runtime": runtime(), "processor": processor()}
 READ_TIMES = 4  # a payload up to this many times too large is still read, to name its exact error
 
 ADD_CHUNK = sa.text("""
@@ -35,89 +32,18 @@ FIND_CHUNK = sa.text("""
 ADD_NAMES = sa.text("""
     INSERT INTO ml.input_name (chunk_id, sample_no, name)
     SELECT :chunk_id, n - 1, name FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS given (name, n)""")
-PLAN = sa.text("""
-    INSERT INTO ml.job (model_id, chunk_id)
-    SELECT model_id, chunk_id FROM ml.unplanned(:after)
-    ORDER BY model_id, chunk_id  -- a fixed order, so that two workers that plan at once cannot deadlock
-    ON CONFLICT DO NOTHING""")
-PLANNING_STATE = sa.text("""
-    SELECT coalesce(max(chunk_id), 0) AS newest,
-           ARRAY(SELECT model_id FROM ml.model WHERE state = 'serving' ORDER BY model_id) AS serving
-    FROM ml.chunk""")
-# Plan all chunks without a job of the serving model, also the oldest.
-RESCORE = sa.text("""
-    INSERT INTO ml.job (model_id, chunk_id)
-    SELECT m.model_id, c.chunk_id
-    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
-    WHERE m.state = 'serving' AND m.dataset = :dataset AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-    ON CONFLICT DO NOTHING""")
-# An urgent chunk, for which a person waits, gets the oldest run_after, so the next claim takes it.
-PLAN_URGENT = sa.text("""
-    INSERT INTO ml.job (model_id, chunk_id, run_after)
-    SELECT m.model_id, c.chunk_id, '-infinity'
-    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
-    WHERE m.state = 'serving' AND c.chunk_id = :chunk_id AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-    ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")
-# Claim the oldest open job without a valid lease. The run_after of a running job is the end of its lease, so one
-# condition and one index find pending jobs and jobs with an expired lease. An expired lease counts as a failure.
-CLAIM = sa.text("""
-    UPDATE ml.job j
-    SET state = 'running', attempt = j.attempt + 1, failures = j.failures + (j.state = 'running')::int,
-        worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
-        run_after = now() + :lease * interval '1 second'
-    FROM (SELECT model_id, chunk_id, in_flight FROM ml.job
-          WHERE state <> 'done' AND run_after <= CASE WHEN :urgent THEN '-infinity' ELSE now() END
-            AND model_id = ANY(:models) AND chunk_id = coalesce(:chunk_id, chunk_id)
-            AND chunk_id <> ALL(CAST(:without AS bigint[]))
-          ORDER BY run_after LIMIT 1 FOR UPDATE SKIP LOCKED) open
-    JOIN ml.chunk c ON c.chunk_id = open.chunk_id
-    WHERE j.model_id = open.model_id AND j.chunk_id = open.chunk_id
-    RETURNING j.model_id, j.chunk_id, j.attempt, j.failures, c.n_inputs, c.dtype, c.shape,
-              c.classes IS NOT NULL AS labelled, open.in_flight AS died_on""")
 LIST_INPUTS = sa.text("SELECT input_id FROM ml.input WHERE chunk_id = :chunk_id")
-COUNT_DEATH = sa.text("""
-    INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
-    ON CONFLICT (model_id, input_id) DO UPDATE SET deaths = ml.suspect.deaths + 1""")
-READ_DEATHS = sa.text("""
-    SELECT s.input_id, s.deaths FROM ml.suspect s JOIN ml.input i USING (input_id)
-    WHERE s.model_id = :model_id AND i.chunk_id = :chunk_id""")
-MARK_IN_FLIGHT = sa.text("""
-    UPDATE ml.job SET in_flight = :input_id
-    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
-RENEW = sa.text("""
-    UPDATE ml.job SET lease_until = now() + :lease * interval '1 second',
-                        run_after = now() + :lease * interval '1 second'
-    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
-FINISH = sa.text("""
-    UPDATE ml.job SET state = 'done', done_at = now(), lease_until = NULL, in_flight = NULL,
-                        last_error = NULL, runtime = :runtime, processor = :processor
-    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
-RELEASE = sa.text("""
-    UPDATE ml.job SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
-                        last_error = :error, run_after = now() + :delay * interval '1 second'
-    WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
-COUNT_OPEN = sa.text("""
-    SELECT count(*) FROM ml.job
-    WHERE state <> 'done' AND model_id = ANY(CAST(:models AS bigint[])) AND chunk_id <> ALL(CAST(:without AS bigint[]))
-    """)
 
 
 class StoreError(PypredictError):
     """The database does not hold what this step needs, or cannot store what it got."""
 
 
-class LeaseLostError(StoreError):
-    """Another worker has claimed the job: the caller must roll back."""
-
-
 @dataclass(frozen=True)
-class Job:
-    """A claimed job: one model, one chunk, and the attempt, which is its fencing token."""
+class StoredChunk:
+    """What the database says about a chunk: its number, the number of its inputs, dtype and shape of one input."""
 
-    model_id: int
     chunk_id: int
-    attempt: int
-    failures: int
     n_inputs: int
     dtype: str
     shape: tuple[int, ...]
@@ -169,7 +95,7 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
         if new is None:
             return int(connection.execute(FIND_CHUNK, key).scalar_one()), False
         statement = "COPY ml.input (chunk_id, sample_no, label_no, payload) FROM STDIN (FORMAT binary)"
-        _cursor(connection).copy_expert(statement, _Blocks(input_stream(int(new), chunk.arrays, chunk.labels)))
+        copy_cursor(connection).copy_expert(statement, _Blocks(input_stream(int(new), chunk.arrays, chunk.labels)))
         if chunk.names is not None:
             connection.execute(ADD_NAMES, {"chunk_id": new, "names": list(chunk.names)})
     except ValueError as error:  # psycopg2: a string with a NUL byte
@@ -179,95 +105,35 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
     return int(new), True
 
 
-def plan_jobs(connection: sa.Connection, after: int = 0) -> int:
-    """Add the missing (model, chunk) pairs for chunks with a number above `after`; return how many were missing."""
-    return connection.execute(PLAN, {"after": after}).rowcount
-
-
-def read_planning_state(connection: sa.Connection) -> tuple[int, list[int]]:
-    """Read the number of the newest chunk, and the numbers of the serving models."""
-    row = connection.execute(PLANNING_STATE).one()
-    return row.newest, row.serving
-
-
-def rescore(connection: sa.Connection, dataset: str) -> int:
-    """Plan all chunks of a dataset that its serving model has no job for; return the number of new jobs."""
-    return connection.execute(RESCORE, {"dataset": dataset}).rowcount
-
-
-def plan_urgent(connection: sa.Connection, chunk_id: int) -> None:
-    """Plan a chunk for the serving model, before all other jobs; do nothing when its job is running or done."""
-    connection.execute(PLAN_URGENT, {"chunk_id": chunk_id})
-
-
-def claim_job(
-    connection: sa.Connection,
-    models: Sequence[int],
-    worker: str,
-    lease_seconds: float,
-    *,
-    chunk_id: int | None = None,
-    without: Collection[int] = (),
-    urgent: bool = False,
-) -> Job | None:
-    """Claim the oldest open job of these models; None when there is none. The caller must commit at once.
-
-    chunk_id: claim only this chunk. without: do not claim these chunks. urgent: claim only urgent jobs.
-    """
-    values = {
-        "models": list(models),
-        "worker": worker,
-        "lease": lease_seconds,
-        "chunk_id": chunk_id,
-        "without": list(without),
-        "urgent": urgent,
-    }
-    row = connection.execute(CLAIM, values).first()
-    if row is None:
-        return None
-    if row.died_on is not None:  # the last worker died while it predicted this input alone
-        connection.execute(COUNT_DEATH, {"model_id": row.model_id, "input_id": row.died_on})
-    return Job(
-        model_id=row.model_id,
-        chunk_id=row.chunk_id,
-        attempt=row.attempt,
-        failures=row.failures,
-        n_inputs=row.n_inputs,
-        dtype=row.dtype,
-        shape=tuple(row.shape),
-        labelled=row.labelled,
-    )
-
-
-def read_inputs(connection: sa.Connection, job: Job) -> Inputs:
-    """Read a job's chunk. An invalid payload becomes an error of its input, not an exception.
+def read_inputs(connection: sa.Connection, chunk: StoredChunk) -> Inputs:
+    """Read the inputs of a chunk. An invalid payload becomes an error of its input, not an exception.
 
     A chunk over MAX_CHUNK_BYTES is not read, and a payload over READ_TIMES times its declared size is not read: these
     inputs become `too_large`. Raises StoreError when the chunk has another number of inputs than it declares.
     """
-    declared = job.n_inputs * payload_bytes(job.dtype, job.shape)
-    inputs = _read(connection, job) if declared <= MAX_CHUNK_BYTES else _refuse(connection, job, declared)
+    declared = chunk.n_inputs * payload_bytes(chunk.dtype, chunk.shape)
+    inputs = _read(connection, chunk) if declared <= MAX_CHUNK_BYTES else _refuse(connection, chunk, declared)
     held = len(inputs.input_ids) + len(inputs.errors)
-    if held != job.n_inputs:
-        found = "more" if held > job.n_inputs else held
+    if held != chunk.n_inputs:
+        found = "more" if held > chunk.n_inputs else held
         raise StoreError(
-            f"chunk {job.chunk_id} declares {job.n_inputs} inputs and holds {found}; "
+            f"chunk {chunk.chunk_id} declares {chunk.n_inputs} inputs and holds {found}; "
             "insert a chunk and its inputs in one transaction"
         )
     return inputs
 
 
-def _read(connection: sa.Connection, job: Job) -> Inputs:
+def _read(connection: sa.Connection, chunk: StoredChunk) -> Inputs:
     stream = io.BytesIO()
-    limit = READ_TIMES * payload_bytes(job.dtype, job.shape)
+    limit = READ_TIMES * payload_bytes(chunk.dtype, chunk.shape)
     query = (
         f"SELECT input_id, CASE WHEN octet_length(payload) <= {limit:d} THEN payload END FROM ml.input"  # noqa: S608
-        f" WHERE chunk_id = {job.chunk_id:d} ORDER BY sample_no"
-        f" LIMIT {job.n_inputs + 1:d}"  # one more, to notice too many inputs
+        f" WHERE chunk_id = {chunk.chunk_id:d} ORDER BY sample_no"
+        f" LIMIT {chunk.n_inputs + 1:d}"  # one more, to notice too many inputs
     )
-    _cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
+    copy_cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
     content = stream.getbuffer()
-    parsed = parse_inputs(content, job.dtype, job.shape)
+    parsed = parse_inputs(content, chunk.dtype, chunk.shape)
     if parsed is not None:
         input_ids, parsed_arrays = parsed
         return Inputs(input_ids, parsed_arrays, errors=[])
@@ -283,86 +149,21 @@ def _read(connection: sa.Connection, job: Job) -> Inputs:
         except CodecError as error:
             errors.append(InputError(input_id, "corrupt", str(error)))
             continue
-        if array.dtype != job.dtype or array.shape != job.shape:
-            reason = "wrong_dtype" if array.dtype != job.dtype else "wrong_shape"
-            detail = f"the payload is {array.dtype} {array.shape}, its chunk declares {job.dtype} {job.shape}"
+        if array.dtype != chunk.dtype or array.shape != chunk.shape:
+            reason = "wrong_dtype" if array.dtype != chunk.dtype else "wrong_shape"
+            detail = f"the payload is {array.dtype} {array.shape}, its chunk declares {chunk.dtype} {chunk.shape}"
             errors.append(InputError(input_id, reason, detail))
         else:
             good.append((input_id, array))
-    arrays = np.stack([array for _, array in good]) if good else np.empty((0, *job.shape), job.dtype)
+    arrays = np.stack([array for _, array in good]) if good else np.empty((0, *chunk.shape), chunk.dtype)
     return Inputs(np.array([input_id for input_id, _ in good], np.int64), arrays, errors)
 
 
-def _refuse(connection: sa.Connection, job: Job, declared: int) -> Inputs:
+def _refuse(connection: sa.Connection, chunk: StoredChunk, declared: int) -> Inputs:
     detail = f"its chunk has {declared} bytes, over the limit of {MAX_CHUNK_BYTES}; store it as smaller chunks"
-    ids = connection.execute(LIST_INPUTS, {"chunk_id": job.chunk_id}).scalars()
+    ids = connection.execute(LIST_INPUTS, {"chunk_id": chunk.chunk_id}).scalars()
     refused = [InputError(input_id, "too_large", detail) for input_id in ids]
-    return Inputs(np.empty(0, np.int64), np.empty((0, *job.shape), job.dtype), refused)
-
-
-def finish_job(
-    connection: sa.Connection,
-    job: Job,
-    inputs: Inputs,
-    probabilities: npt.NDArray[np.float32],
-    in_training: npt.NDArray[np.bool_] | None = None,
-) -> None:
-    """Set the job done and add its outcomes, in one transaction of the caller.
-
-    The rows of inputs.input_ids (n,), probabilities (n, k) and in_training (n,) correspond. Raises LeaseLostError when
-    another worker has the job, and StoreError unless there is one outcome per input; in both cases roll back.
-    """
-    found = f"{len(probabilities)} predictions and {len(inputs.errors)} errors"
-    if len(probabilities) + len(inputs.errors) != job.n_inputs or len(probabilities) != len(inputs.input_ids):
-        raise StoreError(f"chunk {job.chunk_id} got {found} for {job.n_inputs} inputs; nothing was stored")
-    if connection.execute(FINISH, _fence(job) | PLATFORM).rowcount != 1:
-        raise LeaseLostError(_lease_lost(job))
-    if inputs.errors:  # before the COPY, whose lock a deletion of inputs waits for (db/references.sql)
-        connection.execute(
-            sa.insert(schema.prediction_error), [{"model_id": job.model_id, **vars(error)} for error in inputs.errors]
-        )
-    if len(inputs.input_ids):
-        columns = "model_id, input_id, in_training, class_no, score, probs"
-        statement = f"COPY ml.prediction ({columns}) FROM STDIN (FORMAT binary)"
-        stream = prediction_stream(job.model_id, inputs.input_ids, probabilities, in_training)
-        _cursor(connection).copy_expert(statement, io.BytesIO(stream))
-
-
-def release_job(
-    connection: sa.Connection, job: Job, *, failed: bool, error: str | None = None, delay_seconds: float = 0
-) -> None:
-    """Make a claimed job pending again, to run after delay_seconds. failed: count this attempt as a failure."""
-    values = {"failed": int(failed), "error": error, "delay": delay_seconds}
-    connection.execute(RELEASE, _fence(job) | values)
-
-
-def renew_lease(connection: sa.Connection, job: Job, lease_seconds: float) -> None:
-    """Extend the lease to lease_seconds from now; do nothing when another worker has the job."""
-    connection.execute(RENEW, _fence(job) | {"lease": lease_seconds})
-
-
-def mark_in_flight(connection: sa.Connection, job: Job, input_id: int) -> None:
-    """Store which input is predicted alone next. Commit before the prediction. Raises LeaseLostError."""
-    if connection.execute(MARK_IN_FLIGHT, _fence(job) | {"input_id": input_id}).rowcount != 1:
-        raise LeaseLostError(_lease_lost(job))
-
-
-def read_deaths(connection: sa.Connection, job: Job) -> dict[int, int]:
-    """Return for each suspect input of the job how often a worker died while it predicted this input alone."""
-    return {row.input_id: row.deaths for row in connection.execute(READ_DEATHS, _fence(job))}
-
-
-def count_open(connection: sa.Connection, models: Sequence[int], without: Collection[int] = ()) -> int:
-    """Count the jobs of these models that are not done. without: do not count the jobs of these chunks."""
-    return int(connection.execute(COUNT_OPEN, {"models": list(models), "without": list(without)}).scalar_one())
-
-
-def _lease_lost(job: Job) -> str:
-    return f"chunk {job.chunk_id}: another worker took the job after attempt {job.attempt}; this work is dropped"
-
-
-def _fence(job: Job) -> dict[str, int]:
-    return {"model_id": job.model_id, "chunk_id": job.chunk_id, "attempt": job.attempt}
+    return Inputs(np.empty(0, np.int64), np.empty((0, *chunk.shape), chunk.dtype), refused)
 
 
 class _Blocks:
@@ -376,6 +177,6 @@ class _Blocks:
         return next(self._blocks, b"")
 
 
-def _cursor(connection: sa.Connection) -> Any:
+def copy_cursor(connection: sa.Connection) -> Any:
     """Return psycopg2's own cursor, for COPY."""
     return connection.connection.cursor()

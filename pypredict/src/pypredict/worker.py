@@ -17,15 +17,16 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bundle import BundleError
-from pypredict import PypredictError, registry, store
+from pypredict import PypredictError, jobs, registry, store
 from pypredict.database import OUTAGE, is_refused_login, reason
+from pypredict.jobs import Job
 from pypredict.lease import Leases
 from pypredict.listen import Listener, Stop
 from pypredict.models import Models, Probabilities
 from pypredict.one_by_one import predict_alone
 from pypredict.plan import Planner
 from pypredict.publications import Publications
-from pypredict.store import Inputs, Job
+from pypredict.store import Inputs
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class Worker:
         if problems:
             raise BundleError(problems[0])
         with self.engine.begin() as connection:
-            job = store.claim_job(connection, self._servable, self.name, self.lease_seconds, chunk_id=chunk_id)
+            job = jobs.claim_job(connection, self._servable, self.name, self.lease_seconds, chunk_id=chunk_id)
         if job is None:
             return False
         with self.engine.begin() as connection:
@@ -177,7 +178,7 @@ class Worker:
         try:
             with self.engine.connect() as connection:
                 with connection.begin():
-                    job = store.claim_job(connection, self._servable, self.name, self.lease_seconds, urgent=True)
+                    job = jobs.claim_job(connection, self._servable, self.name, self.lease_seconds, urgent=True)
                 self._announced = job is not None  # after one urgent job there may be another one
                 return None if job is None else self._read(connection, job, until_empty=False)
         except OUTAGE:
@@ -210,7 +211,7 @@ class Worker:
         return job
 
     def _claim_oldest(self, connection: sa.Connection) -> Job | None:
-        return store.claim_job(
+        return jobs.claim_job(
             connection, self._servable, self.name, self.lease_seconds, without=self._unreadable.keys()
         )
 
@@ -224,7 +225,7 @@ class Worker:
             outcome = predict_alone(self.engine, job, work.inputs, self.models, self.stop.is_set)
             if outcome is None:
                 self._release(job)
-        except store.LeaseLostError as error:
+        except jobs.LeaseLostError as error:
             log.warning("%s", error)
             self._leases.drop(job)
         except BundleError as error:  # the model does not load: not a failure of the job
@@ -244,8 +245,8 @@ class Worker:
         try:
             in_training = self.models.in_training(job.model_id, inputs.arrays) if job.labelled else None
             with self.engine.begin() as connection:
-                store.finish_job(connection, job, inputs, probabilities, in_training)
-        except store.LeaseLostError as error:
+                jobs.finish_job(connection, job, inputs, probabilities, in_training)
+        except jobs.LeaseLostError as error:
             log.warning("%s", error)
         except OUTAGE as error:
             self._release(job, error, failed=False)
@@ -273,7 +274,7 @@ class Worker:
         try:
             with self.engine.begin() as connection:
                 delay = _backoff_seconds(job.failures + 1) if failed else 0
-                store.release_job(connection, job, failed=failed, error=why, delay_seconds=delay)
+                jobs.release_job(connection, job, failed=failed, error=why, delay_seconds=delay)
         except OUTAGE:
             log.warning("chunk %d could not be released; its lease will expire", job.chunk_id)
 
@@ -303,8 +304,8 @@ class Worker:
 
     def _nothing_open(self) -> bool:
         with self.engine.begin() as connection:
-            planned = store.plan_jobs(connection)
-            return store.count_open(connection, self._servable, self._unreadable.keys()) == 0 and planned == 0
+            planned = jobs.plan_jobs(connection)
+            return jobs.count_open(connection, self._servable, self._unreadable.keys()) == 0 and planned == 0
 
     def _write_health(self) -> None:
         """Write the health file for `pypredict health`: empty, or the reason why the worker cannot work."""
