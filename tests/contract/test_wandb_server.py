@@ -1,6 +1,6 @@
 """The fake W&B server with the real SDK: arrived data, the costs of faults, repairs by a later sync.
 
-Longer than 300 lines, because all tests share one server and one recorded run.
+Longer than 300 lines, because all tests share the client program and its fixtures.
 """
 
 import base64

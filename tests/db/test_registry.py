@@ -30,6 +30,23 @@ def test_published_bundles_are_registered_without_loading(engine: sa.Engine, tmp
     assert rows(engine, "SELECT count(*) FROM ml.chunk UNION ALL SELECT count(*) FROM ml.job") == [(0,), (0,)]
 
 
+@pytest.mark.parametrize(("option", "file"), [("weights", r"model\.h5"), ("serving", r"model\.tflite")])
+def test_a_registered_id_with_another_model_file_is_refused(
+    engine: sa.Engine, tmp_path: Path, option: str, file: str
+) -> None:
+    first, other = publish_bundle(tmp_path / "a", "one"), tmp_path / "b"
+    second = (
+        publish_bundle(other, "one", weights=b"other")
+        if option == "weights"
+        else publish_bundle(other, "one", weights=(first.path / "model.h5").read_bytes(), serving=b"other")
+    )
+    with engine.begin() as connection:
+        registry.register_model(connection, first)
+        assert registry.register_model(connection, first).bundle_id == "one"
+        with pytest.raises(registry.RegistryError, match=f"bundle one is registered with another {file}; restore"):
+            registry.register_model(connection, second)
+
+
 def test_an_available_model_predicts_nothing(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, "serving", seed=1)
     publish_bundle(tmp_path, "available", seed=2, proposed=False)

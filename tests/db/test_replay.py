@@ -61,6 +61,14 @@ def test_a_number_repeats_whole_chunks_until_it_is_reached(
     assert problems == []
 
 
+def test_no_more_chunks_are_repeated_than_needed(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path, n=1_000, serving=pack(dense_model()))
+    load(engine, bundle, arrays_and_labels(1_000, seed=1)[0])
+    Worker(engine, tmp_path, Models(tmp_path), "tester", poll_seconds=0.05).run(until_empty=True)
+    said, _ = repeat(engine, tmp_path, 1_000)
+    assert said.startswith("1000 of 1000 predictions repeated")
+
+
 def test_the_number_of_rows_in_a_call_changes_no_bit(engine: sa.Engine, tmp_path: Path, predicted: Bundle) -> None:
     stored = rows(engine, "SELECT i.payload, p.probs FROM ml.prediction p JOIN ml.input i USING (input_id) LIMIT 100")
     model = load_model(predicted)
