@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose benchmarks) pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
+# --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
+INSTALL := install --disable-pip-version-check --require-hashes --no-deps
 EXPERIMENT ?= experiments/digits_cnn.json
 
 .PHONY: help
@@ -22,14 +24,14 @@ $(VENV)/.run-installed: $(foreach p,pyml pypredict db,$(p)/requirements.txt) $(S
 	  || { echo "$(PYTHON) is $$($(PYTHON) -V), Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@echo "Installing the hash-locked packages into $(VENV) (about 1.5 GB on disk; once)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check --require-hashes $(foreach p,pyml pypredict db,-r $(p)/requirements.txt)
+	$(BIN)/pip $(INSTALL) $(foreach p,pyml pypredict db,-r $(p)/requirements.txt)
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation $(SOURCES:%=-e ./%)
 	@mkdir -p $(dir $(STEPS))
 	@awk -v t=$$(stat -c %Y $(VENV)/pyvenv.cfg) 'BEGIN { "date +%s" | getline now; printf "%7.1f s  install\n", now - t }' >> $(STEPS)
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.run-installed tests/requirements.txt
-	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r tests/requirements.txt
+	$(BIN)/pip $(INSTALL) --quiet -r tests/requirements.txt
 	@touch $@
 
 # $(call step,title,command): run a step of the pipeline and note its seconds for the table at the end.
@@ -86,7 +88,7 @@ test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on t
 SERVICE_VENV := .local/service-venv
 $(SERVICE_VENV)/.installed: pypredict/requirements.txt db/requirements.txt tests/requirements.txt bundle/pyproject.toml pypredict/pyproject.toml
 	$(PYTHON) -m venv $(SERVICE_VENV)
-	$(SERVICE_VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r pypredict/requirements.txt \
+	$(SERVICE_VENV)/bin/pip $(INSTALL) --quiet -r pypredict/requirements.txt \
 	  -r db/requirements.txt -r tests/requirements.txt
 	$(SERVICE_VENV)/bin/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e ./bundle -e ./pypredict
 	@touch $@
@@ -104,14 +106,14 @@ test-training: $(VENV)/.test-installed  ## the long trainings on real data (in P
 	TEST_TRAINING=1 $(BIN)/pytest --numprocesses auto --dist loadfile tests/training $(PYTEST)
 
 $(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
-	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r benchmarks/requirements.txt
+	$(BIN)/pip $(INSTALL) --quiet -r benchmarks/requirements.txt
 	@touch $@
 
 # Pixeltable and Ray Data have an environment of their own: their packages do not fit the locks of the services.
 PEERS_VENV := .local/peers-venv
 $(PEERS_VENV)/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r $<
+	$(PEERS_VENV)/bin/pip $(INSTALL) --quiet -r $<
 	@touch $@
 
 .PHONY: bench
@@ -174,7 +176,7 @@ down:  ## stop and remove the containers; the volumes keep the data (docker comp
 
 $(COMPOSE_VENV)/.installed: tests/compose/requirements.txt
 	$(PYTHON) -m venv $(COMPOSE_VENV)
-	$(COMPOSE_VENV)/bin/pip install --disable-pip-version-check --quiet --require-hashes -r $<
+	$(COMPOSE_VENV)/bin/pip $(INSTALL) --quiet -r $<
 	@touch $@
 
 .PHONY: test-compose

@@ -94,6 +94,19 @@ def test_every_requirement_has_a_hash_and_no_index(tracked: list[str]) -> None:
         assert [line[:60] for line in requirements if "--hash=sha256:" not in line] == [], name
 
 
+def test_locks_are_installed_as_they_are(tracked: list[str]) -> None:
+    """Without --no-deps, pip 23.2 takes the newest release of a package with extras, which the lock does not have."""
+    installing = [name for name in tracked if Path(name).name in ("Makefile", "Dockerfile")]
+    commands = [
+        line
+        for name in installing
+        for line in (REPO / name).read_text().replace("\\\n", " ").splitlines()
+        if "--require-hashes" in line
+    ]
+    assert len(commands) >= 3
+    assert [line for line in commands if "--no-deps" not in line] == []
+
+
 def test_locked_versions_agree_between_the_parts(tracked: list[str]) -> None:
     """Of all parts but the other programs of the benchmarks, which have an environment of their own."""
     versions: dict[str, set[str]] = {}
