@@ -224,8 +224,13 @@ def _note(spent: Spent, run: Run) -> float:
 
 
 def _naive(model: Any, times: float) -> float:
-    """Predict some rows as a first script does; return the estimated seconds for all rows."""
+    """Predict some rows as a first script does; return the estimated seconds for all rows.
+
+    The time does not include the job that the database needs for each outcome.
+    """
     with closing(psycopg2.connect("")) as connection, connection.cursor() as cursor:
+        cursor.execute(environment.ADD_DONE_JOBS)
+        connection.commit()
         began = time.perf_counter()
         cursor.execute("SELECT input_id FROM ml.input ORDER BY input_id LIMIT %s", (NAIVE_ROWS,))
         for (input_id,) in cursor.fetchall():

@@ -93,6 +93,7 @@ def _input_streams() -> list[bytes | bytearray]:
 def _prediction_streams() -> list[bytes | bytearray]:
     with environment.owner() as admin, admin.cursor() as cursor:
         cursor.execute(ADD_MODEL, (bytes(32), bytes(32), bytes(32)))
+        cursor.execute(environment.ADD_DONE_JOBS)
         cursor.execute("SELECT input_id FROM ml.input ORDER BY input_id")
         input_ids = np.array(cursor.fetchall(), np.int64).reshape(-1, CHUNK)
     probabilities = np.full((CHUNK, CLASSES), 1 / CLASSES, np.float32)

@@ -31,6 +31,8 @@ STORE = """
     SELECT n, 'toys', sha256('p'), 0, 1000, 'uint8', '{3}', 'a test' FROM generate_series(1, 2) n;
     INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)
     SELECT n, 1, n - 1, '\\x934e554d50590100' FROM generate_series(1, 1000) n;
+    INSERT INTO ml.job (model_id, chunk_id, state, done_at, runtime, processor)
+    SELECT n, 1, 'done', now(), '', '' FROM generate_series(1, 2) n;
 """
 INSERT = "INSERT INTO ml.prediction (model_id, input_id, class_no, score, probs) VALUES ({}, {}, 0, 1, '{{1,0}}')"
 COPY = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN"
@@ -77,7 +79,10 @@ class Session:
 
 @pytest.fixture
 def sessions(db: Database) -> Iterator[dict[str, Session]]:
-    """Two models, two chunks, 1,000 inputs in the first, the prediction (1, 1), and a session for each login."""
+    """Two models with a done job each for the first of two chunks, its 1,000 inputs, the prediction (1, 1).
+
+    Yields a session for each login.
+    """
     made = {name: Session(db, login) for name, login in (("owner", None), ("other", None), ("service", "pypredict"))}
     made["watcher"] = Session(db, None)
     made["watcher"].connection.autocommit = True
@@ -95,8 +100,9 @@ def copy_rows(*keys: tuple[int, int]) -> str:
 
 def orphans(session: Session) -> int:
     return session.run(
-        "SELECT FROM ml.prediction p LEFT JOIN ml.model m USING (model_id) LEFT JOIN ml.input i USING (input_id)"
-        " WHERE m.model_id IS NULL OR i.input_id IS NULL"
+        "SELECT FROM ml.prediction p LEFT JOIN ml.input i USING (input_id)"
+        " LEFT JOIN ml.job j ON j.model_id = p.model_id AND j.chunk_id = i.chunk_id AND j.state = 'done'"
+        " WHERE i.input_id IS NULL OR j.chunk_id IS NULL"
         " UNION ALL SELECT FROM ml.input i LEFT JOIN ml.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL"
     )
 
@@ -115,11 +121,11 @@ CHILDREN = [
     pytest.param("other", copy_rows((2, 3), (2, 2)), id="owner-copy"),
     pytest.param("other", MOVE, id="owner-update"),
 ]
-MODELS_AND_INPUTS = [
+JOBS_AND_INPUTS = [
     "DELETE FROM ml.input WHERE input_id = 2",
     "UPDATE ml.input SET input_id = 2002 WHERE input_id = 2",
-    "DELETE FROM ml.model WHERE model_id = 2",
-    "UPDATE ml.model SET model_id = 2002 WHERE model_id = 2",
+    "UPDATE ml.input SET chunk_id = 2 WHERE input_id = 2",
+    "DELETE FROM ml.job WHERE model_id = 2; SET CONSTRAINTS ALL IMMEDIATE",
 ]
 INPUT_CHILDREN = [
     pytest.param("service", ADD_INPUT.format(2), id="service-insert"),
@@ -132,11 +138,11 @@ CHUNKS = [
 ]
 PAIRS = [
     pytest.param(*child.values, parent, id=f"{child.id}-{parent}")
-    for children, parents in ((CHILDREN, MODELS_AND_INPUTS), (INPUT_CHILDREN, CHUNKS))
+    for children, parents in ((CHILDREN, JOBS_AND_INPUTS), (INPUT_CHILDREN, CHUNKS))
     for child in children
     for parent in parents
 ]
-ROLLED_BACK = [*((INSERT.format(2, 2), parent) for parent in MODELS_AND_INPUTS), (ADD_INPUT.format(2), CHUNKS[0])]
+ROLLED_BACK = [*((INSERT.format(2, 2), parent) for parent in JOBS_AND_INPUTS[:-1]), (ADD_INPUT.format(2), CHUNKS[0])]
 
 
 @pytest.mark.parametrize(("login", "child", "parent"), PAIRS)
@@ -147,7 +153,9 @@ def test_a_removal_waits_for_a_new_child_and_is_refused(
     writer.run(child)
     removal = owner.start(parent, watcher)
     writer.commit()
-    with pytest.raises(ORPHAN, match=r"(model|input|chunk) 2 has (predictions|inputs); delete them first"):
+    with pytest.raises(
+        ORPHAN, match=r"(input|chunk) 2 has (predictions|inputs); delete|input [23] has an outcome; delete"
+    ):
         removal.result(timeout=30)
     assert orphans(watcher) == 0
 
@@ -160,7 +168,7 @@ def test_a_new_child_waits_for_a_removal_and_is_refused(
     owner.run(parent)
     writing = writer.start(child, watcher)
     owner.commit()
-    with pytest.raises(ORPHAN, match=r"(prediction|input) names (model|input|chunk) 2, which does not exist"):
+    with pytest.raises(ORPHAN, match=r"names (input|chunk) 2, which does not exist|has no job that is done"):
         writing.result(timeout=30)
     assert orphans(watcher) == 0
 
@@ -185,7 +193,7 @@ def test_a_child_goes_on_after_a_rollback_of_the_removal(sessions: dict[str, Ses
 
 TRUNCATED = [
     ("ml.input", "ml.prediction", INSERT.format(2, 2)),
-    ("ml.model", "ml.prediction", INSERT.format(2, 2)),
+    ("ml.job", "ml.prediction", INSERT.format(2, 2)),
     ("ml.chunk", "ml.input", ADD_INPUT.format(2)),
 ]
 
@@ -212,7 +220,7 @@ def test_a_new_child_waits_for_a_truncate_and_is_refused(
     owner.run(f"TRUNCATE ml.prediction, {parents}, {children} CASCADE")
     writing = service.start(child, watcher)
     owner.commit()
-    with pytest.raises(ORPHAN, match="which does not exist"):
+    with pytest.raises(ORPHAN, match=r"which does not exist|has no job that is done"):
         writing.result(timeout=30)
 
 
@@ -223,7 +231,8 @@ def test_an_orphan_amid_a_copy_refuses_all_its_rows(
 ) -> None:
     keys = [(1, n) for n in range(2, 1001)]
     keys.insert(500, (model, row))
-    with pytest.raises(ORPHAN, match=r"^a prediction names (input 1001|model 3), which does not exist\n"):
+    refused = r"^an outcome (names input 1001, which does not exist|of model 3 for chunk 1 has no job that is done)\n"
+    with pytest.raises(ORPHAN, match=refused):
         sessions[login].run(copy_rows(*keys))
     sessions[login].connection.rollback()
     assert sessions["watcher"].run("SELECT FROM ml.prediction") == 1
@@ -234,6 +243,12 @@ def test_an_orphan_amid_a_copy_refuses_all_its_rows(
     [
         "UPDATE ml.prediction SET input_id = 1001",
         "UPDATE ml.prediction SET model_id = 3",
+        "UPDATE ml.input SET chunk_id = 2 WHERE input_id = 1",
+        "DELETE FROM ml.job; SET CONSTRAINTS ALL IMMEDIATE",
+        "TRUNCATE ml.job CASCADE",
+        "INSERT INTO ml.prediction_error (model_id, input_id, reason, detail) VALUES (3, 1, 'corrupt', '')",
+        "INSERT INTO ml.job (model_id, chunk_id) VALUES (2, 2); UPDATE ml.input SET chunk_id = 2 WHERE input_id = 7;"
+        + INSERT.format(2, 7),
         INSERT.format(3, 1),
         INSERT.format(1, 1001),
         INSERT.format(1, 1) + " ON CONFLICT (model_id, input_id) DO UPDATE SET input_id = 1001",
@@ -262,7 +277,8 @@ def test_a_statement_that_leaves_an_orphan_is_refused(sessions: dict[str, Sessio
     "statement",
     [
         "DELETE FROM ml.input WHERE input_id > 1",
-        "DELETE FROM ml.model WHERE model_id = 2",
+        "DELETE FROM ml.job WHERE model_id = 2; DELETE FROM ml.model WHERE model_id = 2",
+        "DELETE FROM ml.job; DELETE FROM ml.prediction",
         "UPDATE ml.input SET input_id = input_id + 1000 WHERE input_id > 1",
         "UPDATE ml.input SET input_id = input_id, label_no = 1",
         "UPDATE ml.model SET state = 'retired'",
@@ -270,7 +286,8 @@ def test_a_statement_that_leaves_an_orphan_is_refused(sessions: dict[str, Sessio
         "TRUNCATE ml.input, ml.prediction CASCADE",
         "TRUNCATE ml.model, ml.prediction CASCADE",
         "TRUNCATE ml.chunk, ml.input, ml.prediction CASCADE",
-        "DELETE FROM ml.prediction; DELETE FROM ml.input; DELETE FROM ml.model; DELETE FROM ml.chunk",
+        "DELETE FROM ml.prediction; DELETE FROM ml.input; DELETE FROM ml.job; DELETE FROM ml.model;"
+        "DELETE FROM ml.chunk",
         "DELETE FROM ml.chunk WHERE chunk_id = 2",
         "UPDATE ml.chunk SET source = 'b'",
         MOVE_INPUT,
@@ -296,7 +313,7 @@ def test_a_plain_truncate_of_a_parent_is_refused(sessions: dict[str, Session]) -
 
 OLD_SNAPSHOT = [
     *(INSERT.format(2, 2), MOVE, ADD_INPUT.format(2), MOVE_INPUT),
-    *(*MODELS_AND_INPUTS, *CHUNKS, "TRUNCATE ml.input CASCADE"),
+    *(*JOBS_AND_INPUTS, *CHUNKS, "TRUNCATE ml.input CASCADE"),
 ]
 
 
@@ -315,7 +332,7 @@ def test_a_promotion_is_accepted_in_repeatable_read(sessions: dict[str, Session]
 
 def test_a_login_needs_no_right_to_read_the_parents(sessions: dict[str, Session], db: Database) -> None:
     owner = sessions["owner"]
-    owner.run("REVOKE SELECT ON ml.input, ml.model, ml.chunk FROM ml_predictor, ml_loader")
+    owner.run("REVOKE SELECT ON ml.input, ml.job, ml.chunk FROM ml_predictor, ml_loader")
     owner.commit()
     assert sessions["service"].run(INSERT.format(2, 2)) == 1
     assert sessions["service"].run(ADD_INPUT.format(2)) == 1
@@ -326,7 +343,7 @@ def test_the_service_cannot_use_the_functions_for_its_own_tables(sessions: dict[
     with pytest.raises(psycopg2.errors.InsufficientPrivilege):
         sessions["service"].run(
             "CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows"
-            " FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_predictions()"
+            " FOR EACH STATEMENT EXECUTE FUNCTION ml.check_new_outcomes()"
         )
 
 
@@ -346,6 +363,32 @@ def test_integrity_names_orphans_that_came_in_without_the_triggers(sessions: dic
     with owner.connection.cursor() as cursor:
         cursor.execute("SELECT detail FROM ml.integrity WHERE problem LIKE '%does not exist'")
         assert cursor.fetchall() == [("model 1, input 1001",), ("input 7, chunk 3",)]
+
+
+@pytest.mark.parametrize("login", ["owner", "service"])
+@pytest.mark.parametrize(
+    "statement", ["state = 'pending', done_at = NULL", "state = 'running', done_at = NULL, lease_until = now()"]
+)
+def test_a_done_job_stays_done(sessions: dict[str, Session], login: str, statement: str) -> None:
+    with pytest.raises(psycopg2.errors.CheckViolation, match=r"^job of model 1 and chunk 1 is done and stays done\n"):
+        sessions[login].run(f"UPDATE ml.job SET {statement} WHERE model_id = 1")
+
+
+@pytest.mark.parametrize("column", ["model_id = 2, chunk_id = 2", "chunk_id = 2"])
+def test_a_done_job_keeps_its_model_and_chunk(sessions: dict[str, Session], column: str) -> None:
+    with pytest.raises(psycopg2.errors.CheckViolation, match="is done and stays done"):
+        sessions["owner"].run(f"UPDATE ml.job SET {column} WHERE model_id = 1")
+
+
+def test_a_job_may_be_deleted_before_its_outcomes_in_one_transaction(sessions: dict[str, Session]) -> None:
+    owner = sessions["owner"]
+    owner.run("DELETE FROM ml.job WHERE model_id = 1")
+    with pytest.raises(ORPHAN, match="the job of model 1 and chunk 1 is deleted, but input 1 has an outcome"):
+        owner.commit()
+    owner.run("DELETE FROM ml.job WHERE model_id = 1")
+    owner.run("DELETE FROM ml.prediction WHERE model_id = 1")
+    owner.commit()
+    assert orphans(sessions["watcher"]) == 0
 
 
 def test_the_service_cannot_disable_the_triggers(sessions: dict[str, Session]) -> None:
@@ -406,14 +449,14 @@ def deletion() -> list[str]:
 
 
 def add_jobs(session: Session) -> jobs.Job:
-    """Finish the job of chunk 1; add chunk 3, newer than all old ones, with two inputs and a running job."""
+    """Add chunk 3, newer than all old ones, with two inputs and a running job."""
     session.run(
         "INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, source, created_at)"
         " VALUES (3, 'toys', sha256('p'), 0, 2, 'uint8', '{3}', 'a test', now() + interval '1 day');"
         "INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)"
         r" SELECT n, 3, n - 1001, '\x934e554d50590100' FROM generate_series(1001, 1002) n;"
-        "INSERT INTO ml.job (model_id, chunk_id, state, attempt, lease_until, done_at, runtime, processor) VALUES"
-        " (1, 1, 'done', 1, NULL, now(), '', ''), (1, 3, 'running', 1, now() + interval '1 hour', NULL, NULL, NULL)"
+        "INSERT INTO ml.job (model_id, chunk_id, state, attempt, lease_until)"
+        " VALUES (1, 3, 'running', 1, now() + interval '1 hour')"
     )
     session.commit()
     return jobs.Job(

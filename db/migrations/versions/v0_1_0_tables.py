@@ -318,7 +318,10 @@ def upgrade() -> None:
     op.create_table(
         "prediction",
         sa.Column(
-            "model_id", sa.BigInteger(), nullable=False, comment="the model; db/references.sql checks that it exists"
+            "model_id",
+            sa.BigInteger(),
+            nullable=False,
+            comment="the model; db/references.sql checks that its job is done",
         ),
         sa.Column(
             "input_id", sa.BigInteger(), nullable=False, comment="the input; db/references.sql checks that it exists"

@@ -214,7 +214,7 @@ job = Table(
 prediction = Table(
     "prediction",
     metadata,
-    Column("model_id", BigInteger, nullable=False, comment="the model; db/references.sql checks that it exists"),
+    Column("model_id", BigInteger, nullable=False, comment="the model; db/references.sql checks that its job is done"),
     Column("input_id", BigInteger, nullable=False, comment="the input; db/references.sql checks that it exists"),
     Column("class_no", Integer, nullable=False, comment="most probable class: index into model.classes, from 0"),
     Column("score", REAL, nullable=False, comment="probability of that class"),
