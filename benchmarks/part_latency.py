@@ -17,7 +17,7 @@ import timing
 from benchmark_model import SHAPE, publish_model
 from bundle.verify import Bundle
 from page import Goal, Part
-from pypredict import jobs, store
+from pypredict import jobs, listen, store
 from pypredict.load import load_chunks
 
 SAMPLES, WARM_UP = 100, 20  # inputs in a round
@@ -135,6 +135,7 @@ def store_one(engine: sa.Engine, bundle: Bundle, seed: int, *, urgent: bool = Fa
         chunk_id, _ = store.load_chunk(connection, chunk)
         if urgent:
             jobs.plan_urgent(connection, chunk_id)
+    listen.notify(engine)
     return chunk_id
 
 

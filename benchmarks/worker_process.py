@@ -54,8 +54,8 @@ class TimedWorker(Worker):
 
     ended = 0.0
 
-    def _write(self, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
-        super()._write(job, outcome)
+    def _write(self, job: Job, outcome: tuple[Inputs, Probabilities], until_empty: bool) -> None:
+        super()._write(job, outcome, until_empty)
         self.ended = time.monotonic()
 
 

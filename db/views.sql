@@ -1,4 +1,4 @@
--- The views for people, and the trigger that wakes the workers. Each migration makes them again from this file.
+-- The views for people. Each migration makes them again from this file.
 -- No view shows a payload: a data grid that reads BYTEA without a limit runs out of memory.
 
 DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
@@ -177,13 +177,3 @@ SELECT 'chunk has another dtype or shape than its preparation', format('chunk %s
 FROM ml.chunk c JOIN ml.model m USING (dataset, prep_sha256)
 WHERE (c.dtype, c.shape) <> (m.input_dtype, m.input_shape);
 COMMENT ON VIEW ml.integrity IS 'Errors in the data. Empty: every input of a done job has exactly one valid outcome.';
-
--- A new chunk wakes the workers at once. They also poll, so a lost notification only costs a second.
-CREATE OR REPLACE FUNCTION ml.notify_chunk() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify('ml_chunk', '');
-    RETURN NULL;
-END $$;
-COMMENT ON FUNCTION ml.notify_chunk() IS 'Notifies the listening workers of a new chunk.';
-DROP TRIGGER IF EXISTS notify_chunk ON ml.chunk;
-CREATE TRIGGER notify_chunk AFTER INSERT ON ml.chunk FOR EACH STATEMENT EXECUTE FUNCTION ml.notify_chunk();

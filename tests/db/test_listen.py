@@ -2,20 +2,24 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psycopg2
+import pytest
 import sqlalchemy as sa
+from conftest import Database
 from support.bundles import fake_predict, publish_bundle
 from support.workers import daemon, listens, load, scalar, until, worker_for
 
-from pypredict.listen import Stop
+from pypredict import listen
+from pypredict.listen import DAEMON, Stop
 
 
-def test_only_a_running_daemon_is_found(engine: sa.Engine, tmp_path: Path) -> None:
+def test_only_a_running_daemon_is_found(engine: sa.Engine, db: Database, tmp_path: Path) -> None:
     publish_bundle(tmp_path)
-    with engine.begin() as other, ThreadPoolExecutor(4) as threads:
-        other.execute(sa.text("SELECT pg_advisory_xact_lock_shared(1)"))  # somebody else's lock is no daemon
+    with closing(psycopg2.connect(db.url("reader"), application_name=DAEMON)), ThreadPoolExecutor(4) as threads:
         assert not any(threads.map(lambda _: listens(engine), range(200)))
         with daemon(engine, tmp_path):
             until(lambda: listens(engine))
@@ -37,11 +41,12 @@ def test_a_new_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path:
         assert woken.wait(20)
 
 
-def test_a_worker_polls_without_notifications(engine: sa.Engine, owner: sa.Engine, tmp_path: Path) -> None:
+def test_a_worker_polls_without_notifications(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
-    with owner.begin() as connection:
-        connection.execute(sa.text("DROP TRIGGER notify_chunk ON ml.chunk"))
+    monkeypatch.setattr(listen, "NOTIFY", sa.text("NOTIFY somebody_else"))
     stop = Stop()
 
     def predict(arrays: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from support.bundles import CLASSES, fake_predict, publish_bundle
 from support.workers import daemon, load, rows, scalar, until, worker_for
 
 from bundle.verify import Bundle
-from pypredict import PypredictError, jobs, promotion, registry, store
+from pypredict import PypredictError, jobs, listen, promotion, registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop
 from pypredict.models import Models, Predict
@@ -132,6 +132,63 @@ def test_an_error_while_reading_does_not_stop_the_daemon(
     with daemon(engine, tmp_path):
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2)
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE last_error = 'no room for this one'") == 1)
+
+
+def refuse_predictions(owner: sa.Engine, first_input: int) -> None:
+    """Add a rule of an owner's own, which the predictions of later inputs break."""
+    with owner.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE ml.prediction ADD CONSTRAINT own CHECK (input_id < {first_input})"))
+
+
+def test_predictions_that_break_a_rule_do_not_stop_the_others(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff: None
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    refuse_predictions(owner, first_input=32)  # the second of the next two
+    for number in (1, 2):
+        load(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
+    with pytest.raises(
+        PypredictError, match=r'^1 inputs .* not complete: chunk 3 cannot be stored: .*constraint "own"'
+    ):
+        worker_for(engine, tmp_path).run(until_empty=True)
+    with daemon(engine, tmp_path):
+        until(lambda: scalar(engine, "SELECT failures > 3 FROM ml.job WHERE chunk_id = 3") is True)  # also row by row
+        with owner.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE ml.prediction DROP CONSTRAINT own"))
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE state <> 'done'") == 0)
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
+def test_a_read_only_database_is_an_outage(
+    engine: sa.Engine,
+    owner: sa.Engine,
+    db: Database,
+    tmp_path: Path,
+    no_backoff: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publish_bundle(tmp_path, n=3000)
+
+    def make_read_only(value: str) -> None:
+        """Change the database for new sessions, and end those that exist."""
+        db.cluster.execute(
+            f'ALTER DATABASE "{db.name}" SET default_transaction_read_only = {value}',
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE datname = '{db.name}' AND usename = 'pypredict'",
+        )
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        if "read-only" not in caplog.text:
+            make_read_only("on")
+        return fake_predict(arrays)
+
+    with daemon(engine, tmp_path, predict, lease_seconds=1):
+        until(lambda: "cannot execute" in caplog.text)
+        make_read_only("off")
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE state = 'done'") == 3)
+    assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 3000)]
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
 @pytest.mark.parametrize("shape", ["{16,1}", "{2000000000,2000000000,2000000000}"])
@@ -324,6 +381,7 @@ def rush(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
             arrays, None, classes=None, dataset="toys", prep_sha256=manifest.prep_sha256, source="command line"
         )
         jobs.plan_urgent(connection, store.load_chunk(connection, chunk)[0])
+    listen.notify(engine)
 
 
 def test_only_an_open_chunk_becomes_urgent(engine: sa.Engine, tmp_path: Path) -> None:

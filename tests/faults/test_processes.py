@@ -135,7 +135,7 @@ def test_11_a_worker_with_a_wrong_clock_takes_no_claimed_job(setup: FaultSetup, 
     reach(first, "predicting")
     before = setup.rows("SELECT attempt, worker FROM ml.job")
     other = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
-    until(lambda: setup.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
+    until(setup.listens)
     setup.load(np.full((1, 4, 4, 1), 7, np.uint8))
     until(lambda: setup.rows("SELECT count(*) FROM ml.prediction") == [(1,)])  # it claims only the free job
     assert setup.rows("SELECT attempt, worker FROM ml.job WHERE state = 'running'") == before
@@ -153,7 +153,7 @@ def test_11_a_wrong_clock_does_not_change_the_end_of_a_lease(setup: FaultSetup, 
     killed = setup.start("--point", "predicting", "--lease", "3")
     reach(killed, "predicting")
     other = setup.start("--clock-offset", str(offset), "--daemon", "--lease", "30")
-    until(lambda: setup.rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") != [])  # it listens
+    until(setup.listens)
     killed.kill()
     killed.communicate()
     ((attempt, state, lease_end),) = setup.rows("SELECT attempt, state, lease_until FROM ml.job")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from conftest import REPO
 
 from bundle.verify import Bundle
-from pypredict import store
+from pypredict import listen, store
 from pypredict.chunk import cut
 from pypredict.replay import replay_predictions
 from pypredict.source import Preparation
@@ -86,6 +86,11 @@ class FaultSetup:
         ):
             with self.engine.begin() as connection:
                 store.load_chunk(connection, chunk)
+            listen.notify(self.engine)
+
+    def listens(self) -> bool:
+        with self.engine.begin() as connection:
+            return listen.somebody_listens(connection)
 
 
 def reach(process: subprocess.Popen[str], point: str) -> None:

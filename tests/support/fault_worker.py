@@ -121,8 +121,8 @@ def _pause_in_store(pause: Pause) -> None:
         pause("fenced")  # after the UPDATE that checks the fence, before the COPY
         return prediction_stream(model_id, input_ids, probabilities, in_training)
 
-    def written(self: worker.Worker, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
-        write(self, job, outcome)
+    def written(self: worker.Worker, job: Job, outcome: tuple[Inputs, Probabilities], until_empty: bool) -> None:
+        write(self, job, outcome, until_empty)
         pause("committed")
 
     _replace(store, "read_inputs", read)

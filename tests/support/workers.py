@@ -13,9 +13,9 @@ from rich.console import Console
 
 from bundle import BundleError
 from bundle.verify import Bundle
-from pypredict import store
+from pypredict import listen, store
 from pypredict.chunk import cut
-from pypredict.listen import Stop, somebody_listens
+from pypredict.listen import Stop
 from pypredict.models import Models, Predict
 from pypredict.source import Preparation
 from pypredict.worker import Worker
@@ -81,6 +81,7 @@ def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
             source="a test",
         ):
             store.load_chunk(connection, chunk)
+    listen.notify(engine)
 
 
 def until(true: Callable[[], bool], seconds: float = 30) -> None:
@@ -92,7 +93,7 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
 
 def listens(engine: sa.Engine) -> bool:
     with engine.begin() as connection:
-        return somebody_listens(connection)
+        return listen.somebody_listens(connection)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, PypredictError | BundleError):
         return str(error)
 
-    import psycopg2
+    import psycopg2.errors
     import sqlalchemy as sa
     from pydantic import ValidationError
 
@@ -58,6 +58,8 @@ def explain_error(error: Exception) -> str | None:
             f"this version cannot read a stored {error.title.lower()} ({explain(error)}); use the version of pypredict "
             "that stored it, or a newer one"
         )
+    if isinstance(getattr(error, "orig", error), psycopg2.errors.LockNotAvailable):
+        return "another transaction locks what this command needs; end it (pg_stat_activity shows it) and run again"
     if isinstance(error, sa.exc.DBAPIError | psycopg2.Error):
         return f"the database refused a statement: {reason(error)}"
     return None

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extensions
 import sqlalchemy as sa
 
@@ -27,8 +28,14 @@ KEEPALIVE: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,  # ms
 }
-# The errors of a server that does not answer or refuses the connection.
-OUTAGE = (sa.exc.OperationalError, sa.exc.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError)
+# The errors of a server that does not answer, refuses the connection, or is read-only, as after a failover.
+OUTAGE = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    psycopg2.OperationalError,
+    psycopg2.InterfaceError,
+    psycopg2.errors.ReadOnlySqlTransaction,
+)
 FINAL_ERRORS = (
     "password authentication failed",
     "no password supplied",
@@ -56,6 +63,7 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
         pool_pre_ping=True,
         pool_size=4,
     )
+    sa.event.listen(engine, "handle_error", _raise_outage)
     deadline = time.monotonic() + wait_seconds
     announced = False
     while True:
@@ -76,6 +84,13 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
                 log.info("waiting up to %g s for the database: %s", wait_seconds, why)
                 announced = True
             time.sleep(min(1.0, 0.2 + 0.2 * random.random()))  # noqa: S311 - jitter, no secret
+
+
+def _raise_outage(context: sa.engine.ExceptionContext) -> None:
+    """Let SQLAlchemy raise the error of a read-only database as an OperationalError, as other outages."""
+    error = context.original_exception
+    if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction):
+        raise sa.exc.OperationalError(context.statement, None, error) from error
 
 
 def _check_url(url: str | None) -> None:

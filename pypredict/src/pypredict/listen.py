@@ -1,6 +1,7 @@
 """Wait until a chunk arrives, until a stop, or until the time to poll.
 
-A notification only shortens the wait. The worker also polls, so a lost notification does no harm.
+A notification only shortens the wait. The worker also polls, so a lost notification does no harm. It is sent after the
+chunk's commit: any login can fill the server's queue of notifications, and a full queue refuses the commit.
 """
 
 import contextlib
@@ -15,8 +16,15 @@ from pypredict.database import OUTAGE
 
 log = logging.getLogger(__name__)
 
-CHANNEL = "ml_chunk"  # db/views.sql: the trigger on ml.chunk
-PRESENCE = 7_316_003  # number of the advisory lock that every daemon holds, shared, while it listens
+CHANNEL = "ml_chunk"
+DAEMON = "pypredict daemon"  # application_name of the connection with which a daemon listens
+# SET LOCAL: nobody waits until the disk holds a notification.
+NOTIFY = sa.text(f"SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}")
+# Only logins that may predict can be daemons: another login may take the same application_name.
+COUNT_DAEMONS = sa.text("""
+    SELECT count(*) FROM pg_stat_activity
+    WHERE application_name = :daemon AND datname = current_database()
+      AND pg_has_role(usesysid, 'ml_predictor', 'member')""")
 
 
 class Stop:
@@ -43,11 +51,16 @@ class Stop:
 
 def somebody_listens(connection: sa.Connection) -> bool:
     """Return whether a daemon listens, so that it will predict new chunks."""
-    held = sa.text(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = :presence AND granted"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    return bool(connection.execute(held, {"presence": PRESENCE}).scalar_one())
+    return bool(connection.execute(COUNT_DAEMONS, {"daemon": DAEMON}).scalar_one())
+
+
+def notify(engine: sa.Engine) -> None:
+    """Wake the waiting workers after a commit. When it fails, they find the new chunk when they poll."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(NOTIFY)
+    except sa.exc.DBAPIError as error:
+        log.debug("the workers are not notified: %s", error.orig)
 
 
 class Listener:
@@ -67,7 +80,7 @@ class Listener:
                 pooled.detach()
                 assert isinstance(connection, psycopg2.extensions.connection)  # noqa: S101 - for the type checker
                 connection.autocommit = True
-                connection.cursor().execute(f"LISTEN {CHANNEL}; SELECT pg_advisory_lock_shared({PRESENCE})")
+                connection.cursor().execute(f"LISTEN {CHANNEL}; SET application_name = '{DAEMON}'")
                 self._connection = connection
 
     def wait(self, seconds: float) -> bool:

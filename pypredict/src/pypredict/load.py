@@ -16,7 +16,7 @@ from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE
 from bundle.publish import bundle_path, pointers
 from bundle.verify import Bundle, open_bundle, open_current
-from pypredict import PypredictError, registry, store
+from pypredict import PypredictError, listen, registry, store
 from pypredict.chunk import Chunk
 from pypredict.labels import Labelling
 from pypredict.source import (
@@ -151,4 +151,6 @@ def _store(engine: sa.Engine, chunk: Chunk) -> Stored:
     with engine.begin() as connection:
         chunk_id, new = store.load_chunk(connection, chunk)
         known_as = None if new else connection.execute(FIND_SOURCE, {"chunk_id": chunk_id}).scalar_one()
+    if new:
+        listen.notify(engine)
     return Stored(chunk_id, len(chunk.arrays), known_as)

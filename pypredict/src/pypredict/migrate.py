@@ -6,8 +6,10 @@ server's log.
 """
 
 import logging
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
@@ -18,13 +20,22 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from bundle.messages import one_line
 from pypredict import PypredictError
+from pypredict.sessions import end_reader_sessions
 
 log = logging.getLogger(__name__)
 
 LOGINS = ("pypredict", "reader")  # roles.sql makes them
 LOCK_SECONDS = 30  # how long a migration waits for other transactions, while new ones wait for it
-LOCK = 7_316_002  # number of the advisory lock that lets only one migration run at a time
+READER_SECONDS = 10  # a reader's transaction that is older than this would make the migration wait: it is ended
+# Made before all else, because its lock lets only one migration run at a time. A login that only reads cannot take this
+# lock. Alembic uses the table as it is.
+VERSION_TABLE = sa.text("""
+    CREATE SCHEMA IF NOT EXISTS ml;
+    CREATE TABLE IF NOT EXISTS ml.alembic_version
+        (version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY)""")
+LOCK = sa.text("LOCK TABLE ml.alembic_version IN SHARE ROW EXCLUSIVE MODE")
 
 
 def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: float = LOCK_SECONDS) -> str:
@@ -35,10 +46,11 @@ def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: fl
     """
     if not (db / "migrations" / "env.py").is_file():
         raise PypredictError(f"{db} holds no migrations; set the project's db directory with --db")
-    timeout = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
     try:
-        with engine.begin() as connection:
-            connection.execute(timeout, {"timeout": f"{1000 * lock_seconds}ms"})
+        # Of two first migrations, one waits here for the other one, and then finds what that one has made.
+        with suppress(sa.exc.IntegrityError), _transaction(engine, lock_seconds) as connection:
+            connection.execute(VERSION_TABLE)
+        with _transaction(engine, lock_seconds) as connection:
             return _migrate(connection, db, passfiles)
     except (sa.exc.OperationalError, psycopg2.OperationalError) as error:
         if not isinstance(getattr(error, "orig", error), psycopg2.errors.LockNotAvailable):
@@ -49,11 +61,20 @@ def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: fl
         ) from error
 
 
+@contextmanager
+def _transaction(engine: sa.Engine, lock_seconds: float) -> Iterator[sa.Connection]:
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": f"{1000 * lock_seconds}ms"}
+        )
+        yield connection
+
+
 def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
-    connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    connection.execute(LOCK)
+    end_reader_sessions(connection, READER_SECONDS)
     config = alembic_config(db, connection)
     before = _revision(connection)
-    connection.execute(sa.text("CREATE SCHEMA IF NOT EXISTS ml"))
     try:
         alembic.command.upgrade(config, "head")
     except alembic.util.CommandError as error:
@@ -61,9 +82,14 @@ def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
             f"the database has schema revision {before}, which this version does not know; use the version of "
             "pypredict that made it, or start with an empty database"
         ) from error
-    with closing(connection.connection.cursor()) as cursor:
+    driver: Any = connection.connection.driver_connection  # psycopg2's connection
+    driver.notices.clear()
+    with closing(driver.cursor()) as cursor:
         for name in ("views.sql", "references.sql", "roles.sql"):
             cursor.execute((db / name).read_text())  # without parameters, so that % needs no escape
+    for notice in driver.notices:
+        if notice.startswith("WARNING"):
+            log.warning("%s", one_line(notice.partition(":")[2]))
     for passfile in passfiles:
         _set_passwords(connection, passfile)
     return before or "none"

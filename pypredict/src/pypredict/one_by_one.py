@@ -12,6 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from bundle import BundleError
+from bundle.messages import one_line
 from pypredict import jobs
 from pypredict.jobs import Job
 from pypredict.models import Models, Probabilities
@@ -49,7 +50,7 @@ def predict_alone(
         except BundleError:
             raise  # the model does not load: this input is not the cause
         except Exception as error:
-            errors.append(InputError(input_id, "model_error", f"{type(error).__name__}: {error}"))
+            errors.append(InputError(input_id, "model_error", f"{type(error).__name__}: {one_line(error)}"))
         else:
             errors += alone.errors
             if len(probabilities):

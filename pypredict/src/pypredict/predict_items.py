@@ -10,10 +10,9 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from bundle.inputs.preprocessing import TextPreprocessing
-from pypredict import PypredictError, jobs, registry, store
+from pypredict import PypredictError, jobs, listen, registry, store
 from pypredict.chunk import Chunk
 from pypredict.labels import Labelling
-from pypredict.listen import somebody_listens
 from pypredict.load import preparation
 from pypredict.source import FILE_SUFFIXES, Preparation, SourceError, TextColumns, read_source, text_chunk
 from pypredict.worker import Worker
@@ -60,7 +59,7 @@ def predict_items(
     """
     engine = worker.engine
     with engine.begin() as connection:
-        daemon = somebody_listens(connection)
+        daemon = listen.somebody_listens(connection)
     if not daemon:
         worker.import_new(dataset)
         with engine.begin() as connection:
@@ -114,6 +113,7 @@ def _store(engine: sa.Engine, chunk: Chunk) -> int:
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, chunk)
         jobs.plan_urgent(connection, chunk_id)
+    listen.notify(engine)
     return chunk_id
 
 

@@ -17,7 +17,9 @@ from pypredict.registry import Model
 
 log = logging.getLogger(__name__)
 
-LOCK_DATASET = sa.text("SELECT pg_advisory_xact_lock(hashtext('ml.model'), hashtext(:dataset))")
+# A row of the dataset's own: a login that only reads cannot lock it. Foreign keys to a model do not wait for this lock.
+LOCK_DATASET = sa.text("""
+    SELECT model_id FROM ml.model WHERE dataset = :dataset ORDER BY model_id FOR NO KEY UPDATE""")
 SERVING = sa.text("SELECT model_id FROM ml.model WHERE dataset = :dataset AND state = 'serving'")
 RETIRE = sa.text("UPDATE ml.model SET state = 'retired' WHERE dataset = :dataset AND state = 'serving'")
 SERVE = sa.text("UPDATE ml.model SET state = 'serving' WHERE model_id = :model_id")

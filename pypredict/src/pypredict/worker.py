@@ -26,12 +26,15 @@ from pypredict.models import Models, Probabilities
 from pypredict.one_by_one import predict_alone
 from pypredict.plan import Planner
 from pypredict.publications import Publications
+from pypredict.sessions import MAX_READER_SECONDS, end_reader_sessions
 from pypredict.store import Inputs
 
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3  # after so many failures, a job is predicted row by row
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
+MAX_JOB_SECONDS = 600  # a job that fails again and again waits twice as long each time, up to this
+SESSIONS_SECONDS = 60  # how often old sessions of readers are ended
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,10 @@ class Worker:
         """Start with an empty state."""
         self._publications = Publications(self.engine, self.directory, self.models)
         self._servable: list[int] = []
-        self._unreadable: dict[int, str] = {}  # chunks that a run until empty could not read, and the reasons
+        self._failed: dict[int, str] = {}  # chunks that a run until empty could not read or store, and the reasons
         self._problems: list[str] = []  # the problems with bundles, found by the last check
         self._next_check = -math.inf  # when to look for new bundles and chunks again (time.monotonic)
+        self._next_sessions = -math.inf  # when to end old sessions of readers again
         self._outages = 0
         self._trouble = ""  # why the daemon cannot work now; empty: it can
         self._planner = Planner()
@@ -74,9 +78,9 @@ class Worker:
     def run(self, *, until_empty: bool) -> int:
         """Work until `stop` is set, or with until_empty until no job is open; return how many inputs were predicted.
 
-        An invalid bundle or chunk is logged, and the others are still predicted. A daemon tries invalid ones and an
-        absent database again. With until_empty they raise PypredictError at the end, which names them all. Any other
-        database error ends the run.
+        An invalid bundle, and a chunk that cannot be read or stored, are logged, and the others are still predicted. A
+        daemon tries them and an absent database again. With until_empty they raise PypredictError at the end, which
+        names them all. A database error of another kind, for example a missing table, ends the run.
         """
         ahead: Future[Work | None] | None = None
         written: Future[None] | None = None
@@ -99,7 +103,7 @@ class Worker:
                         outcome = self._predict(work)
                         if written is not None:
                             written.result()  # at most one chunk is being written
-                        written = threads.submit(self._write, work.job, outcome) if outcome else None
+                        written = threads.submit(self._write, work.job, outcome, until_empty) if outcome else None
                         continue
                     if written is not None:
                         written.result()
@@ -110,7 +114,7 @@ class Worker:
             finally:
                 self._release_fetched(ahead)
                 self._listener.close()
-        problems = [*self._problems, *self._unreadable.values()]
+        problems = [*self._problems, *self._failed.values()]
         if until_empty and problems and not self.stop.is_set():
             said = "; ".join(dict.fromkeys(problems))
             raise PypredictError(f"{self.predicted} inputs were predicted; the run is not complete: {said}")
@@ -142,7 +146,7 @@ class Worker:
         if problem is not None:
             raise BundleError(problem)
         if outcome is not None:
-            self._write(job, outcome)
+            self._write(job, outcome, until_empty=False)
         return True
 
     def _fetch(self, until_empty: bool) -> Work | None:
@@ -152,6 +156,7 @@ class Worker:
             self._listener.open()
         if check:
             self._next_check = time.monotonic() + self.poll_seconds
+            self._end_sessions()
             proposals = self._publications.import_new()
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
@@ -170,12 +175,18 @@ class Worker:
                 if work is not None:
                     return work
 
+    def _end_sessions(self) -> None:
+        if time.monotonic() >= self._next_sessions:
+            self._next_sessions = time.monotonic() + SESSIONS_SECONDS
+            with self.engine.begin() as connection:
+                end_reader_sessions(connection, MAX_READER_SECONDS)
+
     def _fetch_urgent(self) -> Work | None:
         """Claim and read an urgent job after a notification: it comes before the job that was read ahead."""
-        self._announced = self._listener.wait(0) or self._announced
-        if not self._announced:
-            return None
         try:
+            self._announced = self._listener.wait(0) or self._announced
+            if not self._announced:
+                return None
             with self.engine.connect() as connection:
                 with connection.begin():
                     job = jobs.claim_job(connection, self._servable, self.name, self.lease_seconds, urgent=True)
@@ -196,7 +207,7 @@ class Worker:
         except Exception as error:
             self._release(job, error, failed=True)
             if until_empty:
-                self._unreadable[job.chunk_id] = f"chunk {job.chunk_id} cannot be read: {reason(error)}"
+                self._failed[job.chunk_id] = f"chunk {job.chunk_id} cannot be read: {reason(error)}"
             return None
 
     def _claim(self, connection: sa.Connection, *, planned: bool) -> Job | None:
@@ -211,9 +222,7 @@ class Worker:
         return job
 
     def _claim_oldest(self, connection: sa.Connection) -> Job | None:
-        return jobs.claim_job(
-            connection, self._servable, self.name, self.lease_seconds, without=self._unreadable.keys()
-        )
+        return jobs.claim_job(connection, self._servable, self.name, self.lease_seconds, without=self._failed.keys())
 
     def _predict(self, work: Work) -> tuple[Inputs, Probabilities] | None:
         """Predict a job, row by row after MAX_FAILURES failures; None when the job was released."""
@@ -239,8 +248,8 @@ class Worker:
             self._release(job, error, failed=True)
         return outcome
 
-    def _write(self, job: Job, outcome: tuple[Inputs, Probabilities]) -> None:
-        """Commit the outcomes, unless another worker has claimed the job."""
+    def _write(self, job: Job, outcome: tuple[Inputs, Probabilities], until_empty: bool) -> None:
+        """Commit the outcomes, unless another worker has claimed the job; release the job when it fails."""
         inputs, probabilities = outcome
         try:
             in_training = self.models.in_training(job.model_id, inputs.arrays) if job.labelled else None
@@ -250,9 +259,10 @@ class Worker:
             log.warning("%s", error)
         except OUTAGE as error:
             self._release(job, error, failed=False)
-        except Exception as error:
+        except Exception as error:  # for example a rule of the database that somebody added
             self._release(job, error, failed=True)
-            raise
+            if until_empty:
+                self._failed[job.chunk_id] = f"chunk {job.chunk_id} cannot be stored: {reason(error)}"
         else:
             self.predicted += len(probabilities)
             log.info(
@@ -273,7 +283,7 @@ class Worker:
             log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, why)
         try:
             with self.engine.begin() as connection:
-                delay = _backoff_seconds(job.failures + 1) if failed else 0
+                delay = _backoff_seconds(job.failures + 1, MAX_JOB_SECONDS) if failed else 0
                 jobs.release_job(connection, job, failed=failed, error=why, delay_seconds=delay)
         except OUTAGE:
             log.warning("chunk %d could not be released; its lease will expire", job.chunk_id)
@@ -305,7 +315,7 @@ class Worker:
     def _nothing_open(self) -> bool:
         with self.engine.begin() as connection:
             planned = jobs.plan_jobs(connection)
-            return jobs.count_open(connection, self._servable, self._unreadable.keys()) == 0 and planned == 0
+            return jobs.count_open(connection, self._servable, self._failed.keys()) == 0 and planned == 0
 
     def _write_health(self) -> None:
         """Write the health file for `pypredict health`: empty, or the reason why the worker cannot work."""
@@ -313,5 +323,7 @@ class Worker:
             self.health_file.write_text(self._trouble)
 
 
-def _backoff_seconds(failures: int) -> float:
-    return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+def _backoff_seconds(failures: int, most: float = BACKOFF_SECONDS[-1]) -> float:
+    doublings = min(max(0, failures - len(BACKOFF_SECONDS)), 10)
+    seconds = float(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] * (1 << doublings))
+    return min(seconds, most) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
