@@ -175,6 +175,8 @@ def test_bool_labels_become_numbers_and_names_stay_names() -> None:
         (np.array([["a", "b"]] * 3), "whose rows are not one-hot"),
         (np.array([b"a", b"b", b"c"]), r"labels \|S1"),
         (np.array([1j, 2, 3]), "labels complex128"),
+        (np.array([65, 66, 2**21], np.uint32).view("<U1"), "with characters that are not Unicode"),
+        (np.array([65, 66, 2**21], ">u4").view(">U1"), "with characters that are not Unicode"),
         (np.array([1, 2, 2**64 - 1], np.uint64), "which is too large"),
         (np.array([1, 2, 1e30]), "which is too large"),
     ],

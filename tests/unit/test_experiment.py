@@ -167,6 +167,8 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
             "data.digits: validation + test must be below 1, so that training samples are left",
         ),
         (set_in("data", "test"), 0, "data.digits.test: input should be greater than 0"),
+        (set_in("data"), "digits", 'data: a dataset is an object, for example {"name": "digits", ...}'),
+        (set_in("data"), 5, 'data: a dataset is an object, for example {"name": "digits", ...}'),
         (set_in("data"), {"validation": 0.1}, "data: a dataset needs a name; known are digits, mnist"),
         (
             set_in("data", "name"),

@@ -7,6 +7,7 @@ Labels become one label for each sample, (n,). Names stay names (str). Whole num
 become numbers (int64). A label column (n, 1) becomes (n,).
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,9 @@ def read_labels(path: Path, y: Array, n: int) -> Array:
         numbers: Array = values.argmax(axis=1)
         return numbers
     if y.dtype.kind == "U":
+        letters = np.frombuffer(np.ascontiguousarray(y, y.dtype.newbyteorder("=")), np.uint32)
+        if (letters > sys.maxunicode).any():  # np.load reads any 32 bits as a character
+            raise ArraysError(f"{holds} with characters that are not Unicode; {LABELS_NEEDED}")
         return y.reshape(n)
     if y.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
         raise ArraysError(
