@@ -282,6 +282,16 @@ def test_30_a_model_that_harms_the_trial_is_refused(
         try_model(GOOD, SIGNATURE)
 
 
+def test_a_model_that_gives_other_rows_than_inputs_is_refused() -> None:
+    """Its predictions would belong to other inputs. The structure is valid: the weights take the place of the input."""
+    model = dense_model()
+    weights = graph(model).operators[2].inputs[1]
+    input_number(weights)(model)
+    check_structure(pack(model), SIGNATURE)
+    with pytest.raises(BundleError, match=r"^the model gives an output of shape \(3, 3\) for 1 inputs$"):
+        try_model(pack(model), SIGNATURE)
+
+
 def test_28_a_forged_model_in_a_bundle_is_refused_with_its_path(tmp_path: Path) -> None:
     model = dense_model()
     custom_operator(model)
