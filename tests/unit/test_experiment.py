@@ -197,6 +197,8 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("metrics"), ["accuracy", "accuracy"], "metrics: name accuracy, and each metric only once"),
         (set_in("metrics"), ["speed"], "metrics.0: input should be 'accuracy', 'AUC', 'Precision' or 'Recall'"),
         (set_in("deterministic"), "yes", "deterministic: input should be a valid boolean"),
+        (set_in("layers", 0, "scale"), float("nan"), "it holds NaN or infinity; finite numbers are needed"),
+        (set_in("layers", 0, "scale"), float("inf"), "it holds NaN or infinity; finite numbers are needed"),
         (set_in("seed"), [], "seed: the grid is empty"),
         (set_in("name"), "../elsewhere", "name: string should match pattern"),
         (set_in("name"), "x" * 81, "name: string should match pattern"),

@@ -200,10 +200,14 @@ def read_experiments(path: Path) -> list[Experiment]:
 
 def _parse(path: Path, document: Any, in_grid: bool) -> Experiment:
     try:
-        return Experiment.model_validate_json(json.dumps(document))
+        return Experiment.model_validate_json(json.dumps(document, allow_nan=False))
     except ValidationError as error:
         point = f", {document['name']} of its grid," if in_grid else ""
         raise PymlError(f"{path}{point} is not a valid experiment: {explain(error)}") from error
+    except ValueError as error:  # the manifest could not hold it
+        raise PymlError(
+            f"{path} is not a valid experiment: it holds NaN or infinity; finite numbers are needed"
+        ) from error
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
