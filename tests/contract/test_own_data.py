@@ -18,6 +18,7 @@ from bundle.inputs.preprocessing import (
     prepare_text,
     token_numbers,
 )
+from bundle.vocabulary import read_vocabulary
 from pyml.config import Settings
 from pyml.evaluation.recheck import recheck
 from pyml.experiment.experiment import read_experiments

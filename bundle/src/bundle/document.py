@@ -98,9 +98,12 @@ def sha256_of_json(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def explain(error: ValidationError) -> str:
-    """Say in one sentence where a document is wrong: the first problem, and the number of other problems."""
+def explain(error: ValidationError, whole: str = "the document") -> str:
+    """Say in one sentence where a document is wrong: the first problem, and the number of other problems.
+
+    whole: the name of the checked value, for a problem that does not concern a single part.
+    """
     first, *rest = error.errors(include_url=False)
     place = printable(".".join(str(part) for part in first["loc"])[:MAX_PLACE])
     more = f" (and {len(rest)} more)" if rest else ""
-    return f"{place or 'the document'}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+    return f"{place or whole}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"

@@ -187,6 +187,8 @@ class Manifest(Document):
         n, per_class, rows = len(self.classes), self.metrics.per_class, self.metrics.confusion
         if len(per_class) not in (0, n) or (rows and {len(rows), *map(len, rows)} != {n}):
             raise PydanticCustomError("counts", "the metrics are not those of {n} classes", {"n": n})
+        if self.metrics.n_correct > self.metrics.n or (per_class and sum(one.n for one in per_class) != self.metrics.n):
+            raise PydanticCustomError("sum", "the metrics are not those of {n} samples", {"n": self.metrics.n})
         return self
 
     @property

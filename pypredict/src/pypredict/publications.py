@@ -86,7 +86,8 @@ class Publications:
             raise
         except Exception as error:  # a bundle of another person may cause any error
             problem = explain_refusal(path, error)
-            if self._refusals.add(path, files, problem) and not self._stopped():
+            known = problem in self._refusals.problems()  # the same problem of a bundle and of its pointer
+            if self._refusals.add(path, files, problem) and not known and not self._stopped():
                 log.error("%s is refused, its dataset does not change: %s", printable(path.name), problem)
             return [problem]
         self._refusals.drop(path)
@@ -109,6 +110,10 @@ class Publications:
     def _import_proposal(self, path: Path) -> None:
         """Decide on the bundle that a pointer names; load and test the model before it serves."""
         pointer = read_pointer(path)
+        named = bundle_path(self._directory, pointer.bundle_id)
+        refused = self._refusals.waiting(named, state_of(named))
+        if refused is not None:
+            raise BundleError(refused)
         bundle = open_current(self._directory, path)
         with self._engine.begin() as connection:
             model = registry.register_model(connection, bundle)
