@@ -26,7 +26,7 @@ def fresh(engine: sa.Engine, models: Path) -> Publications:
 def test_a_refused_bundle_is_imported_after_its_repair(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pypredict.publications.RETRY_SECONDS", 0)
+    monkeypatch.setattr("pypredict.refusals.FIRST_SECONDS", 0)
     publish_bundle(tmp_path, "old", seed=1)
     worker_for(engine, tmp_path).run(until_empty=True)
     new = publish_bundle(tmp_path, "new", seed=2)

@@ -12,6 +12,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
 
 
+def printable(text: str) -> str:
+    """Replace each character that is no letter, digit, sign or space, for example a line break or an escape code."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def did_you_mean(given: object, known: Iterable[str], otherwise: str | None = None) -> str:
     """Suggest the known word nearest to a misspelt one. If none is near, return `otherwise` or list all words."""
     names = {name.lower(): name for name in known}

@@ -1,5 +1,6 @@
 """The command line of the predict service. It reads the settings once and passes them on."""
 
+import functools
 import logging
 import os
 import signal
@@ -255,14 +256,14 @@ def _check_models(directory: Path) -> None:
 
 
 def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
-    from pypredict.models import Models
+    from pypredict.models import Models, load_predict
     from pypredict.worker import Worker
 
     directory = models or settings.models
     return Worker(
         engine=engine,
         directory=directory,
-        models=Models(directory),
+        models=Models(directory, functools.partial(load_predict, stopped=stop.is_set)),
         name=f"{socket.gethostname()}-{os.getpid()}",
         lease_seconds=settings.lease_seconds,
         poll_seconds=settings.poll_seconds,

@@ -21,14 +21,14 @@ from bundle.inputs.preprocessing import (
     TextPreprocessing,
     prepare_image,
     prepare_text,
-    read_vocabulary,
     token_numbers,
     words_of,
 )
-from bundle.manifest import SPLIT_FILE, VOCABULARY_FILE, Manifest
+from bundle.manifest import SPLIT_FILE, Manifest
 from bundle.split import read_split
 from bundle.test_set import read_test_set
 from bundle.verify import Bundle
+from bundle.vocabulary import read_vocabulary
 from pypredict import PypredictError
 from pypredict.chunk import Chunk, Identity, cut, inputs_per_chunk
 from pypredict.labels import Labelling
@@ -91,15 +91,7 @@ def read_words(bundle: Bundle) -> list[str]:
     preprocessing = bundle.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
         return []
-    return read_known_words(bundle.path, bundle.manifest)[: preprocessing.n_words]
-
-
-def read_known_words(path: Path, manifest: Manifest) -> list[str]:
-    """Read all words of the vocabulary in the bundle at path; empty for a model without texts. Raises BundleError."""
-    preprocessing = manifest.preprocessing
-    if not isinstance(preprocessing, TextPreprocessing):
-        return []
-    return read_vocabulary(path / VOCABULARY_FILE, preprocessing)
+    return read_vocabulary(bundle)[: preprocessing.n_words]
 
 
 def read_source(
@@ -151,7 +143,7 @@ def text_chunk(text: str, how: Preparation, source: str, name: str | None = None
 def _read_test_names(bundle: Bundle) -> list[str]:
     """Read the source of each test sample from split.csv. Raises SourceError, BundleError."""
     path, n = bundle.path / SPLIT_FILE, bundle.manifest.metrics.n
-    rows = [row for row in read_split(path) if row.part == "test"]
+    rows = [row for row in read_split(bundle) if row.part == "test"]
     if [row.sample for row in rows] != list(range(n)):
         raise SourceError(f"{path} names {len(rows)} test samples, the manifest says {n}; publish the bundle again")
     return [row.source for row in rows]

@@ -12,7 +12,6 @@ out words that the dataset does not know: TextPreprocessing has a field for each
 """
 
 import io
-import json
 import string
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,9 +23,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from bundle import BundleError
-from bundle.document import Document, Sha256, sha256_of_json
+from bundle.document import Document, Sha256
 
 MAX_PIXELS = 100_000_000
+MAX_WORDS = 1_000_000  # of a vocabulary
 PAD, START, UNKNOWN = 0, 1, 2
 RESERVED_WORDS = ("<pad>", "<start>", "<unknown>", "<unused>")  # token numbers 0 to 3, as in Keras's IMDB data
 ASCII_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -67,10 +67,10 @@ class TextPreprocessing(Document):
 
     kind: Literal["text"] = "text"
     length: Annotated[int, Field(ge=1, le=100_000)]
-    n_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)]
+    n_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1, le=MAX_WORDS)]
     vocabulary_sha256: Sha256
     characters: Literal["unicode", "ascii"] = "unicode"
-    known_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)] | None = None
+    known_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1, le=MAX_WORDS)] | None = None
 
 
 Preprocessing = Annotated[ArrayPreprocessing | ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
@@ -132,15 +132,3 @@ def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:
 def token_numbers(words: Sequence[str]) -> dict[str, int]:
     """Map each word of a vocabulary (words by token number) to its number, without the reserved words."""
     return {word: number for number, word in enumerate(words) if number >= len(RESERVED_WORDS)}
-
-
-def read_vocabulary(path: Path, how: TextPreprocessing) -> list[str]:
-    """Read vocabulary.json, the words by token number. Raises PreprocessingError when the manifest names another."""
-    try:
-        words = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise PreprocessingError(f"{path} is not a readable vocabulary ({error}); publish the bundle again") from error
-    n_words = how.known_words or how.n_words
-    if not isinstance(words, list) or len(words) != n_words or sha256_of_json(words) != how.vocabulary_sha256:
-        raise PreprocessingError(f"{path} is not the vocabulary that the manifest names; publish the bundle again")
-    return words

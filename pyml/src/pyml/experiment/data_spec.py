@@ -53,7 +53,7 @@ KINDS = ("image-folder", "text-csv", "npz", "npy")
 class Part(BaseModel):
     """Base of all parts of an experiment: frozen, without type conversion; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

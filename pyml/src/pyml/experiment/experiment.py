@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bundle.document import explain
+from bundle.document import check_storable, explain
 from bundle.manifest import Dtype
 from bundle.messages import did_you_mean, one_line
 from pyml import PymlError
@@ -51,7 +51,7 @@ OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor
 class KerasPart(Part):
     """A part with arguments of a Keras class as further keys. Keras checks them when the model is built."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, JsonValue]
 
     @property
@@ -161,6 +161,11 @@ class Experiment(Part):
     deterministic: bool = True
     seed: Seed = 0
     promote_if: Gate | None = None
+
+    @model_validator(mode="after")
+    def _check_storable(self) -> Self:
+        check_storable(self.model_dump(mode="json"))  # as in the manifest
+        return self
 
     @field_validator("metrics")
     @classmethod
