@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE
+from bundle.messages import printable
 from bundle.publish import bundle_path, pointers
 from bundle.verify import Bundle, open_bundle, open_current
 from bundle.vocabulary import read_vocabulary
@@ -118,7 +119,7 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
         Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress,
         ThreadPoolExecutor(WRITERS, "load") as threads,
     ):
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(printable(name), total=total)
         stored: list[Stored] = []
         submitted: deque[Future[Stored]] = deque()
 

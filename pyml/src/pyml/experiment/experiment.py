@@ -34,6 +34,7 @@ from pydantic_core import PydanticCustomError
 from bundle.document import check_storable, explain
 from bundle.manifest import Dtype
 from bundle.messages import did_you_mean, one_line
+from bundle.regular_file import open_regular
 from pyml import PymlError
 from pyml.experiment.data_spec import Data, Part, Positive, Seed
 from pyml.experiment.gate import Gate
@@ -45,6 +46,7 @@ ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0
 Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
 Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
 
+MAX_FILE_BYTES = 16 * 2**20  # as large as a manifest, which holds it
 OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor Nadam Ftrl Lion Lamb Muon".split())
 
 
@@ -190,9 +192,12 @@ def read_experiments(path: Path) -> list[Experiment]:
     Raises PymlError: one sentence with the file, the place in it, and what is needed.
     """
     try:
-        text = path.read_bytes()
+        with open_regular(path) as file:
+            text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise PymlError(f"{path} cannot be read ({error.strerror}); an experiment file is needed") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise PymlError(f"{path} is larger than {MAX_FILE_BYTES} bytes; an experiment file is needed")
     try:
         document = json.loads(text, object_pairs_hook=_without_repetition)
         if isinstance(document, dict):
