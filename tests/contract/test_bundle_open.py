@@ -113,6 +113,12 @@ def test_24_a_manifest_without_a_key_is_refused(bundle: Bundle) -> None:
     assert "classes: field required" in refusal(bundle.path)
 
 
+def test_24_a_refusal_does_not_repeat_a_long_value(bundle: Bundle) -> None:
+    edit_manifest(bundle, preprocessing={"kind": "x" * 100_000})
+    assert "preprocessing: input tag 'xxx" in refusal(bundle.path)
+    assert len(refusal(bundle.path)) < 1_000
+
+
 def test_24_a_manifest_beyond_its_size_limit_is_refused(bundle: Bundle) -> None:
     (bundle.path / "manifest.json").write_bytes(b" " * (MAX_MANIFEST_BYTES + 1))
     assert "is larger than" in refusal(bundle.path)

@@ -98,6 +98,14 @@ def test_a_grid_is_validated_point_by_point(tmp_path: Path) -> None:
     assert [point.epochs for point in read_experiments(path)] == [3, 4]
 
 
+def test_a_refusal_shortens_a_long_name_of_a_grid(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps(document(name="x" * 100_000, epochs=[3, 4])))
+    with pytest.raises(PymlError, match=r"xxx\.\.\. of its grid") as raised:
+        read_experiments(path)
+    assert len(str(raised.value)) < 1_000
+
+
 def test_a_grid_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "experiment.json"
     path.write_text(json.dumps(document(name="x" * 75, epochs=[3, 4])))

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bundle.messages import printable
+from bundle.messages import MAX_CHARACTERS, printable, shorten
 from bundle.regular_file import open_regular
 
 MAX_KEYS = 100  # of one object; pydantic makes an error of about 1 KB for each wrong key
@@ -105,5 +105,6 @@ def explain(error: ValidationError, whole: str = "the document") -> str:
     """
     first, *rest = error.errors(include_url=False)
     place = printable(".".join(str(part) for part in first["loc"])[:MAX_PLACE])
+    problem = shorten(first["msg"], MAX_CHARACTERS)  # it may repeat a value of any length
     more = f" (and {len(rest)} more)" if rest else ""
-    return f"{place or whole}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+    return f"{place or whole}: {problem[0].lower()}{problem[1:]}{more}"

@@ -14,8 +14,7 @@ SHOWN_CHARACTERS = 60  # of each name
 
 def one_line(error: BaseException) -> str:
     """Shorten another library's error, often a page long, to at most 300 characters on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
+    return shorten(" ".join(str(error).split()) or type(error).__name__, MAX_CHARACTERS)
 
 
 def printable(text: str) -> str:
@@ -29,9 +28,9 @@ def list_names(names: Collection[str]) -> str:
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 
 
-def shorten(name: str) -> str:
-    """Shorten a name to at most 60 characters."""
-    return name if len(name) <= SHOWN_CHARACTERS else f"{name[: SHOWN_CHARACTERS - 3]}..."
+def shorten(text: str, most: int = SHOWN_CHARACTERS) -> str:
+    """Shorten a name to at most 60 characters, another text to `most`."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def did_you_mean(given: object, known: Iterable[str], otherwise: str | None = None) -> str:

@@ -33,7 +33,7 @@ from pydantic_core import PydanticCustomError
 
 from bundle.document import check_storable, explain
 from bundle.manifest import Dtype
-from bundle.messages import did_you_mean, one_line
+from bundle.messages import did_you_mean, one_line, shorten
 from bundle.regular_file import open_regular
 from pyml import PymlError
 from pyml.experiment.data_spec import Data, Part, Positive, Seed
@@ -212,7 +212,7 @@ def _parse(path: Path, document: Any, in_grid: bool) -> Experiment:
     try:
         return Experiment.model_validate_json(json.dumps(document, allow_nan=False))
     except ValidationError as error:
-        point = f", {document['name']} of its grid," if in_grid else ""
+        point = f", {shorten(document['name'], 80)} of its grid," if in_grid else ""
         raise PymlError(f"{path}{point} is not a valid experiment: {explain(error)}") from error
     except ValueError as error:  # the manifest could not hold it
         raise PymlError(
