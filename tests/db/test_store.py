@@ -299,8 +299,8 @@ def test_33_accuracy_compares_class_names_not_numbers(planned: sa.Engine, owner:
 @pytest.mark.parametrize("field", ["classes", "names", "source"])
 def test_name_that_is_too_long_is_refused_in_a_sentence(engine: sa.Engine, field: str) -> None:
     x = np.zeros((1, 4), np.uint8)
-    given: dict[str, Any] = {"classes": ("cat",), "names": ("a",), "source": "b"}
+    given: dict[str, object] = {"classes": ("cat",), "names": ("a",), "source": "b"}
     given[field] = "x" * 5000 if field == "source" else ("x" * 5000,)
-    (chunk,) = cut(x, np.zeros(1, np.int32), dataset="toys", prep_sha256="0" * 64, **given)
+    (chunk,) = cut(x, np.zeros(1, np.int32), dataset="toys", prep_sha256="0" * 64, **given)  # type: ignore[arg-type]
     with engine.begin() as connection, pytest.raises(store.StoreError, match=r"x\.\.\. has 5000 characters, at most"):
         store.load_chunk(connection, chunk)

@@ -80,7 +80,7 @@ def test_label_over_255_characters_is_refused_and_shortened(tmp_path: Path) -> N
     path = csv_file(tmp_path, b"text,label\ngood," + b"x" * 255 + b"\nbad," + b"y" * 10_000_000 + b"\n")
     rows = read_texts(path, "text", "label")
     assert next(rows).label == "x" * 255
-    with pytest.raises(FilesError, match=r"line 3: the label 'yyy.*\.\.\.' has 10000000 characters, at most 255") as raised:
+    with pytest.raises(FilesError, match=r"line 3: the label 'y.*' has 10000000 characters, at most 255") as raised:
         next(rows)
     assert len(str(raised.value)) < 500
 

@@ -144,7 +144,7 @@ def test_numbers_outside_the_classes_are_refused(y: list[object], said: str) -> 
 
 
 def test_label_map_is_bounded_in_its_size_and_its_labels(tmp_path: Path) -> None:
-    with pytest.raises(LabelError, match=r"labels\.txt is larger than 1048576 bytes; a label map has lines label=class"):
+    with pytest.raises(LabelError, match=r"labels\.txt is larger than 1048576 bytes; a label map has"):
         label_map(tmp_path, "cats=cat\n" * 200_000)
     with pytest.raises(LabelError, match="line 2: the label has 300 characters, 255 at most"):
         label_map(tmp_path, f"cats=cat\n{'x' * 300}=cat\n")
