@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,10 @@ def test_npy_over_one_gibibyte_is_refused(tmp_path: Path) -> None:
 
 
 def write_zeros(path: Path, n_bytes: int) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("x.npy", "w") as file:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("x.npy", "w") as file,
+    ):
         file.write(npy_header(f"({n_bytes},)"))
         for _ in range(0, n_bytes, 2**24):
             file.write(bytes(2**24))
@@ -225,7 +229,7 @@ def big(width: int, height: int, mode: str) -> Image.Image:
     ],
 )
 def test_largest_image_of_a_format_stays_within_its_memory(
-    tmp_path: Path, name: str, mode: str, size: tuple[int, int], options: dict[str, object]
+    tmp_path: Path, name: str, mode: str, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6

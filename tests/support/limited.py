@@ -7,7 +7,10 @@ import sys
 from dataclasses import dataclass
 
 ADDRESS_BYTES = 6 * 2**30  # the machine survives code that reads without end
-PRINT_PEAK = "import atexit, resource; atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
+PRINT_PEAK = """
+import atexit, resource
+atexit.register(lambda: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))  # KiB
+"""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Ended:
 def run_limited(code: str, *arguments: str, seconds: float = 60) -> Ended:
     """Run the code. Raises CalledProcessError when it fails, TimeoutExpired when it needs longer."""
     done = subprocess.run(
-        [sys.executable, "-c", f"{PRINT_PEAK}\n{code}", *arguments],
+        [sys.executable, "-c", PRINT_PEAK + code, *arguments],
         env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES)),
         text=True,

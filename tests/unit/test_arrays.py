@@ -185,3 +185,9 @@ def test_labels_of_another_form_are_refused(y: np.ndarray, said: str) -> None:
     with pytest.raises(ArraysError, match=f"mine.npz holds 3 samples and labels|{said}") as raised:
         read_labels(PATH, y, 3)
     assert raised.match(said)
+
+
+def test_name_over_255_characters_is_refused_as_a_label() -> None:
+    assert read_labels(PATH, np.array(["x" * 255, "y"]), 2).tolist() == ["x" * 255, "y"]
+    with pytest.raises(ArraysError, match="one with 256 characters; a label has at most 255"):
+        read_labels(PATH, np.array(["x" * 256, "y"]), 2)
