@@ -287,3 +287,18 @@ def test_a_missing_or_small_embedding_is_refused(first: dict[str, Any]) -> None:
         PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) as the first layer"
     ):
         check_fits(embedded(first), 10, "int32", n_words=50)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('"a\\u0000b"', "a text holds a NUL character; remove it"),
+        ("NaN", "finite"),
+        ("1e999", "finite"),
+        ("1" * 30, "a whole number needs more than 64 bits"),
+    ],
+)
+def test_a_value_that_no_bundle_can_hold_is_refused(tmp_path: Path, value: str, said: str) -> None:
+    text = json.dumps(document(layers=[{"layer": "Rescaling", "scale": "HERE"}, *document()["layers"][1:]]))
+    with pytest.raises(PymlError, match=f"is not a valid experiment: .*{said}"):
+        read_text(tmp_path, text.replace('"HERE"', value))

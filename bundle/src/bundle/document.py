@@ -7,6 +7,7 @@ NaN, infinity, numbers beyond 64 bits) and what would need much memory (objects 
 import errno
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -29,11 +30,13 @@ MAX_PLACE = 100  # characters of a key in an error
 
 
 def check_storable(value: Any) -> Any:
-    """Refuse a JSON value that Postgres cannot store: with NUL, half of a character, or a number beyond 64 bits."""
+    """Refuse a JSON value that Postgres cannot store: NUL, half of a character, NaN, a number beyond 64 bits."""
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise PydanticCustomError("number", "a whole number needs more than 64 bits")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite", "a number is not finite")
     elif isinstance(value, dict):
         for key, held in value.items():
             check_storable(key)

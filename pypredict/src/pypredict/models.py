@@ -3,7 +3,8 @@
 import faulthandler
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def open_registered(directory: Path, model: WantedModel | Model) -> Bundle:
 
 
 class Models:
-    """Loaded models by their number in ml.model. `load`, `predict` and `refuse` may run beside `servable`."""
+    """Loaded models by their number in ml.model. `loaded`, `predict` and `refuse` may run beside `servable`."""
 
     def __init__(self, directory: Path, load: Callable[[Bundle], Predict] = load_predict) -> None:
         self._directory = directory
@@ -61,15 +62,25 @@ class Models:
         self._bundles: dict[int, Bundle] = {}
         self._predicts: dict[int, Predict] = {}
         self._training: dict[int, Hashes] = {}
+        self._kept: set[int] = set()  # loaded, before they serve
         self._refusals = Refusals()
         self._lock = threading.Lock()
 
-    def load(self, model_id: int, bundle: Bundle) -> None:
-        """Load a model and test one prediction, so that it can serve. Raises BundleError."""
+    @contextmanager
+    def loaded(self, model_id: int, bundle: Bundle) -> Iterator[None]:
+        """Load a model and test one prediction; keep it for the block, in which it begins to serve.
+
+        Raises BundleError.
+        """
         predict, training = self._open(bundle)  # may take minutes: without the lock
         with self._lock:
             self._predicts[model_id], self._training[model_id] = predict, training
             self._bundles[model_id] = bundle
+            self._kept.add(model_id)
+        try:
+            yield
+        finally:
+            self._kept.discard(model_id)
 
     def servable(self, wanted: Sequence[WantedModel], *, lazily: bool) -> tuple[list[int], list[str]]:
         """Return which of the wanted models can serve, and one sentence for each other model.
@@ -81,7 +92,7 @@ class Models:
             for model in wanted:
                 if self._refusals.problem(model.model_id) is None or not (lazily or self._must_wait(model)):
                     self._try(model, lazily)
-            keep = {model.model_id for model in wanted}
+            keep = {model.model_id for model in wanted} | self._kept
             for held in (self._bundles, self._predicts, self._training):
                 for model_id in held.keys() - keep:
                     del held[model_id]

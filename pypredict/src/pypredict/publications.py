@@ -140,17 +140,11 @@ def put_into_service(
 
     Raises BundleError.
     """
-    models.load(model.model_id, bundle)
-    chunks, words = list(cut_test_set(bundle)), read_words(bundle)
-    with engine.begin() as connection:
-        registry.add_test_set(connection, model.model_id, [store.load_chunk(connection, chunk)[0] for chunk in chunks])
-        if words:
-            registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
-        serve(connection, model)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # the import will name the problem
+    with models.loaded(model.model_id, bundle):
+        chunks, words = list(cut_test_set(bundle)), read_words(bundle)
+        with engine.begin() as connection:
+            chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in chunks]
+            registry.add_test_set(connection, model.model_id, chunk_ids)
+            if words:
+                registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
+            serve(connection, model)

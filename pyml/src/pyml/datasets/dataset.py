@@ -100,11 +100,11 @@ def build_dataset(name: str, prepared: Prepared, rows: Rows) -> Dataset:
         Split(select(x, part), y[part], [sources[row] for row in part], [hashes[row] for row in part])
         for part in (rows.train, rows.validation, rows.test)
     )
-    spec = _check_publishable(name, prepared, len(test.y))
+    spec = check_publishable(name, prepared, len(test.y))
     return Dataset(name, prepared.classes, prepared.preprocessing, spec, train, validation, test, prepared.words)
 
 
-def _check_publishable(name: str, prepared: Prepared, n_test: int) -> InputSpec:
+def check_publishable(name: str, prepared: Prepared, n_test: int) -> InputSpec:
     """Check before the training what the manifest checks after it. Raises PymlError."""
     x, part = prepared.x, "one sample"
     try:
