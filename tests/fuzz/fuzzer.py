@@ -1,7 +1,8 @@
-"""Fuzz one target in this process with atheris, Google's fuzzer for Python: fuzzer.py TARGET [option of libFuzzer...].
+"""Fuzz one target in this process with atheris, Google's fuzzer for Python: fuzzer.py TARGET [option or FILE...].
 
-It starts from the valid examples, the former findings in seeds/TARGET and the inputs of earlier runs in
-.local/fuzz/TARGET. A finding ends the process with another exit code than 0; its input is written to the same folder.
+The options are libFuzzer's; FILE is tried alone. Without FILE, it starts from the valid examples, the former findings
+in seeds/TARGET and the inputs of earlier runs in .local/fuzz/TARGET. A finding ends the process with another exit code
+than 0; its input is written to the same folder.
 """
 
 import random
@@ -26,7 +27,7 @@ LIMITS = [f"-max_len={MAX_BYTES}", "-len_control=0", f"-timeout={SECONDS}", f"-r
 
 
 def main() -> None:
-    """Fuzz the target that the first argument names; the other arguments are libFuzzer's."""
+    """Fuzz the target that the first argument names."""
     name = sys.argv[1]
     corpus = TESTS.parent / ".local/fuzz" / name / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -47,9 +48,11 @@ def main() -> None:
             mutator = MUTATORS.get(name, mutate_bytes)
             return mutator(rng.choice(examples) if rng.random() < 1 / 3 else content, max_size, seed)
 
-        places = [str(place) for place in (corpus, TESTS / "fuzz/seeds" / name) if place.is_dir()]
-        options = [*LIMITS, f"-artifact_prefix={corpus.parent}/", *sys.argv[2:]]
-        atheris.Setup([sys.argv[0], *options, *places], check, custom_mutator=mutate)
+        given = sys.argv[2:]
+        if all(option.startswith("-") for option in given):  # no single file
+            given += [str(place) for place in (corpus, TESTS / "fuzz/seeds" / name) if place.is_dir()]
+        options = [*LIMITS, f"-artifact_prefix={corpus.parent}/"]
+        atheris.Setup([sys.argv[0], *options, *given], check, custom_mutator=mutate)
         atheris.Fuzz()
 
 
