@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose benchmarks) pypredict/requirements-parquet
+LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz benchmarks) pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
 # --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
 INSTALL := install --disable-pip-version-check --require-hashes --no-deps
@@ -77,7 +77,7 @@ db-stop:  ## stop it
 	@$(EMBEDDED) stop
 
 PACKAGES := bundle/src pyml/src pypredict/src
-SUITES := $(addprefix tests/,unit db contract attacks acceptance)
+SUITES := $(addprefix tests/,unit db contract attacks acceptance fuzz)
 .PHONY: test
 test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on the embedded database
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure
@@ -104,6 +104,15 @@ test-tracking: $(VENV)/.test-installed  ## the trainer with W&B servers that are
 .PHONY: test-training
 test-training: $(VENV)/.test-installed  ## the long trainings on real data (in PYML_DATA_DIR): accuracy targets; every layer, served
 	TEST_TRAINING=1 $(BIN)/pytest --numprocesses auto --dist loadfile tests/training $(PYTEST)
+
+$(VENV)/.fuzz-installed: $(VENV)/.test-installed tests/fuzz/requirements.txt
+	$(BIN)/pip $(INSTALL) --quiet -r tests/fuzz/requirements.txt
+	@touch $@
+
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(VENV)/.fuzz-installed  ## fuzz every reader of foreign files, two at a time, each for FUZZ_SECONDS=60 (one: PYTEST="-k csv")
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/pytest --numprocesses 2 -rP tests/fuzz/test_fuzz.py $(PYTEST)
 
 $(VENV)/.bench-installed: $(VENV)/.run-installed benchmarks/requirements.txt
 	$(BIN)/pip $(INSTALL) --quiet -r benchmarks/requirements.txt

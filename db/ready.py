@@ -67,7 +67,7 @@ def all_predicted() -> bool:
             cursor.execute(PREDICTED, {"proposed": proposed})
             (answer,) = cursor.fetchone() or (False,)
             return bool(answer)
-    except (BundleError, psycopg2.OperationalError):  # pypredict's log names the error if it stays
+    except (BundleError, OSError, psycopg2.OperationalError):  # pypredict's log names the error if it stays
         return False
 
 

@@ -7,6 +7,7 @@ its own, with limits, and then predicts there.
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from support.bundles import publish_bundle
+from support.forged_bundles import slow_model
 from support.tflite_models import FLOAT32, INT32, OP, GraphBuilder, dense_model, pack
 
 from bundle import BundleError
@@ -25,6 +27,7 @@ from bundle.inference.model import Model
 from bundle.inference.signature import Signature
 from bundle.inference.structure import StructureError, check_structure
 from bundle.inference.trial import try_model
+from bundle.verify import Bundle
 
 SIGNATURE = Signature("uint8", (4, 4, 1), 3)
 GOOD = pack(dense_model())
@@ -282,6 +285,24 @@ def test_30_a_model_that_harms_the_trial_is_refused(
         try_model(GOOD, SIGNATURE)
 
 
+def test_a_model_that_gives_other_rows_than_inputs_is_refused() -> None:
+    """Its predictions would belong to other inputs. The structure is valid: the weights take the place of the input."""
+    model = dense_model()
+    weights = graph(model).operators[2].inputs[1]
+    input_number(weights)(model)
+    check_structure(pack(model), SIGNATURE)
+    with pytest.raises(BundleError, match=r"^the model gives an output of shape \(3, 3\) for 1 inputs$"):
+        try_model(pack(model), SIGNATURE)
+
+
+def test_a_trial_ends_at_a_stop_of_the_service() -> None:
+    """The model's parser alone needs half a minute."""
+    began = time.monotonic()
+    with pytest.raises(BundleError, match=r"^the trial of model\.tflite was stopped$"):
+        try_model(slow_model(), SIGNATURE, lambda: True)
+    assert time.monotonic() - began < 10
+
+
 def test_28_a_forged_model_in_a_bundle_is_refused_with_its_path(tmp_path: Path) -> None:
     model = dense_model()
     custom_operator(model)
@@ -294,7 +315,7 @@ def test_30_a_too_large_model_is_refused_before_it_is_read(tmp_path: Path, monke
     """Otherwise the worker would need as much memory as a forged file has bytes, and die of it again and again."""
     bundle = publish_bundle(tmp_path, serving=GOOD)
     monkeypatch.setattr("bundle.inference.load.MAX_MODEL_BYTES", len(GOOD) - 1)
-    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("the file was read"))
+    monkeypatch.setattr(Bundle, "read", lambda *_: pytest.fail("the file was read"))
     with pytest.raises(BundleError, match=rf"model\.tflite has {len(GOOD)} bytes, at most {len(GOOD) - 1} are served"):
         load_model(bundle)
 

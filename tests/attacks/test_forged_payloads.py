@@ -42,6 +42,8 @@ ATTACKS = {
     "call_in_header": forged(header(shape="(__import__('os').getpid(),)"), b"abcd"),
     "deeply_nested_header": forged(b"(" * 900, b"abcd"),
     "null_bytes_in_header": forged(b"\0" * 60, b"abcd"),
+    "control_character_behind_the_header": forged(header()[:-1] + b"\x1e\n", b"abcd"),
+    "carriage_return_in_the_header": forged(header()[:-1] + b" \r \n", b"abcd"),
     "version_2": forged(header(), b"abcd", version=b"\x02\x00"),
     "36_bad_magic": b"\x92NUMPY\x01\x00" + b"x" * 100,
     "39_pickle": pickle.dumps(np.zeros(3)),

@@ -63,7 +63,7 @@ def test_22_an_empty_model_is_refused(bundle: Bundle) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_refused(bundle: Bundle, name: str) -> None:
     (bundle.path / name).unlink()
-    assert f"{name} is missing" in refusal(bundle.path)
+    assert f"{name} cannot be read (No such file or directory)" in refusal(bundle.path)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -76,7 +76,7 @@ def test_a_manifest_without_a_required_file_is_refused(bundle: Bundle, name: str
 def test_a_symbolic_link_instead_of_a_file_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     (bundle.path / "test_set.npz").rename(tmp_path / "elsewhere.npz")
     (bundle.path / "test_set.npz").symlink_to(tmp_path / "elsewhere.npz")
-    assert "test_set.npz is missing or not a plain file" in refusal(bundle.path)
+    assert "test_set.npz cannot be read (not a regular file)" in refusal(bundle.path)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "sub/file", "..", ""])
@@ -111,6 +111,12 @@ def test_24_a_manifest_without_a_key_is_refused(bundle: Bundle) -> None:
     del document["classes"]
     (bundle.path / "manifest.json").write_text(json.dumps(document))
     assert "classes: field required" in refusal(bundle.path)
+
+
+def test_24_a_refusal_does_not_repeat_a_long_value(bundle: Bundle) -> None:
+    edit_manifest(bundle, preprocessing={"kind": "x" * 100_000})
+    assert "preprocessing: input tag 'xxx" in refusal(bundle.path)
+    assert len(refusal(bundle.path)) < 1_000
 
 
 def test_24_a_manifest_beyond_its_size_limit_is_refused(bundle: Bundle) -> None:

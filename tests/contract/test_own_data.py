@@ -16,10 +16,9 @@ from bundle.inputs.preprocessing import (
     TextPreprocessing,
     prepare_image,
     prepare_text,
-    read_vocabulary,
     token_numbers,
 )
-from bundle.manifest import VOCABULARY_FILE
+from bundle.vocabulary import read_vocabulary
 from pyml.config import Settings
 from pyml.evaluation.recheck import recheck
 from pyml.experiment.experiment import read_experiments
@@ -198,7 +197,7 @@ def test_a_csv_of_texts_trains_from_an_experiment_file(settings: Settings) -> No
     # Serving prepares the same texts to the same arrays, only with the bundle.
     how = bundle.manifest.preprocessing
     assert isinstance(how, TextPreprocessing)
-    numbers = token_numbers(read_vocabulary(bundle.path / VOCABULARY_FILE, how))
+    numbers = token_numbers(read_vocabulary(bundle))
     lines = (settings.data_dir / "reviews.csv").read_text("utf-8-sig").splitlines()
     texts = [text for _, text, _ in csv.reader(lines[1:])]
     with (bundle.path / "split.csv").open(newline="") as file:

@@ -129,3 +129,70 @@ def test_a_path_that_is_too_long_is_refused_in_one_sentence(engine: sa.Engine, d
         "load", "x" * 300, "--dataset", "toys", "--models", str(tmp_path), DATABASE_URL=db.url("pypredict")
     )
     assert "does not exist" in sentence(done)
+
+
+SCHEME, PLACE = "postgresql://", "127.0.0.1:1/ml"
+UNREADABLE = {  # the password is meant to be S3, a character, and cret
+    "an at sign": f"{SCHEME}pypredict:S3@cret.invalid@{PLACE}",
+    "two at signs": f"{SCHEME}pypredict:S3@@cret@{PLACE}",
+    "an at sign and a colon": f"{SCHEME}pypredict:S3@cret:12@{PLACE}",
+    "an at sign and a slash": f"{SCHEME}pypredict:S3@cret/12@{PLACE}",
+    "an at sign and a question mark": f"{SCHEME}pypredict:S3@cret?x@{PLACE}",
+    "an at sign and a bracket": f"{SCHEME}pypredict:S3@[cret@{PLACE}",
+    "a slash": f"{SCHEME}pypredict:S3/cret@{PLACE}",
+    "digits and a slash": f"{SCHEME}localhost:1/S3cret@{PLACE}",
+    "a slash and an option": f"{SCHEME}localhost:1/a?sslmode=S3cret@{PLACE}",
+    "a broken escape": f"{SCHEME}pypredict:S3%zzcret@{PLACE}",
+    "an escaped NUL": f"{SCHEME}pypredict:S3%00cret@{PLACE}",
+    "a host with a space": f"{SCHEME}pypredict:S3cret@my host:1/ml",
+    "a host with a broken escape": f"{SCHEME}pypredict:S3cret@%zz{PLACE}",
+    "a space before it": f" {SCHEME}pypredict:S3cret@{PLACE}",
+    "another driver": f"postgresql+psycopg2{SCHEME[10:]}pypredict:S3cret@{PLACE}?sslmode=require",
+    "no quotes in a DSN": "host=127.0.0.1 port=1 password=S3 cret user=pypredict",
+    "an open quote in a DSN": "host=127.0.0.1 port=1 password='S3 cret user=pypredict",
+    "a URL in a DSN": f"host=127.0.0.1 port=1 dbname={SCHEME}pypredict:S3cret@{PLACE}",
+    "a byte that is not UTF-8": os.fsdecode(f"{SCHEME}pypredict:S3?cret@{PLACE}".encode().replace(b"?", b"\xff")),
+}
+READABLE = {
+    "a hash": f"{SCHEME}pypredict:S3#cret@{PLACE}",
+    "a question mark": f"{SCHEME}pypredict:S3?cret@{PLACE}",
+    "a colon": f"{SCHEME}pypredict:S3:cret@{PLACE}",
+    "escapes": f"{SCHEME}pypredict:S3%40%2F%23cret@{PLACE}",
+    "an IPv6 address": f"{SCHEME}u@[::1]:1/ml",
+    "two hosts": f"{SCHEME}u@127.0.0.1:1,{PLACE}",
+    "a socket": f"{SCHEME}u@%2Fnowhere/ml",
+    "a socket and a user with an at sign": f"{SCHEME}/ml?host=/nowhere&user=a%40b",
+    "a DSN": "host=/nowhere dbname=ml user=u password='S3 cret'",  # pragma: allowlist secret
+}
+
+
+@pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_url_that_libpq_splits_in_its_password_is_refused_before_a_look_up(url: str) -> None:
+    done = pypredict("status", DATABASE_URL=url)
+    assert "DATABASE_URL" in sentence(done)
+    assert "S3" not in done.stdout + done.stderr
+    assert "cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("url", READABLE.values(), ids=READABLE.keys())
+def test_url_that_libpq_reads_is_used_and_its_password_not_printed(url: str) -> None:
+    done = pypredict("status", DATABASE_URL=url)
+    assert "no database answered" in sentence(done)
+    assert "S3" not in done.stdout + done.stderr
+    assert "cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"])
+def test_url_in_a_variable_of_libpq_is_refused_without_its_password(variable: str) -> None:
+    env = {"PGHOST": "127.0.0.1", "PGPORT": "1", "DATABASE_URL": ""} | {variable: f"{SCHEME}u:S3cret@{PLACE}"}
+    done = pypredict("status", **env)
+    assert f"{variable} holds more than one part of an address" in sentence(done)
+    assert "S3cret" not in done.stdout + done.stderr
+
+
+def test_wrong_password_in_a_variable_is_not_printed(db: Database) -> None:
+    at = sa.make_url(db.url("pypredict"))
+    url = f"postgresql://{at.username}@{at.host}:{at.port}/{at.database}"
+    done = pypredict("status", DATABASE_URL=url, PGPASSWORD="S3 cret@/#?")
+    assert "refuses the login" in sentence(done)
+    assert "S3" not in done.stdout + done.stderr

@@ -5,14 +5,17 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 from support.bundles import publish_bundle
 from support.workers import worker_for
 
-from pypredict import PypredictError
+from pypredict import PypredictError, store
+from pypredict.chunk import cut
 from pypredict.export import export
+from pypredict.source import Preparation
 
 
 @pytest.fixture
@@ -83,3 +86,39 @@ def test_export_to_a_full_disk_keeps_the_old_file(
     with three.begin() as connection, pytest.raises(PypredictError, match="No space left on device"):
         export(connection, tmp_path / name, None)
     assert (tmp_path / name).read_text() == "the last one"
+
+
+CELLS = ("=1+1", "+1", "-1.5", "-a", "@SUM(A1)", "\tx", "\rx", "\nx", "plain", "a=b", "")
+SAFE = ("'=1+1", "+1", "-1.5", "'-a", "'@SUM(A1)", "'\tx", "'\rx", "'\nx", "plain", "a=b", "")
+
+
+def test_texts_that_are_formulas_get_an_apostrophe_in_csv(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path, classes=("=A1", "-1", "@x"))
+    worker_for(engine, tmp_path).run(until_empty=True)
+    (chunk,) = cut(
+        np.zeros((len(CELLS), 4, 4, 1), np.uint8),
+        np.zeros(len(CELLS), np.int32),
+        classes=bundle.manifest.classes,
+        **Preparation(bundle.manifest).identity,
+        source="=cmd|' /C calc'!A0",
+        names=CELLS,
+    )
+    with engine.begin() as connection:
+        store.load_chunk(connection, chunk)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    read: dict[str, list[dict[str, str]]] = {}
+    for name, raw in (("safe.csv", False), ("raw.csv", True)):
+        with engine.begin() as connection:
+            export(connection, tmp_path / name, None, raw=raw)
+        with (tmp_path / name).open(newline="") as file:
+            read[name] = [row for row in csv.DictReader(file) if row["in_test_set"] == "f"]
+    assert tuple(row["name"] for row in read["safe.csv"]) == SAFE
+    assert {row["label"] for row in read["safe.csv"]} == {"'=A1"}
+    assert {row["source"] for row in read["safe.csv"]} == {"'=cmd|' /C calc'!A0"}
+    assert {row["predicted"][:1] for row in read["safe.csv"]} <= {"'", "-"}
+    assert tuple(row["name"] for row in read["raw.csv"]) == CELLS
+    assert {row["label"] for row in read["raw.csv"]} == {"=A1"}
+    with engine.begin() as connection:
+        export(connection, tmp_path / "out.parquet", None)
+    table = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert tuple(row["name"] for row in table if not row["in_test_set"]) == CELLS

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from support.bundles import publish_bundle, publish_images, publish_texts, write_image
-from support.workers import rows, worker_for
+from support.workers import daemon, listens, rows, until, worker_for
 
 from pypredict.labels import Labelling
 from pypredict.load import preparation
@@ -189,3 +189,44 @@ def test_load_continues_after_a_broken_bundle(db: Database, engine: sa.Engine, m
     assert done.returncode == 1
     assert "test_set.npz is missing" in done.stderr.splitlines()[-1]
     assert rows(engine, "SELECT dataset, n_inputs FROM ml.chunk") == [("toys", 30)]
+
+
+TITLE = "x\x1b]0;owned\x07\nERROR all is lost"  # a terminal takes the first part for its new title
+SHOWN = r"x\x1b]0;owned\x07\nERROR all is lost"
+
+
+def test_names_with_escape_sequences_are_escaped_in_every_output(
+    engine: sa.Engine, models: Path, db: Database, tmp_path: Path
+) -> None:
+    publish_images(models)
+    worker_for(engine, models).run(until_empty=True)
+    folder, broken = tmp_path / TITLE, tmp_path / TITLE / f"{TITLE}.jpg"
+    image = write_image(folder / f"{TITLE}.png", 3)
+    broken.write_bytes(b"")
+    loaded = pypredict(db, "load", folder, "--dataset", "pictures", cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+    assert [SHOWN in line for line in loaded.stderr.splitlines()] == [True] * 3  # skipped, the count, the sum
+    with daemon(engine, models):
+        until(lambda: listens(engine))
+        answered = pypredict(db, "predict", image, broken, "--dataset", "pictures", cwd=tmp_path)
+    assert answered.returncode == 1
+    assert SHOWN in answered.stderr
+    assert "0;owned" in answered.stdout
+    for done in (loaded, answered):
+        assert "\x1b" not in done.stdout + done.stderr
+        assert "\nERROR" not in done.stdout + done.stderr
+    assert rows(engine, "SELECT count(*) FROM ml.input_name WHERE name LIKE '%' || chr(27) || '%'") == [(1,)]
+
+
+def test_load_names_what_is_no_file_and_loads_the_rest(
+    engine: sa.Engine, models: Path, db: Database, tmp_path: Path
+) -> None:
+    publish_images(models)
+    worker_for(engine, models).run(until_empty=True)
+    os.mkfifo(tmp_path / "fifo.png")
+    (tmp_path / "zero.npy").symlink_to("/dev/zero")
+    good = write_image(tmp_path / "good.png", 3)
+    done = pypredict(db, "load", "fifo.png", "zero.npy", good, "--dataset", "pictures", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("not a regular file") == 2
+    assert rows(engine, "SELECT name FROM ml.input_name WHERE name LIKE '%.png'") == [("good.png",)]

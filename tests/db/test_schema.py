@@ -250,3 +250,22 @@ def test_the_reader_login_needs_its_password(db: Database) -> None:
     assert url.password
     with pytest.raises(psycopg2.OperationalError, match="password"):
         psycopg2.connect(url.set(password="no").render_as_string(hide_password=False))
+
+
+@pytest.mark.parametrize(
+    ("statement", "constraint"),
+    [
+        ("UPDATE ml.chunk SET classes = ARRAY['a', repeat('x', 600)]", "chunk_classes_check"),
+        ("UPDATE ml.chunk SET source = repeat('x', 5000)", "chunk_source_check"),
+        ("INSERT INTO ml.input_name SELECT chunk_id, 0, repeat('x', 5000) FROM ml.chunk", "input_name_name_check"),
+        ("UPDATE ml.model SET classes = ARRAY['a', repeat('x', 600)]", "model_classes_check"),
+    ],
+)
+def test_schema_refuses_names_that_are_too_long(
+    owner: sa.Engine, tmp_path: Path, statement: str, constraint: str
+) -> None:
+    add_chunk(owner, classes=["a", "b"])
+    with owner.begin() as connection:
+        registry.register_model(connection, publish_bundle(tmp_path))
+    with pytest.raises(sa.exc.IntegrityError, match=constraint):
+        execute(owner, statement)

@@ -294,3 +294,13 @@ def test_33_accuracy_compares_class_names_not_numbers(planned: sa.Engine, owner:
         connection.execute(sa.text("UPDATE ml.input SET label_no = (label_no + 1) % 3"))
     assert scalar(planned, "SELECT accuracy FROM ml.accuracy") == before
     assert scalar(planned, "SELECT agrees FROM ml.accuracy") is True
+
+
+@pytest.mark.parametrize("field", ["classes", "names", "source"])
+def test_name_that_is_too_long_is_refused_in_a_sentence(engine: sa.Engine, field: str) -> None:
+    x = np.zeros((1, 4), np.uint8)
+    given: dict[str, object] = {"classes": ("cat",), "names": ("a",), "source": "b"}
+    given[field] = "x" * 5000 if field == "source" else ("x" * 5000,)
+    (chunk,) = cut(x, np.zeros(1, np.int32), dataset="toys", prep_sha256="0" * 64, **given)  # type: ignore[arg-type]
+    with engine.begin() as connection, pytest.raises(store.StoreError, match=r"x\.\.\. has 5000 characters, at most"):
+        store.load_chunk(connection, chunk)

@@ -152,6 +152,15 @@ def publish_bundle(
     return open_bundle(bundle_path(models, bundle_id))
 
 
+def forge(path: Path, name: str = "", content: bytes = b"", **changes: Any) -> None:
+    """Change a published bundle as an attacker would: a file, with a matching entry, and keys of the manifest."""
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    if name:
+        (path / name).write_bytes(content)
+        manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
 def _sha256(array: np.ndarray) -> str:
     return content_sha256(array).hex()
 

@@ -175,6 +175,8 @@ def test_bool_labels_become_numbers_and_names_stay_names() -> None:
         (np.array([["a", "b"]] * 3), "whose rows are not one-hot"),
         (np.array([b"a", b"b", b"c"]), r"labels \|S1"),
         (np.array([1j, 2, 3]), "labels complex128"),
+        (np.array([65, 66, 2**21], np.uint32).view("<U1"), "with characters that are not Unicode"),
+        (np.array([65, 66, 2**21], ">u4").view(">U1"), "with characters that are not Unicode"),
         (np.array([1, 2, 2**64 - 1], np.uint64), "which is too large"),
         (np.array([1, 2, 1e30]), "which is too large"),
     ],
@@ -183,3 +185,9 @@ def test_labels_of_another_form_are_refused(y: np.ndarray, said: str) -> None:
     with pytest.raises(ArraysError, match=f"mine.npz holds 3 samples and labels|{said}") as raised:
         read_labels(PATH, y, 3)
     assert raised.match(said)
+
+
+def test_name_over_255_characters_is_refused_as_a_label() -> None:
+    assert read_labels(PATH, np.array(["x" * 255, "y"]), 2).tolist() == ["x" * 255, "y"]
+    with pytest.raises(ArraysError, match="one with 256 characters; a label has at most 255"):
+        read_labels(PATH, np.array(["x" * 256, "y"]), 2)

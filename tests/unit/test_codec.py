@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, CodecError, decode, encode, npy_header
+from bundle.manifest import MAX_INPUT_BYTES, InputSpec
+from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, CodecError, bounded_header, decode, encode, npy_header
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=8, min_side=1, max_side=5)
 arrays = st.sampled_from(sorted(DTYPES)).flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), shapes))
@@ -128,3 +129,9 @@ def test_a_flipped_byte_in_the_header_does_not_change_the_size(array: np.ndarray
         return
     assert back.nbytes == len(payload) - (10 + int.from_bytes(payload[8:10], "little"))
     assert math.prod(back.shape) == back.size
+
+
+@pytest.mark.parametrize("shape", [(MAX_INPUT_BYTES,), (MAX_INPUT_BYTES // 128, 2, 2, 2, 2, 2, 2, 2)])
+def test_the_largest_input_of_a_manifest_can_be_stored(shape: tuple[int, ...]) -> None:
+    InputSpec(dtype="uint8", shape=shape)
+    assert bounded_header("uint8", shape)

@@ -214,3 +214,12 @@ def test_a_logarithmic_axis_has_plain_numbers(tmp_path: Path) -> None:
     text = (tmp_path / "comparison.html").read_text()
     assert "0.05" in text
     assert "mathdefault" not in text
+
+
+def test_html_shows_control_characters_escaped(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyml.reports.compare.objections", lambda *_: ["\x1b]0;owned\x07\n<b>"])
+    write_html(compare_runs(models), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert r"\x1b]0;owned\x07\n&lt;b&gt;" in page
+    assert "\x1b" not in page
+    assert "<svg" in page

@@ -2,16 +2,18 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bundle.inputs.preprocessing import ArrayPreprocessing
 from pyml import PymlError
 from pyml.config import Settings
-from pyml.datasets.dataset import Dataset, Split
+from pyml.datasets.dataset import Dataset, Prepared, Split, check_publishable
 from pyml.datasets.load import load_dataset
 from pyml.datasets.split import Rows, check_learnable, content_hashes, drop_copies, split_rows
-from pyml.experiment.data_spec import Digits
+from pyml.experiment.data_spec import Digits, TextCsv
 
 SETTINGS = Settings()
 DIGITS = Digits(name="digits", validation=0.15, test=0.2)
@@ -145,3 +147,51 @@ def test_the_fingerprint_depends_on_the_vocabulary(digits: Dataset) -> None:
 def test_the_fingerprint_depends_on_the_split_of_a_sample(digits: Dataset) -> None:
     changed = dataclasses.replace(digits, validation=digits.test, test=digits.validation)
     assert changed.fingerprint != digits.fingerprint
+
+
+def check(classes: tuple[str, ...] = ("a", "b"), x: np.ndarray | None = None, words: tuple[str, ...] = ()) -> None:
+    """Check a dataset of 20 samples, of which 40 copies are the test set."""
+    samples = np.zeros((20, 1), np.uint8) if x is None else x
+    check_publishable("mine", Prepared(classes, ArrayPreprocessing(), samples, np.arange(20) % 2, words), 40)
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (("a", "b\0"), "the class names: a text holds a NUL character; remove it"),
+        (("a", "b" * 256), "1: string should have at most 255 characters"),
+        (tuple(map(str, range(1_001))), "the class names: tuple should have at most 1000 items"),
+    ],
+)
+def test_class_names_that_no_bundle_can_hold_are_refused(classes: tuple[str, ...], said: str) -> None:
+    """Before the training, with the rule that the manifest checks after it."""
+    with pytest.raises(PymlError, match=f"^dataset mine: {said}"):
+        check(classes)
+
+
+def test_a_vocabulary_that_no_bundle_can_hold_is_refused() -> None:
+    with pytest.raises(PymlError, match=r"^dataset mine: the vocabulary: a text holds a NUL character"):
+        check(words=("<pad>", "a\0"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((20, 65 * 2**20), "one sample: one input has 68157440 bytes, at most 67107840 are stored"),
+        ((20, 60 * 2**20), "the test set has 2516582720 bytes, at most 536870912 are read; use fewer test samples"),
+    ],
+    ids=["sample", "test_set"],
+)
+def test_sizes_that_no_bundle_can_hold_are_refused(shape: tuple[int, int], said: str) -> None:
+    x = np.lib.stride_tricks.as_strided(np.arange(20, dtype=np.uint8), shape, (1, 0))  # needs 20 bytes
+    with pytest.raises(PymlError, match=f"^dataset mine: {said}"):
+        check(x=x)
+
+
+def test_a_csv_label_with_nul_is_refused_before_the_training(tmp_path: Path) -> None:
+    rows = [f"text {row},{'good' if row % 2 else 'b\0d'}" for row in range(40)]
+    (tmp_path / "mine.csv").write_text("text,label\n" + "\n".join(rows))
+    columns = {"text_column": "text", "label_column": "label", "validation": 0.2, "test": 0.2, "words": 20, "length": 4}
+    data = TextCsv.model_validate({"name": "mine", "kind": "text-csv", "path": str(tmp_path / "mine.csv"), **columns})
+    with pytest.raises(PymlError, match=r"^dataset mine: the class names: a text holds a NUL character; remove it$"):
+        load_dataset(data, SETTINGS)

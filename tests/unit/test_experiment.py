@@ -98,6 +98,14 @@ def test_a_grid_is_validated_point_by_point(tmp_path: Path) -> None:
     assert [point.epochs for point in read_experiments(path)] == [3, 4]
 
 
+def test_a_refusal_shortens_a_long_name_of_a_grid(tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps(document(name="x" * 100_000, epochs=[3, 4])))
+    with pytest.raises(PymlError, match=r"xxx\.\.\. of its grid") as raised:
+        read_experiments(path)
+    assert len(str(raised.value)) < 1_000
+
+
 def test_a_grid_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "experiment.json"
     path.write_text(json.dumps(document(name="x" * 75, epochs=[3, 4])))
@@ -167,6 +175,8 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
             "data.digits: validation + test must be below 1, so that training samples are left",
         ),
         (set_in("data", "test"), 0, "data.digits.test: input should be greater than 0"),
+        (set_in("data"), "digits", 'data: a dataset is an object, for example {"name": "digits", ...}'),
+        (set_in("data"), 5, 'data: a dataset is an object, for example {"name": "digits", ...}'),
         (set_in("data"), {"validation": 0.1}, "data: a dataset needs a name; known are digits, mnist"),
         (
             set_in("data", "name"),
@@ -195,6 +205,8 @@ def set_in(*place: str | int) -> Callable[[dict[str, Any], Any], None]:
         (set_in("metrics"), ["accuracy", "accuracy"], "metrics: name accuracy, and each metric only once"),
         (set_in("metrics"), ["speed"], "metrics.0: input should be 'accuracy', 'AUC', 'Precision' or 'Recall'"),
         (set_in("deterministic"), "yes", "deterministic: input should be a valid boolean"),
+        (set_in("layers", 0, "scale"), float("nan"), "it holds NaN or infinity; finite numbers are needed"),
+        (set_in("layers", 0, "scale"), float("inf"), "it holds NaN or infinity; finite numbers are needed"),
         (set_in("seed"), [], "seed: the grid is empty"),
         (set_in("name"), "../elsewhere", "name: string should match pattern"),
         (set_in("name"), "x" * 81, "name: string should match pattern"),
@@ -275,3 +287,18 @@ def test_a_missing_or_small_embedding_is_refused(first: dict[str, Any]) -> None:
         PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) as the first layer"
     ):
         check_fits(embedded(first), 10, "int32", n_words=50)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ('"a\\u0000b"', "a text holds a NUL character; remove it"),
+        ("NaN", "finite"),
+        ("1e999", "finite"),
+        ("1" * 30, "a whole number needs more than 64 bits"),
+    ],
+)
+def test_a_value_that_no_bundle_can_hold_is_refused(tmp_path: Path, value: str, said: str) -> None:
+    text = json.dumps(document(layers=[{"layer": "Rescaling", "scale": "HERE"}, *document()["layers"][1:]]))
+    with pytest.raises(PymlError, match=f"is not a valid experiment: .*{said}"):
+        read_text(tmp_path, text.replace('"HERE"', value))

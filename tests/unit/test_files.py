@@ -1,5 +1,6 @@
 """Read folders of images and CSV files of texts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,25 @@ def test_52_a_row_without_text_or_label_is_named(tmp_path: Path, row: bytes) -> 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FilesError, match=r"none\.csv cannot be read"):
         list(read_texts(tmp_path / "none.csv", "text", None))
+
+
+def test_label_over_255_characters_is_refused_and_shortened(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, b"text,label\ngood," + b"x" * 255 + b"\nbad," + b"y" * 10_000_000 + b"\n")
+    rows = read_texts(path, "text", "label")
+    assert next(rows).label == "x" * 255
+    with pytest.raises(FilesError, match=r"line 3: the label 'y.*' has 10000000 characters, at most 255") as raised:
+        next(rows)
+    assert len(str(raised.value)) < 500
+
+
+def test_header_with_very_many_columns_is_shortened(tmp_path: Path) -> None:
+    with pytest.raises(FilesError, match=r"its header names x, x, x.* and 99990 more") as raised:
+        list(read_texts(csv_file(tmp_path, b"x" + b",x" * 99_999), "text", None))
+    assert len(str(raised.value)) < 500
+
+
+def test_image_that_is_no_regular_file_is_listed_to_be_named(tmp_path: Path) -> None:
+    touch(tmp_path / "cat/1.png")
+    os.mkfifo(tmp_path / "cat/2.png")
+    (tmp_path / "cat/3.png").mkdir()
+    assert [path.name for path, _ in list_images(tmp_path)] == ["1.png", "2.png"]

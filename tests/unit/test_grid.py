@@ -114,6 +114,8 @@ def test_grid_points_share_no_objects() -> None:
     ("changes", "said"),
     [
         ({"epochs": []}, "epochs: the grid is empty"),
+        ({"epochs": [[1, 2], 3]}, "epochs: the grid holds a list; write all its values in one list"),
+        ({"data": {"x": [[[1]]]}}, "data.x: the grid holds a list"),
         ({"epochs": [1, 1]}, "the grid gives tiny-epochs_1 more than once"),
         ({"epochs": list(range(100)), "seed": list(range(100))}, "more than 1000 points"),
     ],

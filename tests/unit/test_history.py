@@ -1,5 +1,6 @@
 """The metrics of each epoch: written and read back; an invalid file is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,4 +25,15 @@ def test_an_invalid_history_is_refused_in_one_sentence(tmp_path: Path, text: str
 
 def test_a_missing_history_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(PymlError, match=r"history\.json cannot be read \(No such file"):
+        read_history(tmp_path)
+
+
+def test_a_history_that_is_a_fifo_or_too_large_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "history.json")
+    with pytest.raises(PymlError, match=r"history\.json cannot be read \(not a regular file\)"):
+        read_history(tmp_path)
+    (tmp_path / "history.json").unlink()
+    (tmp_path / "history.json").touch()
+    os.truncate(tmp_path / "history.json", 2**40)
+    with pytest.raises(PymlError, match=r"history\.json cannot be read \(it is larger than 8388608 bytes\)"):
         read_history(tmp_path)

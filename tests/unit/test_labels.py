@@ -141,3 +141,17 @@ def test_a_label_map_also_maps_numbers() -> None:
 def test_numbers_outside_the_classes_are_refused(y: list[object], said: str) -> None:
     with pytest.raises(LabelError, match=said):
         numbered(y)
+
+
+def test_label_map_is_bounded_in_its_size_and_its_labels(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match=r"labels\.txt is larger than 1048576 bytes; a label map has"):
+        label_map(tmp_path, "cats=cat\n" * 200_000)
+    with pytest.raises(LabelError, match="line 2: the label has 300 characters, 255 at most"):
+        label_map(tmp_path, f"cats=cat\n{'x' * 300}=cat\n")
+
+
+def test_message_about_long_labels_is_short(tmp_path: Path) -> None:
+    mapped = label_map(tmp_path, f"cats={'y' * 100_000}")
+    with pytest.raises(LabelError) as raised:
+        mapped.class_numbers(["cats"], CLASSES, PATH)
+    assert len(str(raised.value)) < 500

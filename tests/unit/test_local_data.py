@@ -484,3 +484,12 @@ def test_an_npz_called_npy_is_explained(settings: Settings) -> None:
     npy = Npy(name="mine", kind="npy", path="mine.npz", labels="mine.npz", validation=0.2, test=0.2)
     with pytest.raises(ArraysError, match=r"is not a \.npy file of plain numbers or names \(its content is \.npz"):
         load_dataset(npy, settings)
+
+
+def test_fifo_in_the_place_of_a_dataset_is_refused(settings: Settings) -> None:
+    settings.data_dir.mkdir(exist_ok=True)
+    for name in ("mine.npz", "reviews.csv"):
+        os.mkfifo(settings.data_dir / name)
+    for data in (NPZ, CSV):
+        with pytest.raises(BundleError, match=rf"{data.path} .*not a regular file"):
+            load_dataset(data, settings)

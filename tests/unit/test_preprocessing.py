@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.document import sha256_of_json
 from bundle.inputs.preprocessing import (
     PAD,
     RESERVED_WORDS,
@@ -19,7 +18,6 @@ from bundle.inputs.preprocessing import (
     pad,
     prepare_image,
     prepare_text,
-    read_vocabulary,
     token_numbers,
     words_of,
 )
@@ -150,22 +148,3 @@ def test_numbers_beyond_the_vocabulary_become_unknown() -> None:
 
 def test_reserved_words_in_a_text_are_unknown() -> None:
     assert NUMBERS.keys() == {"good", "bad", "don't"}
-
-
-def test_a_vocabulary_must_match_the_manifest(tmp_path: Path) -> None:
-    words = [*RESERVED_WORDS, "good", "bad", "don't"]
-    path = tmp_path / "vocabulary.json"
-    path.write_text('["' + '", "'.join(words) + '"]')
-    how = TEXT.model_copy(update={"vocabulary_sha256": sha256_of_json(words)})
-    assert read_vocabulary(path, how) == words
-    with pytest.raises(PreprocessingError, match="not the vocabulary that the manifest names"):
-        read_vocabulary(path, TEXT)
-
-
-def test_a_vocabulary_may_hold_words_without_a_number(tmp_path: Path) -> None:
-    words = [*RESERVED_WORDS, "good", "bad", "don't"]
-    (tmp_path / "vocabulary.json").write_text('["' + '", "'.join(words) + '"]')
-    how = TEXT.model_copy(update={"n_words": 6, "known_words": 7, "vocabulary_sha256": sha256_of_json(words)})
-    assert read_vocabulary(tmp_path / "vocabulary.json", how) == words
-    with pytest.raises(PreprocessingError, match="not the vocabulary that the manifest names"):
-        read_vocabulary(tmp_path / "vocabulary.json", how.model_copy(update={"known_words": None}))

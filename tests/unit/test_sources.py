@@ -287,3 +287,21 @@ def test_an_npz_without_x_is_refused_with_its_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x_train=np.zeros(1), y_train=np.zeros(1))
     with pytest.raises(SourceError, match=r"x\.npz holds x_train, y_train; x is needed, and y for labels: np\.savez"):
         read(tmp_path / "x.npz", ARRAYS)
+
+
+def test_csv_with_too_many_different_labels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pypredict.source.MAX_LABELS", 100)
+    path = write_csv(tmp_path / "x.csv", ("text", "label"), *[("good", f"id {number}") for number in range(101)])
+    with pytest.raises(SourceError, match=r"x\.csv holds over 100 different labels in the column 'label'"):
+        read(path, REVIEWS, "label")
+
+
+def test_fifo_in_a_folder_is_named_and_the_other_images_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "photos/a.png", 1)
+    os.mkfifo(tmp_path / "photos/b.png")
+    (tmp_path / "photos/c.png").symlink_to("/dev/zero")
+    assert names(read(tmp_path / "photos", PHOTOS)) == ["a.png"]
+    for name in ("b.png", "c.png"):
+        assert f"skipped: {tmp_path}/photos/{name} is not a readable image: not a regular file" in caplog.text

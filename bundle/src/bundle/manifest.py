@@ -4,16 +4,24 @@
 when the two have the same hash.
 """
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, JsonValue, ValidationError
+import numpy as np
+from pydantic import AwareDatetime, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from bundle import BundleError
-from bundle.document import Document, Name, Sha256, explain, sha256_of_json
+from bundle.document import Document, FewKeys, Name, Sha256, Storable, explain, read_bounded, sha256_of_json
 from bundle.inputs.preprocessing import Preprocessing
 
 MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_VALUES = 1_200_000  # of a manifest; the largest part is the confusion matrix
+MAX_CLASSES = 1_000  # the confusion matrix of so many classes has 9 MB
+MAX_CLASS_NAME = 255  # characters; a folder's name has at most so many bytes
+MAX_INPUT_BYTES = 64 * 2**20 - 1024  # of one input; with the header of a .npy file it fits into one stored payload
+MAX_TEST_SET_BYTES = 512 * 2**20  # of x and y in memory, where the file is, too
 MODEL_FILE, MANIFEST_FILE, TEST_SET_FILE = "model.h5", "manifest.json", "test_set.npz"
 SERVING_FILE = "model.tflite"  # converted from model.h5; the file that predicts
 PREDICTIONS_FILE, VOCABULARY_FILE = "predictions.csv", "vocabulary.json"  # the vocabulary only when inputs are texts
@@ -22,6 +30,17 @@ CONFUSION_FILE, ROC_FILE, PRECISION_RECALL_FILE = "confusion.png", "roc.png", "p
 DIFF_FILE = "diff.patch"  # the uncommitted changes, only when there are some
 SPLIT_FILE = "split.csv"  # the part of each sample: train, validation or test (bundle.split)
 
+# A reader accepts files of at most so many bytes. It holds some of them in memory.
+MAX_BYTES = {
+    MODEL_FILE: 2**30,
+    SERVING_FILE: 512 * 2**20,
+    TEST_SET_FILE: MAX_TEST_SET_BYTES,
+    SPLIT_FILE: 128 * 2**20,
+    VOCABULARY_FILE: 16 * 2**20,
+}
+MAX_OTHER_BYTES = 64 * 2**20
+MAX_FILES = 32
+
 Dtype = Literal["uint8", "int32", "float32"]
 
 
@@ -29,7 +48,22 @@ class InputSpec(Document):
     """Dtype and shape of one sample of the model, without the batch axis."""
 
     dtype: Dtype
-    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1, max_length=8)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(fail_fast=True, min_length=1, max_length=8)]
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of one sample."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        if self.n_bytes > MAX_INPUT_BYTES:
+            raise PydanticCustomError(
+                "input_size",
+                "one input has {n} bytes, at most {most} are stored; smaller inputs are needed",
+                {"n": self.n_bytes, "most": MAX_INPUT_BYTES},
+            )
+        return self
 
     def __str__(self) -> str:
         """Describe it for a person."""
@@ -54,7 +88,7 @@ class Serving(Document):
     """How the model predicts. rows: the numbers of rows that a call may have; None: any number."""
 
     runtime: Literal["litert"] = "litert"
-    rows: tuple[int, ...] | None
+    rows: Annotated[tuple[int, ...], Field(fail_fast=True, max_length=8)] | None
 
 
 class TrackedRun(Document):
@@ -96,8 +130,18 @@ class Metrics(Document):
     auroc: float | None = None
     gini: float | None = None
     average_precision: float | None = None
-    per_class: tuple[ClassMetrics, ...] = ()
-    confusion: tuple[tuple[int, ...], ...] = ()
+    per_class: Annotated[tuple[ClassMetrics, ...], Field(fail_fast=True, max_length=MAX_CLASSES)] = ()
+    confusion: Annotated[
+        tuple[Annotated[tuple[int, ...], Field(fail_fast=True, max_length=MAX_CLASSES)], ...],
+        Field(fail_fast=True, max_length=MAX_CLASSES),
+    ] = ()
+
+
+Classes = Annotated[
+    tuple[Annotated[str, Field(max_length=MAX_CLASS_NAME)], ...],
+    Field(fail_fast=True, min_length=2, max_length=MAX_CLASSES),
+    Storable,
+]
 
 
 class Manifest(Document):
@@ -109,7 +153,7 @@ class Manifest(Document):
     dataset: Name
     task: Literal["classification"] = "classification"
     input: InputSpec
-    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    classes: Classes
     preprocessing: Preprocessing
     serving: Serving
     experiment: dict[str, JsonValue]
@@ -122,11 +166,30 @@ class Manifest(Document):
     parameters: int
     seed: int
     git: GitState
-    versions: dict[str, str]
+    versions: Annotated[dict[str, str], FewKeys]
     machine: str = "unknown"  # kind of processor and memory; train_seconds depends on it
     tracked_run: TrackedRun
     created_at: AwareDatetime
-    files: dict[str, FileEntry] = Field(default_factory=dict)
+    files: Annotated[dict[str, FileEntry], FewKeys, Field(max_length=MAX_FILES)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        check_test_set(self.metrics.n, self.input)
+        for name, entry in self.files.items():
+            most = MAX_BYTES.get(name, MAX_OTHER_BYTES)
+            if entry.size > most:
+                said = {"name": name[:MAX_CLASS_NAME], "n": entry.size, "most": most}
+                raise PydanticCustomError("file_size", "{name} has {n} bytes, at most {most} are read", said)
+        return self
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> Self:
+        n, per_class, rows = len(self.classes), self.metrics.per_class, self.metrics.confusion
+        if len(per_class) not in (0, n) or (rows and {len(rows), *map(len, rows)} != {n}):
+            raise PydanticCustomError("counts", "the metrics are not those of {n} classes", {"n": n})
+        if self.metrics.n_correct > self.metrics.n or (per_class and sum(one.n for one in per_class) != self.metrics.n):
+            raise PydanticCustomError("sum", "the metrics are not those of {n} samples", {"n": self.metrics.n})
+        return self
 
     @property
     def prep_sha256(self) -> str:
@@ -134,18 +197,29 @@ class Manifest(Document):
         return sha256_of_json({"preprocessing": self.preprocessing.model_dump(), "input": self.input.model_dump()})
 
 
+def check_test_set(n: int, spec: InputSpec) -> None:
+    """Check that a reader can hold n test samples and their labels in memory. Raises PydanticCustomError."""
+    n_bytes = n * (spec.n_bytes + 8)  # a label has 8 bytes
+    if n_bytes > MAX_TEST_SET_BYTES:
+        raise PydanticCustomError(
+            "test_set_size",
+            "the test set has {n} bytes, at most {most} are read; use fewer test samples, or smaller ones",
+            {"n": n_bytes, "most": MAX_TEST_SET_BYTES},
+        )
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read and validate a manifest file.
 
-    Raises BundleError when it is missing, larger than 16 MiB, not JSON, of another format version or incomplete.
+    Raises BundleError when it is missing, not a regular file, larger than 16 MiB, not JSON, of another format version,
+    incomplete, or when it holds what cannot be stored.
     """
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
+        text = read_bounded(path, MAX_MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); a bundle needs its manifest") from error
-    if len(text) > MAX_MANIFEST_BYTES:
-        raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes; a manifest is smaller")
+    if text.count(b",") > MAX_VALUES:
+        raise BundleError(f"{path} holds more than {MAX_VALUES} values; a manifest holds fewer")
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:

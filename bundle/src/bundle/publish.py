@@ -19,11 +19,12 @@ from pathlib import Path
 from pydantic import AwareDatetime, ValidationError
 
 from bundle import BundleError
-from bundle.document import Document, Name, Sha256, explain
-from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest
+from bundle.document import Document, Name, Sha256, explain, read_bounded
+from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest, read_manifest
 from bundle.whole_file import fsync, write_whole
 
 STAGING_PREFIX = ".tmp-"
+MAX_POINTER_BYTES = 4096
 
 
 class Pointer(Document):
@@ -86,13 +87,15 @@ def staging(models: Path) -> Iterator[Path]:
 def publish(staged: Path, models: Path, manifest: Manifest) -> Manifest:
     """Publish the staged files as bundle `manifest.bundle_id`; return the manifest with their hashes.
 
-    Raises BundleError when that bundle exists already. Does not change the pointer: `point` does.
+    Raises BundleError when that bundle exists already, or when readers would refuse its manifest. Does not change the
+    pointer: `point` does.
     """
     files = {
         path.name: FileEntry(sha256=file_sha256(path), size=path.stat().st_size) for path in sorted(staged.iterdir())
     }
     complete = manifest.model_copy(update={"files": files})
     (staged / MANIFEST_FILE).write_text(complete.model_dump_json(indent=2) + "\n")
+    read_manifest(staged / MANIFEST_FILE)  # as every reader does
     for path in staged.iterdir():
         path.chmod(0o644)
         fsync(path)
@@ -134,9 +137,9 @@ def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
 
 
 def read_pointer(path: Path) -> Pointer:
-    """Read one `models/current/<dataset>.json`. Raises BundleError when it is missing or malformed."""
+    """Read one `models/current/<dataset>.json`. Raises BundleError when it is missing, no regular file or malformed."""
     try:
-        return Pointer.model_validate_json(path.read_bytes())
+        return Pointer.model_validate_json(read_bounded(path, MAX_POINTER_BYTES))
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}); train a model first: pyml train") from error
     except ValidationError as error:

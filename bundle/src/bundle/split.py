@@ -10,6 +10,7 @@ file, a line or a row. sha256: content_sha256 of the prepared array, as hexadeci
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
+from bundle.manifest import SPLIT_FILE
+from bundle.verify import Bundle
 
+MAX_LINE = 2**16  # characters; the names of a path's folders have at most 4,096 bytes
 COLUMNS = ["part", "sample", "label", "source", "sha256"]
 
 
@@ -45,19 +49,29 @@ def write_split(path: Path, rows: Iterable[SplitRow]) -> None:
         writer.writerows(rows)
 
 
-def read_split(path: Path) -> Iterator[SplitRow]:
-    """Read split.csv row by row. Raises BundleError, which names the line with the wrong format."""
+def read_split(bundle: Bundle) -> Iterator[SplitRow]:
+    """Read a bundle's split.csv row by row. Raises BundleError, which names the line with the wrong format."""
     line = 1
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            if next(rows, None) != COLUMNS:
-                raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
-            for row in rows:
-                line = rows.line_num
-                part, sample, label, source, sha256 = row
-                if len(bytes.fromhex(sha256)) != hashlib.sha256().digest_size:
-                    raise ValueError("its last value is not a sha256")
-                yield SplitRow(part, int(sample), label, source, sha256)
-    except (OSError, ValueError, csv.Error) as error:
+        rows = csv.reader(_lines(bundle.read(SPLIT_FILE)))
+        if next(rows, None) != COLUMNS:
+            raise ValueError(f"its columns are not {', '.join(COLUMNS)}")
+        for row in rows:
+            line = rows.line_num
+            part, sample, label, source, sha256 = row
+            if len(bytes.fromhex(sha256)) != hashlib.sha256().digest_size:
+                raise ValueError("its last value is not a sha256")
+            if "\0" in label or "\0" in source:
+                raise ValueError("it holds a NUL character")
+            yield SplitRow(part, int(sample), label, source, sha256)
+    except (ValueError, csv.Error) as error:
+        path = bundle.path / SPLIT_FILE
         raise BundleError(f"{path}, line {line}: not a readable split ({error}); publish it again") from error
+
+
+def _lines(content: bytes) -> Iterator[str]:
+    """Decode the lines of a file. Raises ValueError for a line so long that its values would fill the memory."""
+    for line in io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""):
+        if len(line) > MAX_LINE:
+            raise ValueError(f"a line has more than {MAX_LINE} characters")
+        yield line

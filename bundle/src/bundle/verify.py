@@ -1,13 +1,19 @@
 """Check a bundle before it is used: the manifest first, then size and sha256 of every file.
 
+A file of a bundle may be a FIFO, a link to a device, or of any size. So only regular files are opened, their sizes are
+compared before they are read, and a file that is parsed is read once: the parsed bytes are the hashed ones.
+
 `inference` checks the content of model.tflite when it loads it. No reader opens model.h5, because Keras is not safe
 with a forged file: CVE-2025-9905 (safe_mode ignored for .h5), CVE-2026-1669 (external datasets read host files).
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import BundleError
+from bundle.document import read_bounded
 from bundle.manifest import (
     MANIFEST_FILE,
     MODEL_FILE,
@@ -15,12 +21,14 @@ from bundle.manifest import (
     SERVING_FILE,
     SPLIT_FILE,
     TEST_SET_FILE,
+    FileEntry,
     Manifest,
     read_manifest,
 )
-from bundle.publish import bundle_path, file_sha256, read_pointer
+from bundle.publish import bundle_path, read_pointer
+from bundle.regular_file import open_regular
 
-MAX_FILE_BYTES = 4 * 2**30
+BLOCK_BYTES = 2**20
 REQUIRED_FILES = (MODEL_FILE, SERVING_FILE, TEST_SET_FILE, PREDICTIONS_FILE, SPLIT_FILE)
 
 
@@ -41,6 +49,19 @@ class Bundle:
         """Hash of model.tflite."""
         return self.manifest.files[SERVING_FILE].sha256
 
+    def read(self, name: str) -> bytes:
+        """Read a file whose bytes have the size and the hash in the manifest. Raises BundleError."""
+        path, entry = self.path / name, self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.path / MANIFEST_FILE} does not list {name}; the bundle is incomplete")
+        try:
+            content = read_bounded(path, entry.size)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read ({error.strerror}); restore or retrain it") from error
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise BundleError(f"{path} changed while it was being read; restore or retrain it")
+        return content
+
 
 def open_bundle(path: Path) -> Bundle:
     """Read the manifest and compare every file with it.
@@ -58,14 +79,7 @@ def open_bundle(path: Path) -> Bundle:
     for name, entry in manifest.files.items():
         if Path(name).name != name:
             raise BundleError(f"{path / MANIFEST_FILE} lists {name!r}; a bundle's files are beside its manifest")
-        size, digest = _measure(path / name)
-        if size != entry.size or size > MAX_FILE_BYTES:
-            raise BundleError(f"{path / name} has {size} bytes, the manifest says {entry.size}; publish it again")
-        if digest != entry.sha256:
-            raise BundleError(
-                f"{path / name} has sha256 {digest[:12]}..., the manifest says {entry.sha256[:12]}...: "
-                "the file was changed after it was published; restore or retrain it"
-            )
+        _check_file(path / name, entry)
     return Bundle(path, manifest)
 
 
@@ -78,12 +92,20 @@ def open_current(models: Path, pointer_path: Path) -> Bundle:
     return bundle
 
 
-def _measure(path: Path) -> tuple[int, str]:
-    """Return a file's size in bytes and its sha256; the sha256 is empty for a file that is too large."""
+def _check_file(path: Path, entry: FileEntry) -> None:
+    """Compare a file's size, then its sha256, with the manifest's entry. Raises BundleError."""
     try:
-        if path.is_symlink() or not path.is_file():
-            raise BundleError(f"{path} is missing or not a plain file; the bundle is incomplete")
-        size = path.stat().st_size
-        return size, file_sha256(path) if size <= MAX_FILE_BYTES else ""
+        with open_regular(path, follow_links=False) as file:
+            size, digest = os.fstat(file.fileno()).st_size, hashlib.sha256()
+            if size != entry.size:
+                raise BundleError(f"{path} has {size} bytes, the manifest says {entry.size}; publish it again")
+            for _ in range(0, size + 1, BLOCK_BYTES):  # to the end, unless the file grows meanwhile
+                digest.update(file.read(BLOCK_BYTES))
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); allow this user to read it") from error
+        raise BundleError(f"{path} cannot be read ({error.strerror}); a bundle needs all its files") from error
+    found = digest.hexdigest()
+    if found != entry.sha256:
+        raise BundleError(
+            f"{path} has sha256 {found[:12]}..., the manifest says {entry.sha256[:12]}...: "
+            "the file was changed after it was published; restore or retrain it"
+        )

@@ -57,6 +57,10 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("length(prep_sha256) = 32 and length(content_sha256) = 32", name=op.f("chunk_hashes_check")),
         sa.CheckConstraint("n_inputs >= 1 and first_row >= 0", name=op.f("chunk_counts_check")),
+        sa.CheckConstraint(
+            "length(array_to_string(classes, '')) <= 255 * cardinality(classes)", name=op.f("chunk_classes_check")
+        ),
+        sa.CheckConstraint("length(source) <= 4096", name=op.f("chunk_source_check")),
         sa.PrimaryKeyConstraint("chunk_id", name=op.f("chunk_pkey")),
         sa.UniqueConstraint(
             "dataset", "prep_sha256", "content_sha256", name=op.f("chunk_dataset_prep_sha256_content_sha256_key")
@@ -125,6 +129,9 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "length(sha256) = 32 and length(serving_sha256) = 32 and length(prep_sha256) = 32",
             name=op.f("model_hashes_check"),
+        ),
+        sa.CheckConstraint(
+            "length(array_to_string(classes, '')) <= 255 * cardinality(classes)", name=op.f("model_classes_check")
         ),
         sa.PrimaryKeyConstraint("model_id", name=op.f("model_pkey")),
         sa.UniqueConstraint("bundle_id", name=op.f("model_bundle_id_key")),
@@ -311,6 +318,7 @@ def upgrade() -> None:
             ["ml.input.chunk_id", "ml.input.sample_no"],
             name=op.f("input_name_chunk_id_sample_no_fkey"),
         ),
+        sa.CheckConstraint("length(name) <= 4096", name=op.f("input_name_name_check")),
         sa.PrimaryKeyConstraint("chunk_id", "sample_no", name=op.f("input_name_pkey")),
         schema="ml",
         comment="The name of an input within its source. Rows of an array file have no name, only a number.",

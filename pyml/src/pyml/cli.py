@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import BundleError, __version__
+from bundle.messages import printable
+from bundle.terminal import log_to_stderr, make_console
 from pyml import PymlError
 from pyml.process import Stopped, raise_on_signals
 
@@ -54,13 +56,13 @@ AfterEach = Callable[[Path, bool], None]  # takes a bundle's directory and `quie
 
 def main() -> None:
     """Run the command line. An error prints one sentence on stderr and no traceback, and sets the exit code."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    log_to_stderr("%(message)s", logging.WARNING)
     log.setLevel(logging.INFO)
     raise_on_signals()
     try:
         app()
     except (PymlError, BundleError) as error:
-        sys.exit(f"pyml: {error}")
+        sys.exit(f"pyml: {printable(str(error))}")
     except Stopped as stopped:
         typer.echo(f"pyml: stopped by {stopped.signal}; no incomplete bundle is left", err=True)
         sys.exit(stopped.code)
@@ -144,7 +146,7 @@ def download_command(
     for name in datasets:
         directory = DataDirectory(settings.data_dir, settings.origin).download(name)
         if not quiet:
-            typer.echo(f"{name} is in {directory}")
+            typer.echo(printable(f"{name} is in {directory}"))
 
 
 @app.command("schema", epilog="Example: pyml schema > experiments/schema.json")
@@ -215,9 +217,7 @@ def _settings(models: Path | None = None, data_dir: Path | None = None, group: s
 
 def _console() -> "Console":
     """Make the console for tables. A pipe has no width, so tables get 240 columns there."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=240)
+    return make_console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 240)
 
 
 def _train(

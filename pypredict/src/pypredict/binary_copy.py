@@ -125,7 +125,10 @@ def parse_inputs(
 
 
 def iterate_inputs(stream: bytes | bytearray | memoryview) -> Iterator[tuple[int, memoryview | None]]:
-    """Yield (input_id, payload or None) row by row: slower, for a chunk that parse_inputs cannot parse."""
+    """Yield (input_id, payload or None) row by row: slower, for a chunk that parse_inputs cannot parse.
+
+    Raises struct.error for a stream that is cut off. The server sends whole streams.
+    """
     view = memoryview(stream)
     offset = len(SIGNATURE)
     while struct.unpack_from(">h", view, offset) != (-1,):

@@ -1,5 +1,6 @@
 """The command line of the predict service. It reads the settings once and passes them on."""
 
+import functools
 import logging
 import os
 import signal
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import __version__
+from bundle.messages import printable
+from bundle.terminal import log_to_stderr
 from pypredict import PypredictError
 from pypredict.cli_context import ModelsDirectory, explain_error, make_console, open_database
 from pypredict.cli_models import models_app
@@ -30,7 +33,7 @@ log = logging.getLogger("pypredict")
 
 def main() -> None:
     """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr("%(asctime)s %(levelname)s %(message)s", logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         app()
@@ -38,7 +41,7 @@ def main() -> None:
         sentence = explain_error(error)
         if sentence is None:
             raise
-        sys.exit(f"pypredict: {sentence}")
+        sys.exit(f"pypredict: {printable(sentence)}")
 
 
 def _show_version(wanted: bool) -> None:
@@ -178,12 +181,18 @@ def status_command() -> None:
 def export_command(
     path: Annotated[Path, typer.Argument(help="The file to write: .csv or .parquet.")],
     dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="CSV: keep texts that spreadsheet programs take for formulas.")
+    ] = False,
 ) -> None:
-    """Write predictions and labels to a file, row by row."""
+    """Write predictions and labels to a file, row by row.
+
+    In a CSV file, an apostrophe is set before a text that begins with =, +, -, @, a tab or a line end.
+    """
     from pypredict.export import export
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
-        export(connection, path, dataset)
+        export(connection, path, dataset, raw=raw)
     log.info("%s: %d bytes", path, path.stat().st_size)
 
 
@@ -242,7 +251,8 @@ def ping_command() -> None:
 
     with open_database(read_settings()) as engine:
         done = ping(engine)
-    make_console().print(f"PostgreSQL {done.server_version}: round trip in {done.milliseconds:.1f} ms\n{done.line}")
+    first = f"PostgreSQL {done.server_version}: round trip in {done.milliseconds:.1f} ms"
+    make_console().print(first, done.line, sep="\n")
 
 
 def _check_models(directory: Path) -> None:
@@ -255,14 +265,14 @@ def _check_models(directory: Path) -> None:
 
 
 def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
-    from pypredict.models import Models
+    from pypredict.models import Models, load_predict
     from pypredict.worker import Worker
 
     directory = models or settings.models
     return Worker(
         engine=engine,
         directory=directory,
-        models=Models(directory),
+        models=Models(directory, functools.partial(load_predict, stopped=stop.is_set)),
         name=f"{socket.gethostname()}-{os.getpid()}",
         lease_seconds=settings.lease_seconds,
         poll_seconds=settings.poll_seconds,

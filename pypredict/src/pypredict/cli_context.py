@@ -20,10 +20,10 @@ ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR",
 
 
 def make_console() -> "Console":
-    """Make a console that prints data unchanged, also brackets and colons; to a pipe it prints 160 columns."""
-    from rich.console import Console
+    """Make a console for data with brackets and colons; control characters are escaped. A pipe has 160 columns."""
+    from bundle import terminal
 
-    return Console(width=None if sys.stdout.isatty() else 160, markup=False, emoji=False)
+    return terminal.make_console(width=None if sys.stdout.isatty() else 160, markup=False)
 
 
 @contextmanager

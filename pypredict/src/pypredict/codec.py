@@ -105,7 +105,10 @@ def read_header(payload: bytes | memoryview) -> tuple[str, tuple[int, ...], int]
 @functools.lru_cache(maxsize=256)
 def _parse_header(text: bytes) -> tuple[str, tuple[int, ...]]:
     try:
-        header = ast.literal_eval(text.decode("ascii").strip())
+        line = text.decode("ascii").strip(" \n")
+        if not line.isprintable():  # np.load refuses some control characters
+            raise ValueError("a control character")
+        header = ast.literal_eval(line)
         descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
         well_formed = len(header) == 3 and isinstance(shape, tuple) and all(type(n) is int and n >= 1 for n in shape)
     except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:

@@ -5,7 +5,9 @@ priority. Our messages never contain a password.
 """
 
 import logging
+import os
 import random
+import re
 import time
 from typing import Any
 
@@ -36,6 +38,7 @@ OUTAGE = (
     psycopg2.InterfaceError,
     psycopg2.errors.ReadOnlySqlTransaction,
 )
+HOST = re.compile(r"[\w.:%-]*|/.*", re.DOTALL)  # a name, an IP address, or the directory of a socket
 FINAL_ERRORS = (
     "password authentication failed",
     "no password supplied",
@@ -55,7 +58,7 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
 
     Raises DatabaseError at once when the login is refused, and after wait_seconds when no server answers.
     """
-    _check_url(url)
+    _check_address(url)
     engine = sa.create_engine(
         "postgresql+psycopg2://",
         creator=lambda: psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE),
@@ -93,13 +96,26 @@ def _raise_outage(context: sa.engine.ExceptionContext) -> None:
         raise sa.exc.OperationalError(context.statement, None, error) from error
 
 
-def _check_url(url: str | None) -> None:
-    """Refuse an invalid URL ourselves, because libpq's error would show its password. Raises DatabaseError."""
+def _check_address(url: str | None) -> None:
+    """Refuse an invalid address ourselves, before any look-up, because libpq's errors would show its password.
+
+    A password with an unescaped @ or / ends there for libpq; the rest becomes the host, the port, the database or an
+    option, or the login becomes the host. Raises DatabaseError.
+    """
+    for variable in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER"):
+        value = os.environ.get(variable, "")
+        if "://" in value or (variable != "PGUSER" and "@" in value):
+            raise DatabaseError(f"{variable} holds more than one part of an address; set DATABASE_URL to a whole URL")
     try:
         parts = psycopg2.extensions.parse_dsn(url or "")
-    except psycopg2.ProgrammingError:
+    except (psycopg2.ProgrammingError, UnicodeError):
         parts = {"port": "?"}
-    if not all(port.isdecimal() for port in parts.get("port", "0").split(",")):
+    shown = {name: value for name, value in parts.items() if name not in ("user", "password")}  # in libpq's errors
+    if (
+        any("@" in value or "://" in value for value in shown.values())
+        or not all(HOST.fullmatch(host) for host in parts.get("host", "").split(","))
+        or not all(port.isdecimal() for port in parts.get("port", "0").split(","))
+    ):
         raise DatabaseError(
             "libpq cannot read DATABASE_URL; write postgresql://USER@HOST:PORT/DATABASE, with :PASSWORD after USER if "
             "no PGPASSFILE holds it, and write each character of the password that is not a letter or digit as %XX"

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.inputs.arrays import Array, read_labels
-from bundle.inputs.files import readable_name
+from bundle.inputs.files import MAX_CLASS_NAME, FilesError, read_utf8, readable_name
+from bundle.messages import list_names, shorten
 from pypredict import PypredictError
 
 log = logging.getLogger(__name__)
 
-SHOWN = 10  # names in a message
+MAX_MAP_BYTES = 2**20
 
 
 class LabelError(PypredictError):
@@ -47,7 +48,7 @@ class Labelling:
         self.used.update(self.mapping.keys() & set(labels))
         odd = {label: name for label, name in self.mapping.items() if name not in classes}
         if odd:
-            lines = ", ".join(f"{label}={name}" for label, name in odd.items())
+            lines = list_names([f"{label}={name}" for label, name in odd.items()])
             raise LabelError(
                 f"{self.file}: {lines} does not map to a class of the model; its classes are {_list(classes)}"
             )
@@ -96,19 +97,21 @@ class Labelling:
 def read_label_map(path: Path) -> Labelling:
     """Read a label map. Raises LabelError, which names the line that is not label=class."""
     try:
-        lines = path.read_text("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise LabelError(f"{path} cannot be read ({reason}); a text file of label=class lines is needed") from error
+        lines = read_utf8(path, MAX_MAP_BYTES).split("\n")
+    except FilesError as error:
+        raise LabelError(f"{error}; a label map has lines label=class") from error
     mapping: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         label, _, name = (part.strip() for part in line.partition("="))
         if not label or not name:
-            raise LabelError(f"{path}, line {number}: {line.strip()!r} is not label=class, for example cats=cat")
+            shown = shorten(line.strip())
+            raise LabelError(f"{path}, line {number}: {shown!r} is not label=class, for example cats=cat")
+        if len(label) > MAX_CLASS_NAME:
+            raise LabelError(f"{path}, line {number}: the label has {len(label)} characters, {MAX_CLASS_NAME} at most")
         if mapping.setdefault(label, name) != name:
-            raise LabelError(f"{path}, line {number}: {label} is already mapped to {mapping[label]}")
+            raise LabelError(f"{path}, line {number}: {shorten(label)} is already mapped to {shorten(mapping[label])}")
     if not mapping:
         raise LabelError(f"{path} maps no label; lines label=class are needed, for example cats=cat")
     return Labelling(file=path, mapping=mapping)
@@ -128,5 +131,4 @@ def _suggest(label: str, classes: Sequence[str]) -> str:
 
 
 def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(readable_name(name) for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+    return list_names([readable_name(name) for name in names])

@@ -14,8 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE
+from bundle.messages import printable
 from bundle.publish import bundle_path, pointers
 from bundle.verify import Bundle, open_bundle, open_current
+from bundle.vocabulary import read_vocabulary
 from pypredict import PypredictError, listen, registry, store
 from pypredict.chunk import Chunk
 from pypredict.labels import Labelling
@@ -24,7 +26,6 @@ from pypredict.source import (
     SourceError,
     TextColumns,
     cut_test_set,
-    read_known_words,
     read_source,
 )
 
@@ -88,14 +89,14 @@ def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
     with engine.begin() as connection:
         serving = registry.serving_manifest(connection, dataset)
     if serving is not None:
-        return Preparation(serving, read_known_words(bundle_path(models, serving.bundle_id), serving))
+        return Preparation(serving, read_vocabulary(Bundle(bundle_path(models, serving.bundle_id), serving)))
     proposed = pointers(models)
     path = proposed.get(dataset)
     if path is None:
         known = ", ".join(proposed) or "none"
         raise SourceError(f"dataset {dataset} has no model; datasets with a model: {known}; train one: pyml train")
     bundle = open_current(models, path)
-    return Preparation(bundle.manifest, read_known_words(bundle.path, bundle.manifest))
+    return Preparation(bundle.manifest, read_vocabulary(bundle))
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
         Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress,
         ThreadPoolExecutor(WRITERS, "load") as threads,
     ):
-        task = progress.add_task(name, total=total)
+        task = progress.add_task(printable(name), total=total)
         stored: list[Stored] = []
         submitted: deque[Future[Stored]] = deque()
 

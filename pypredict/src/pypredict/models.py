@@ -3,18 +3,19 @@
 import faulthandler
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
-from bundle.manifest import SPLIT_FILE
 from bundle.publish import bundle_path
 from bundle.split import content_sha256, read_split
 from bundle.verify import Bundle, open_bundle
 from pypredict.codec import Array
+from pypredict.refusals import Refusals, explain_refusal, state_of
 from pypredict.registry import Model, WantedModel
 from pypredict.store import Inputs
 
@@ -27,12 +28,15 @@ Predict = Callable[[Array], Probabilities]
 Hashes = npt.NDArray[np.uint64]
 
 
-def load_predict(bundle: Bundle) -> Predict:
-    """Load a bundle's model; arrays (n, ...) in, probabilities (n, k) float32 out. Raises BundleError."""
+def load_predict(bundle: Bundle, stopped: Callable[[], bool] = lambda: False) -> Predict:
+    """Load a bundle's model; arrays (n, ...) in, probabilities (n, k) float32 out. Raises BundleError.
+
+    stopped: whether to end the trial of the model early.
+    """
     from bundle.inference.load import load_model
 
     log.info("loading %s", bundle.manifest.bundle_id)
-    return load_model(bundle).predict
+    return load_model(bundle, stopped).predict
 
 
 def open_registered(directory: Path, model: WantedModel | Model) -> Bundle:
@@ -50,7 +54,7 @@ def open_registered(directory: Path, model: WantedModel | Model) -> Bundle:
 
 
 class Models:
-    """Loaded models by their number in ml.model. Only `predict` may be called from several threads at once."""
+    """Loaded models by their number in ml.model. `loaded`, `predict` and `refuse` may run beside `servable`."""
 
     def __init__(self, directory: Path, load: Callable[[Bundle], Predict] = load_predict) -> None:
         self._directory = directory
@@ -58,53 +62,76 @@ class Models:
         self._bundles: dict[int, Bundle] = {}
         self._predicts: dict[int, Predict] = {}
         self._training: dict[int, Hashes] = {}
-        self._refused: dict[int, str] = {}
-        self._lock = threading.Lock()  # one thread may refuse a model while another one calls `servable`
+        self._kept: set[int] = set()  # loaded, before they serve
+        self._refusals = Refusals()
+        self._lock = threading.Lock()
 
-    def load(self, model_id: int, bundle: Bundle) -> None:
-        """Load a model and test one prediction, so that it can serve. Raises BundleError."""
+    @contextmanager
+    def loaded(self, model_id: int, bundle: Bundle) -> Iterator[None]:
+        """Load a model and test one prediction; keep it for the block, in which it begins to serve.
+
+        Raises BundleError.
+        """
+        predict, training = self._open(bundle)  # may take minutes: without the lock
         with self._lock:
-            self._predicts[model_id], self._training[model_id] = self._load(bundle), _read_training(bundle)
+            self._predicts[model_id], self._training[model_id] = predict, training
             self._bundles[model_id] = bundle
+            self._kept.add(model_id)
+        try:
+            yield
+        finally:
+            self._kept.discard(model_id)
 
     def servable(self, wanted: Sequence[WantedModel], *, lazily: bool) -> tuple[list[int], list[str]]:
         """Return which of the wanted models can serve, and one sentence for each other model.
 
         Verifies new models and drops models that are no longer wanted. lazily=False: also loads new models, and tries a
-        refused model again in each call. A refused model is logged once.
+        refused model again later (see `refusals`). A refused model is logged once.
         """
         with self._lock:
             for model in wanted:
-                if lazily and model.model_id in self._refused:
-                    continue
-                try:
-                    self._verify(model)
-                    if not lazily:
-                        self._loaded(model.model_id)
-                except BundleError as error:
-                    self._refuse(model.model_id, str(error))
-                else:
-                    self._refused.pop(model.model_id, None)
-            keep = {model.model_id for model in wanted}
-            for held in (self._bundles, self._predicts, self._training, self._refused):
+                if self._refusals.problem(model.model_id) is None or not (lazily or self._must_wait(model)):
+                    self._try(model, lazily)
+            keep = {model.model_id for model in wanted} | self._kept
+            for held in (self._bundles, self._predicts, self._training):
                 for model_id in held.keys() - keep:
                     del held[model_id]
-            return list(self._bundles), list(self._refused.values())
+            self._refusals.keep(keep)
+            return list(self._bundles), self._refusals.problems()
 
     def problem(self, model_id: int) -> str | None:
         """Return the reason for which a model is refused; None when it is not refused."""
-        return self._refused.get(model_id)
+        return self._refusals.problem(model_id)
 
     def refuse(self, model_id: int, problem: str) -> None:
         """Stop serving a model, for this reason."""
         with self._lock:
-            self._refuse(model_id, problem)
+            bundle = self._bundles.get(model_id)
+            self._refuse(model_id, "" if bundle is None else state_of(bundle.path), problem)
 
-    def _refuse(self, model_id: int, problem: str) -> None:
+    def _must_wait(self, model: WantedModel) -> bool:
+        return self._refusals.waiting(model.model_id, self._state_of(model)) is not None
+
+    def _try(self, model: WantedModel, lazily: bool) -> None:
+        """Verify a model and, unless lazily, load it; refuse it for any error."""
+        state = self._state_of(model)
+        try:
+            if model.model_id not in self._bundles:
+                self._bundles[model.model_id] = open_registered(self._directory, model)
+            if not lazily:
+                self._loaded(model.model_id)
+        except Exception as error:  # a bundle that changed may cause any error
+            self._refuse(model.model_id, state, explain_refusal(bundle_path(self._directory, model.bundle_id), error))
+        else:
+            self._refusals.drop(model.model_id)
+
+    def _state_of(self, model: WantedModel) -> str:
+        return state_of(bundle_path(self._directory, model.bundle_id))
+
+    def _refuse(self, model_id: int, state: str, problem: str) -> None:
         self._bundles.pop(model_id, None)
-        if model_id not in self._refused:
+        if self._refusals.add(model_id, state, problem):
             log.error("model %d is not served: %s", model_id, problem)
-        self._refused[model_id] = problem
 
     def in_training(self, model_id: int, arrays: Array) -> npt.NDArray[np.bool_]:
         """Return for each array (n, ...) whether the same content was in the training or validation part; (n,)."""
@@ -135,21 +162,22 @@ class Models:
         good = np.asarray(((probabilities >= 0) & (probabilities <= 1.0001)).all(axis=1))  # also False for NaN
         return inputs.keep(good, "bad_output", "the model gave no probability for each class"), probabilities[good]
 
-    def _verify(self, model: WantedModel) -> None:
-        if model.model_id in self._bundles:
-            return
-        self._bundles[model.model_id] = open_registered(self._directory, model)
-
     def _loaded(self, model_id: int) -> Predict:
         if model_id not in self._predicts:
-            bundle = self._bundles[model_id]
-            self._predicts[model_id], self._training[model_id] = self._load(bundle), _read_training(bundle)
+            self._predicts[model_id], self._training[model_id] = self._open(self._bundles[model_id])
         return self._predicts[model_id]
+
+    def _open(self, bundle: Bundle) -> tuple[Predict, Hashes]:
+        """Load a model and the hashes of its training samples. Every error becomes a BundleError."""
+        try:
+            return self._load(bundle), _read_training(bundle)
+        except Exception as error:
+            raise BundleError(explain_refusal(bundle.path, error)) from error
 
 
 def _read_training(bundle: Bundle) -> Hashes:
     """Read the hashes of the training and validation samples of a model, sorted. Raises BundleError."""
-    rows = read_split(bundle.path / SPLIT_FILE)
+    rows = read_split(bundle)
     return np.sort(_hashes(bytes.fromhex(row.sha256) for row in rows if row.part != "test"))
 
 

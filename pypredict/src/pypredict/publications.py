@@ -1,46 +1,41 @@
 """Import the trainer's publications: register new bundles as available models, and decide on new proposals.
 
-A refused bundle does not affect other datasets. It is logged once and tried again after RETRY_SECONDS.
+A refused bundle does not affect other datasets, whatever is wrong with it. It is logged once and tried again later
+(`refusals`). Only an outage of the database ends the import.
 """
 
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from bundle import BundleError
-from bundle.publish import list_bundles, pointers, read_pointer
+from bundle.messages import printable
+from bundle.publish import bundle_path, list_bundles, pointers, read_pointer
 from bundle.verify import Bundle, open_bundle, open_current
-from pypredict import PypredictError, promotion, registry, store
+from pypredict import promotion, registry, store
+from pypredict.database import OUTAGE
 from pypredict.models import Models
+from pypredict.refusals import Refusals, explain_refusal, state_of
 from pypredict.source import cut_test_set, read_words
 
 log = logging.getLogger(__name__)
-
-RETRY_SECONDS = 30  # time until a refused bundle is tried again
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A refused file: its version, the reason, and the time of the next try (time.monotonic)."""
-
-    version: bytes
-    problem: str
-    next_try: float
 
 
 class Publications:
     """The bundles and pointers on the models volume, and which of them this process has imported."""
 
-    def __init__(self, engine: sa.Engine, directory: Path, models: Models) -> None:
+    def __init__(
+        self, engine: sa.Engine, directory: Path, models: Models, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Import nothing yet. stopped: whether to end an import early."""
         self._engine = engine
         self._directory = directory
         self._models = models
-        self._imported: dict[Path, bytes] = {}  # pointers and bundles, with the imported version
-        self._refused: dict[Path, Refusal] = {}
+        self._stopped = stopped
+        self._imported: dict[Path, str] = {}  # pointers and bundles, with the imported state of the file
+        self._refusals = Refusals()
 
     def import_new(self, dataset: str | None = None) -> list[str]:
         """Register all new bundles, and decide on the new proposals of all datasets or of one.
@@ -49,41 +44,62 @@ class Publications:
         """
         self.register_new()
         problems = []
-        for name, path in pointers(self._directory).items():
-            if dataset in (None, name):
-                problems += self._import_once(path, _content(path), self._import_proposal)
+        for path in self._list(lambda models: pointers(models).values()):
+            if dataset in (None, path.stem):
+                problems += self._import_once(path, state_of(path), self._import_proposal)
         return problems
 
     def register_new(self) -> None:
         """Register every bundle that is not registered yet, as available."""
-        paths = [path for path in list_bundles(self._directory) if path not in self._imported]
+        paths = [path for path in self._list(list_bundles) if path not in self._imported]
         if not paths:
             return
         with self._engine.begin() as connection:
             known = registry.registered_bundles(connection)
         for path in paths:
             if path.name in known:
-                self._imported[path] = b""
+                self._imported[path] = ""
             else:
-                self._import_once(path, b"", self._register)
+                self._import_once(path, "", self._register)
 
-    def _import_once(self, path: Path, version: bytes, import_path: Callable[[Path], None]) -> list[str]:
-        """Import this version of a path once; return the problem, if any."""
-        if self._imported.get(path) == version:
+    def _list(self, find: Callable[[Path], Iterable[Path]]) -> list[Path]:
+        """List bundles or pointers; none when the volume cannot be read."""
+        try:
+            return list(find(self._directory))
+        except OSError as error:
+            problem = explain_refusal(self._directory, error)
+            if self._refusals.add(self._directory, "", problem):
+                log.error("no new bundle is found: %s", problem)
             return []
-        refused = self._refused.get(path)
-        is_new = refused is None or refused.version != version
-        if refused is not None and not is_new and time.monotonic() < refused.next_try:
-            return [refused.problem]
+
+    def _import_once(self, path: Path, state: str, import_path: Callable[[Path], None]) -> list[str]:
+        """Import this state of a path once; return the problem, if any."""
+        if self._stopped() or self._imported.get(path) == state:
+            return []
+        files = state_of(path) + self._state_of_named(path)
+        waiting = self._refusals.waiting(path, files)
+        if waiting is not None:
+            return [waiting]
         try:
             import_path(path)
-        except (BundleError, PypredictError) as error:
-            if is_new:
-                log.error("%s is refused, its dataset does not change: %s", path.name, error)
-            self._refused[path] = Refusal(version, str(error), time.monotonic() + RETRY_SECONDS)
-            return [str(error)]
-        self._imported[path] = version
+        except OUTAGE:
+            raise
+        except Exception as error:  # a bundle of another person may cause any error
+            problem = explain_refusal(path, error)
+            known = problem in self._refusals.problems()  # the same problem of a bundle and of its pointer
+            if self._refusals.add(path, files, problem) and not known and not self._stopped():
+                log.error("%s is refused, its dataset does not change: %s", printable(path.name), problem)
+            return [problem]
+        self._refusals.drop(path)
+        self._imported[path] = state
         return []
+
+    def _state_of_named(self, path: Path) -> str:
+        """Describe the bundle that a pointer names; empty when path is no readable pointer."""
+        try:
+            return state_of(bundle_path(self._directory, read_pointer(path).bundle_id))
+        except BundleError:
+            return ""
 
     def _register(self, path: Path) -> None:
         bundle = open_bundle(path)
@@ -94,6 +110,10 @@ class Publications:
     def _import_proposal(self, path: Path) -> None:
         """Decide on the bundle that a pointer names; load and test the model before it serves."""
         pointer = read_pointer(path)
+        named = bundle_path(self._directory, pointer.bundle_id)
+        refused = self._refusals.waiting(named, state_of(named))
+        if refused is not None:
+            raise BundleError(refused)
         bundle = open_current(self._directory, path)
         with self._engine.begin() as connection:
             model = registry.register_model(connection, bundle)
@@ -120,17 +140,11 @@ def put_into_service(
 
     Raises BundleError.
     """
-    models.load(model.model_id, bundle)
-    chunks, words = list(cut_test_set(bundle)), read_words(bundle)
-    with engine.begin() as connection:
-        registry.add_test_set(connection, model.model_id, [store.load_chunk(connection, chunk)[0] for chunk in chunks])
-        if words:
-            registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
-        serve(connection, model)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""  # the import will name the problem
+    with models.loaded(model.model_id, bundle):
+        chunks, words = list(cut_test_set(bundle)), read_words(bundle)
+        with engine.begin() as connection:
+            chunk_ids = [store.load_chunk(connection, chunk)[0] for chunk in chunks]
+            registry.add_test_set(connection, model.model_id, chunk_ids)
+            if words:
+                registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
+            serve(connection, model)

@@ -62,7 +62,8 @@ def show(connection: sa.Connection, console: Console) -> None:
         )
     )
     for row in connection.execute(UNSERVED):
-        console.print(f"{row.n} inputs of {row.dataset} wait for a model: none serves this dataset\n")
+        console.print(f"{row.n} inputs of {row.dataset} wait for a model: none serves this dataset")
+        console.print()
     accuracy = list(connection.execute(ACCURACY))
     console.print(
         _table(

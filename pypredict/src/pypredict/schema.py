@@ -37,6 +37,8 @@ NAMES = {
     "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
     "pk": "%(table_name)s_pkey",
 }
+# The code refuses each class name over 255 characters; a CHECK can only look at all of them together.
+CLASSES_CHECK = "length(array_to_string(classes, '')) <= 255 * cardinality(classes)"
 metadata = MetaData(schema="ml", naming_convention=NAMES)
 
 
@@ -82,6 +84,7 @@ model = Table(
     _created_at(),
     CheckConstraint("length(sha256) = 32 and length(serving_sha256) = 32 and length(prep_sha256) = 32", name="hashes"),
     CheckConstraint("state in ('available', 'serving', 'retired')", name="state"),
+    CheckConstraint(CLASSES_CHECK, name="classes"),
     Index("model_serving_idx", "dataset", unique=True, postgresql_where=text("state = 'serving'")),
     comment="A published model, registered after its bundle was verified. An available model predicts nothing.",
 )
@@ -131,6 +134,8 @@ chunk = Table(
         "coalesce(array_ndims(shape), 0) = 1 and array_position(shape, null) is null and 0 < all (shape)", name="shape"
     ),
     CheckConstraint("length(prep_sha256) = 32 and length(content_sha256) = 32", name="hashes"),
+    CheckConstraint(CLASSES_CHECK, name="classes"),
+    CheckConstraint("length(source) <= 4096", name="source"),
     comment="A fixed set of inputs, loaded in one transaction; the unit of work.",
 )
 
@@ -166,6 +171,7 @@ input_name = Table(
     Column("name", Text, nullable=False, comment="path of the file in its folder, or place in the file"),
     PrimaryKeyConstraint("chunk_id", "sample_no"),
     ForeignKeyConstraint(["chunk_id", "sample_no"], ["ml.input.chunk_id", "ml.input.sample_no"]),
+    CheckConstraint("length(name) <= 4096", name="name"),
     comment="The name of an input within its source. Rows of an array file have no name, only a number.",
 )
 

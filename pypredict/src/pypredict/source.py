@@ -14,21 +14,30 @@ from pathlib import Path
 import numpy as np
 
 from bundle.inputs.arrays import Array, read_npy, read_npz, stack_samples
-from bundle.inputs.files import IMAGE_SUFFIXES, csv_columns, list_images, read_texts, readable_name
+from bundle.inputs.files import (
+    IMAGE_SUFFIXES,
+    FilesError,
+    csv_columns,
+    list_images,
+    read_texts,
+    read_utf8,
+    readable_name,
+)
 from bundle.inputs.preprocessing import (
     ImagePreprocessing,
     PreprocessingError,
     TextPreprocessing,
     prepare_image,
     prepare_text,
-    read_vocabulary,
     token_numbers,
     words_of,
 )
-from bundle.manifest import SPLIT_FILE, VOCABULARY_FILE, Manifest
+from bundle.manifest import SPLIT_FILE, Manifest
+from bundle.messages import list_names
 from bundle.split import read_split
 from bundle.test_set import read_test_set
 from bundle.verify import Bundle
+from bundle.vocabulary import read_vocabulary
 from pypredict import PypredictError
 from pypredict.chunk import Chunk, Identity, cut, inputs_per_chunk
 from pypredict.labels import Labelling
@@ -38,6 +47,7 @@ log = logging.getLogger(__name__)
 FILE_SUFFIXES = IMAGE_SUFFIXES | {".csv", ".tsv", ".txt", ".npy", ".npz", ".json", ".md", ".html", ".pdf", ".zip"}
 KINDS = "a bundle, a folder, or an image, .npy, .npz, .csv or .txt file"
 MAX_TEXT_BYTES = 16 * 2**20
+MAX_LABELS = 100_000  # of a CSV file; they are compared with the classes before the first text is stored
 
 Row = tuple[Array, str | None, str]  # a prepared input, its label, its name
 
@@ -91,15 +101,7 @@ def read_words(bundle: Bundle) -> list[str]:
     preprocessing = bundle.manifest.preprocessing
     if not isinstance(preprocessing, TextPreprocessing):
         return []
-    return read_known_words(bundle.path, bundle.manifest)[: preprocessing.n_words]
-
-
-def read_known_words(path: Path, manifest: Manifest) -> list[str]:
-    """Read all words of the vocabulary in the bundle at path; empty for a model without texts. Raises BundleError."""
-    preprocessing = manifest.preprocessing
-    if not isinstance(preprocessing, TextPreprocessing):
-        return []
-    return read_vocabulary(path / VOCABULARY_FILE, preprocessing)
+    return read_vocabulary(bundle)[: preprocessing.n_words]
 
 
 def read_source(
@@ -151,7 +153,7 @@ def text_chunk(text: str, how: Preparation, source: str, name: str | None = None
 def _read_test_names(bundle: Bundle) -> list[str]:
     """Read the source of each test sample from split.csv. Raises SourceError, BundleError."""
     path, n = bundle.path / SPLIT_FILE, bundle.manifest.metrics.n
-    rows = [row for row in read_split(path) if row.part == "test"]
+    rows = [row for row in read_split(bundle) if row.part == "test"]
     if [row.sample for row in rows] != list(range(n)):
         raise SourceError(f"{path} names {len(rows)} test samples, the manifest says {n}; publish the bundle again")
     return [row.source for row in rows]
@@ -165,7 +167,7 @@ def _read_arrays(path: Path, how: Preparation, labelling: Labelling) -> Iterator
         found = read_npz(path, ("x", "y"))
         if "x" not in found:
             raise SourceError(
-                f"{path} holds {', '.join(read_npz(path)) or 'nothing'}; x is needed, and y for labels: "
+                f"{path} holds {list_names(read_npz(path)) or 'nothing'}; x is needed, and y for labels: "
                 f"np.savez({path.name!r}, x=..., y=...)"
             )
         x, y = found["x"], found.get("y")
@@ -211,7 +213,7 @@ def _read_csv(path: Path, how: Preparation, columns: TextColumns, labelling: Lab
     label_column = None if labelling.ignore else columns.label
     labels: set[str] = set()
     if label_column is not None:  # read the labels first, to check that all are classes
-        labels = {row.label for row in read_texts(path, columns.text, label_column) if row.label}
+        labels = _read_labels(path, columns)
     elif not labelling.ignore and "label" in csv_columns(path):
         log.warning("%s: the column label is ignored; --label-column label loads the labels", path)
     numbers = labelling.class_numbers(labels, how.manifest.classes, path)
@@ -226,6 +228,19 @@ def _read_csv(path: Path, how: Preparation, columns: TextColumns, labelling: Lab
 
     step = inputs_per_chunk(4 * int(np.prod(how.manifest.input.shape)))
     return _gather(rows(), step, path, how, numbers)
+
+
+def _read_labels(path: Path, columns: TextColumns) -> set[str]:
+    """Read the different labels of a CSV file. Raises SourceError when they are too many to be classes."""
+    labels: set[str] = set()
+    for row in read_texts(path, columns.text, columns.label):
+        labels.add(row.label or "")
+        if len(labels) > MAX_LABELS:
+            raise SourceError(
+                f"{path} holds over {MAX_LABELS} different labels in the column {columns.label!r}; give the column of "
+                "the classes, or --ignore-labels"
+            )
+    return labels
 
 
 def _gather(
@@ -251,16 +266,9 @@ def _gather(
 def _read_text(path: Path, how: Preparation) -> Iterator[Chunk]:
     """Read a .txt file as one text."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_TEXT_BYTES + 1)
-        if len(content) > MAX_TEXT_BYTES:
-            raise SourceError(
-                f"{path} is larger than {MAX_TEXT_BYTES} bytes; for many texts, use a .csv with one text per row"
-            )
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise SourceError(f"{path} cannot be read ({reason}); a UTF-8 text file is needed") from error
+        text = read_utf8(path, MAX_TEXT_BYTES)
+    except FilesError as error:
+        raise SourceError(f"{error}; a .txt file is one text, a .csv file holds one text per row") from error
     yield text_chunk(text, how, readable_name(str(path)), readable_name(path.name))
 
 

@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
+from bundle.inputs.files import MAX_CLASS_NAME
+from bundle.messages import shorten
 from pypredict import PypredictError
 from pypredict.binary_copy import input_stream, iterate_inputs, parse_inputs
 from pypredict.chunk import Chunk
 from pypredict.codec import Array, CodecError, decode, payload_bytes
 
 MAX_CHUNK_BYTES = 256 * 2**20  # a worker holds three chunks in memory: one read, one predicted, one written
+MAX_NAME = 4096  # characters of the name of an input or a source, as long as a path
 READ_TIMES = 4  # a payload up to this many times too large is still read, to name its exact error
 
 ADD_CHUNK = sa.text("""
@@ -77,6 +80,7 @@ class Inputs:
 
 def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
     """Store a chunk and its inputs once; return its number and whether it is new. Raises CodecError, StoreError."""
+    _check_names(chunk)
     key = {
         "dataset": chunk.dataset,
         "prep_sha256": bytes.fromhex(chunk.prep_sha256),
@@ -103,6 +107,18 @@ def load_chunk(connection: sa.Connection, chunk: Chunk) -> tuple[int, bool]:
             f"{chunk.source}: a class name, an input's name or the source name cannot be stored: {error}"
         ) from error
     return int(new), True
+
+
+def _check_names(chunk: Chunk) -> None:
+    """Refuse names that are too long, in a sentence; the schema refuses them, too."""
+    for name in (chunk.source, *(chunk.names or ())):
+        if len(name) > MAX_NAME:
+            raise StoreError(f"the name {shorten(name)} has {len(name)} characters, at most {MAX_NAME} are stored")
+    for name in chunk.classes or ():
+        if len(name) > MAX_CLASS_NAME:
+            raise StoreError(
+                f"the class {shorten(name)} has {len(name)} characters, at most {MAX_CLASS_NAME} are stored"
+            )
 
 
 def read_inputs(connection: sa.Connection, chunk: StoredChunk) -> Inputs:

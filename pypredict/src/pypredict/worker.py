@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from pypredict.store import Inputs
 log = logging.getLogger(__name__)
 
 MAX_FAILURES = 3  # after so many failures, a job is predicted row by row
+IMPORT_SECONDS = 1.0  # so long a claim waits for new bundles; a longer import goes on beside the predictions
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
 MAX_JOB_SECONDS = 600  # a job that fails again and again waits twice as long each time, up to this
 SESSIONS_SECONDS = 60  # how often old sessions of readers are ended
@@ -60,7 +61,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         """Start with an empty state."""
-        self._publications = Publications(self.engine, self.directory, self.models)
+        self._publications = Publications(self.engine, self.directory, self.models, self.stop.is_set)
+        self._importing: Future[list[str]] | None = None
         self._servable: list[int] = []
         self._failed: dict[int, str] = {}  # chunks that a run until empty could not read or store, and the reasons
         self._problems: list[str] = []  # the problems with bundles, found by the last check
@@ -84,7 +86,11 @@ class Worker:
         """
         ahead: Future[Work | None] | None = None
         written: Future[None] | None = None
-        with self._leases, ThreadPoolExecutor(2, "worker") as threads:
+        with (
+            self._leases,
+            ThreadPoolExecutor(2, "worker") as threads,
+            ThreadPoolExecutor(1, "import") as self._importer,
+        ):
             try:
                 while not self.stop.is_set():
                     self._write_health()
@@ -157,7 +163,7 @@ class Worker:
         if check:
             self._next_check = time.monotonic() + self.poll_seconds
             self._end_sessions()
-            proposals = self._publications.import_new()
+            proposals = self._publications.import_new() if until_empty else self._import_aside()
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
                 wanted = registry.wanted_models(connection)
@@ -180,6 +186,16 @@ class Worker:
             self._next_sessions = time.monotonic() + SESSIONS_SECONDS
             with self.engine.begin() as connection:
                 end_reader_sessions(connection, MAX_READER_SECONDS)
+
+    def _import_aside(self) -> list[str]:
+        """Import new bundles in a thread of its own: the checks of a forged bundle may take minutes."""
+        seconds = 0.0
+        if self._importing is None:
+            self._importing, seconds = self._importer.submit(self._publications.import_new), IMPORT_SECONDS
+        if wait([self._importing], seconds).not_done:
+            return []
+        done, self._importing = self._importing, None
+        return done.result()
 
     def _fetch_urgent(self) -> Work | None:
         """Claim and read an urgent job after a notification: it comes before the job that was read ahead."""

@@ -1,29 +1,32 @@
 """Load a model.tflite for predictions: from a bundle, or from bytes before they are published."""
 
-import hashlib
+from collections.abc import Callable
 
 from bundle import BundleError
 from bundle.inference.model import Model
 from bundle.inference.signature import Signature
 from bundle.inference.trial import try_model
-from bundle.manifest import SERVING_FILE, InputSpec
+from bundle.manifest import MAX_BYTES, SERVING_FILE, InputSpec
 from bundle.verify import Bundle
 
-MAX_MODEL_BYTES = 512 * 2**20  # a worker holds the file and a copy for each interpreter in memory
+MAX_MODEL_BYTES = MAX_BYTES[SERVING_FILE]  # a worker holds the file and a copy for each interpreter in memory
 
 
-def load_model(bundle: Bundle) -> Model:
-    """Read a bundle's model.tflite, compare it with the manifest, try it, start it. Raises BundleError."""
+def never() -> bool:
+    """Return False: nobody stops the load of a model."""
+    return False
+
+
+def load_model(bundle: Bundle, stopped: Callable[[], bool] = never) -> Model:
+    """Read a bundle's model.tflite, compare it with the manifest, try it, start it.
+
+    stopped: see try_model. Raises BundleError.
+    """
     manifest, path = bundle.manifest, bundle.path / SERVING_FILE
     _check_size(manifest.files[SERVING_FILE].size, str(path))  # before the file is read into memory
+    content = bundle.read(SERVING_FILE)
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror}); its reader needs the right to") from error
-    if hashlib.sha256(content).hexdigest() != bundle.serving_sha256:
-        raise BundleError(f"{path} changed while it was being read; restore or retrain it")
-    try:
-        model = start_model(content, manifest.input, len(manifest.classes))
+        model = start_model(content, manifest.input, len(manifest.classes), stopped)
     except BundleError as error:
         raise BundleError(f"{path}: {error}") from error
     if model.rows != manifest.serving.rows:
@@ -31,11 +34,11 @@ def load_model(bundle: Bundle) -> Model:
     return model
 
 
-def start_model(content: bytes, spec: InputSpec, n_classes: int) -> Model:
+def start_model(content: bytes, spec: InputSpec, n_classes: int, stopped: Callable[[], bool] = never) -> Model:
     """Try the bytes of a model.tflite in a separate process, then start the interpreter here. Raises BundleError."""
     _check_size(len(content), SERVING_FILE)
     signature = Signature(spec.dtype, spec.shape, n_classes)
-    try_model(content, signature)
+    try_model(content, signature, stopped)
     return Model(content, signature)
 
 

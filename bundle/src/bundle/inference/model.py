@@ -39,8 +39,8 @@ class Model:
         """Predict class probabilities.
 
         arrays: (n, ...) as the signature says, raw. Returns (n, n_classes) float32; a single sigmoid p becomes
-        (1 - p, p). Raises BundleError when the model's output has another width, and RuntimeError or ValueError when
-        the interpreter fails.
+        (1 - p, p). Raises BundleError when the model's output has another number of rows or another width, and
+        RuntimeError or ValueError when the interpreter fails.
         """
         parts = [arrays[start : start + ROWS] for start in range(0, len(arrays), ROWS)]
         # For a single call, a thread costs more time than it saves.
@@ -53,9 +53,12 @@ class Model:
         except queue.Empty:
             interpreter = _Interpreter(self._content)
         try:
-            return interpreter.call(part)
+            output = interpreter.call(part)
         finally:
             self._idle.put(interpreter)
+        if output.shape[:1] != (len(part),):
+            raise BundleError(f"the model gives an output of shape {output.shape} for {len(part)} inputs")
+        return output
 
 
 class _Interpreter:

@@ -5,11 +5,14 @@
 The process imports only numpy and the interpreter. It runs once for each model that a worker loads.
 """
 
+import contextlib
 import dataclasses
 import json
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bundle import BundleError
@@ -17,29 +20,43 @@ from bundle.inference.signature import ROWS, Signature
 from bundle.messages import one_line
 
 MEMORY_BYTES = 4 * 2**30  # of address space; the shipped models need 0.3 GiB
+LOOK_SECONDS = 0.5
 SECONDS = 60  # of processor time; the limit of the wall-clock time is twice as much
 
 
-def try_model(content: bytes, signature: Signature) -> None:
-    """Try the bytes of a model.tflite. Raises BundleError, which says what is wrong."""
+def try_model(content: bytes, signature: Signature, stopped: Callable[[], bool] = lambda: False) -> None:
+    """Try the bytes of a model.tflite. Raises BundleError, which says what is wrong.
+
+    stopped: asked every LOOK_SECONDS; when it returns True, the trial ends with a BundleError.
+    """
     arguments = json.dumps(dataclasses.asdict(signature))
     command = [sys.executable, "-I", "-m", "bundle.inference.trial", arguments]
-    try:
-        ended = subprocess.run(
-            command,
-            input=content,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=2 * SECONDS,
-            check=False,
-            cwd=Path("/"),
-        )
-    except subprocess.TimeoutExpired as error:
-        raise BundleError(f"the trial of model.tflite took more than {2 * SECONDS} s; it is refused") from error
-    if ended.returncode < 0:
-        raise BundleError(f"the trial of model.tflite ended by signal {-ended.returncode}; it is refused")
-    if ended.returncode:
-        raise BundleError(ended.stdout.decode(errors="replace").strip() or "the trial of model.tflite failed")
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path("/")
+    ) as process:
+        try:
+            said = _communicate(process, content, stopped)
+        finally:
+            process.kill()  # does nothing after the end
+    if process.returncode < 0:
+        raise BundleError(f"the trial of model.tflite ended by signal {-process.returncode}; it is refused")
+    if process.returncode:
+        raise BundleError(said.decode(errors="replace").strip() or "the trial of model.tflite failed")
+
+
+def _communicate(process: "subprocess.Popen[bytes]", content: bytes, stopped: Callable[[], bool]) -> bytes:
+    """Send the model to the process, and wait for its answer. Raises BundleError after 2 * SECONDS or a stop."""
+    deadline = time.monotonic() + 2 * SECONDS
+    unsent: bytes | None = content
+    while True:
+        try:
+            return process.communicate(unsent, timeout=LOOK_SECONDS)[0]
+        except subprocess.TimeoutExpired:
+            unsent = None  # communicate keeps the rest
+        if stopped():
+            raise BundleError("the trial of model.tflite was stopped")
+        if time.monotonic() > deadline:
+            raise BundleError(f"the trial of model.tflite took more than {2 * SECONDS} s; it is refused")
 
 
 def main() -> None:
@@ -47,6 +64,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):  # in a container without enough memory, the kernel ends this process first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     given = json.loads(sys.argv[1])
     signature = Signature(given["dtype"], tuple(given["shape"]), given["n_classes"])
     try:

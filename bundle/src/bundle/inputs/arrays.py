@@ -3,22 +3,35 @@
 Samples become uint8, int32 or float32. A cast keeps every value, except that float64 is rounded to float32. A model
 accepts one sample or a stack of samples. For a model with one channel, the last axis may be missing.
 
+The arrays of one file may need up to 1 GiB of memory. What a header declares is compared with the size of the file
+before memory is allocated.
+
 Labels become one label for each sample, (n,). Names stay names (str). Whole numbers of any dtype, bool and one-hot rows
 become numbers (int64). A label column (n, 1) becomes (n,).
 """
 
+import math
+import os
+import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
+from bundle.inputs.files import MAX_CLASS_NAME
 from bundle.manifest import InputSpec
-from bundle.messages import one_line
+from bundle.messages import one_line, shorten
+from bundle.regular_file import open_regular
 
 Array = npt.NDArray[np.generic]
+
+MAX_ARRAY_BYTES = 2**30  # of the arrays of one file: a cast needs two to three times as much memory
+NUMPY_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the header of an LZMA member can ask for gigabytes
+MAX_MEMBERS_BYTES = 2**20  # of the list of an .npz file's members
 
 # The dtypes that an array file may have -> the dtype that the samples get when no model names another one.
 CASTS = {
@@ -101,6 +114,12 @@ def read_labels(path: Path, y: Array, n: int) -> Array:
         numbers: Array = values.argmax(axis=1)
         return numbers
     if y.dtype.kind == "U":
+        letters = np.frombuffer(np.ascontiguousarray(y, y.dtype.newbyteorder("=")), np.uint32)
+        if (letters > sys.maxunicode).any():  # np.load reads any 32 bits as a character
+            raise ArraysError(f"{holds} with characters that are not Unicode; {LABELS_NEEDED}")
+        longest = int(np.strings.str_len(values).max())
+        if longest > MAX_CLASS_NAME:
+            raise ArraysError(f"{holds}, one with {longest} characters; a label has at most {MAX_CLASS_NAME}")
         return y.reshape(n)
     if y.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.trunc(values)).all()):
         raise ArraysError(
@@ -112,24 +131,69 @@ def read_labels(path: Path, y: Array, n: int) -> Array:
 
 
 def _read(path: Path, suffix: str, names: Sequence[str] | None = None) -> Any:
-    """Open a file with np.load and without pickle. Every problem of the file becomes one ArraysError."""
+    """Open a file without pickle. Every problem of the file becomes one ArraysError."""
     try:
-        with path.open("rb") as file:
-            start = file.peek(8)
+        with open_regular(path) as file:
+            start = file.read(8)
             found = next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), "another kind of file")
             if found != suffix:
                 raise ValueError(f"its content is {found}")
-            loaded = np.load(file, allow_pickle=False)
             if suffix == ".npy":
-                return loaded
-            arrays = {name: loaded[name] for name in loaded if names is None or name in names}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("a member is not an .npy file")
+                return _read_array(file, os.fstat(file.fileno()).st_size)
+            return _read_members(file, names)
     except Exception as error:  # numpy, zipfile and zlib raise many classes of errors for a broken file
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise ArraysError(
-            f"{path} is not a {suffix} file of plain numbers or names ({one_line(error)}); save it again with numpy"
+            f"{path} is not a {suffix} file of plain numbers or names ({reason}); save it again with numpy"
         ) from error
+
+
+def _read_members(file: IO[bytes], names: Sequence[str] | None) -> dict[str, Array]:
+    with zipfile.ZipFile(_ShortReads(file)) as archive:
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        wanted = {name: info for name, info in members.items() if names is None or name in names}
+        _check_size(sum(info.file_size for info in wanted.values()))
+        arrays = {}
+        for name, info in wanted.items():
+            if info.compress_type not in NUMPY_COMPRESSIONS:
+                raise ValueError(f"its member {shorten(name)} is not compressed by numpy")
+            with archive.open(info) as member:
+                arrays[name] = _read_array(member, info.file_size)
     return arrays
+
+
+def _read_array(file: IO[bytes], size: int) -> Array:
+    """Read an array from the start of a file of size bytes, after its header agrees with the size."""
+    file.seek(0)
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    declared = math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and (min(shape, default=0) < 0 or declared > size - file.tell()):
+        raise ValueError(f"its header declares {dtype} {shape}, {declared} bytes; it holds {size - file.tell()}")
+    _check_size(declared)
+    file.seek(0)
+    array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _check_size(n_bytes: int) -> None:
+    if n_bytes > MAX_ARRAY_BYTES:
+        raise ValueError(f"its arrays need {n_bytes} bytes of memory, at most {MAX_ARRAY_BYTES} are read: split it")
+
+
+class _ShortReads:
+    """A file for zipfile, which reads its list of members at once: a list over 1 MiB is refused."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most size bytes. Raises ValueError when size is over 1 MiB."""
+        if size > MAX_MEMBERS_BYTES:
+            raise ValueError(f"its list of members has {size} bytes, at most {MAX_MEMBERS_BYTES} are read")
+        return self._file.read(size)
 
 
 def _check_values(path: Path, x: Array, wanted: str) -> None:

@@ -1,15 +1,30 @@
 """Read folders of images and CSV files of texts, in the same way for training and serving."""
 
 import csv
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 from bundle import BundleError
+from bundle.messages import list_names, shorten
+from bundle.regular_file import open_regular
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
-csv.field_size_limit(16 * 2**20)
+# The formats that may be opened, by their names in Pillow; each with its suffixes.
+IMAGE_FORMATS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+}
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
+MAX_CLASS_NAME = 255  # characters of a label or a class; a folder's name has at most so many bytes
+MAX_ROW_CHARACTERS = 16 * 2**20
+csv.field_size_limit(MAX_ROW_CHARACTERS)
 
 
 class FilesError(BundleError):
@@ -63,16 +78,29 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+    for path in folder.iterdir():  # what is no regular file is refused, and named, when it is opened
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
             yield path
+
+
+def read_utf8(path: Path, max_bytes: int) -> str:
+    """Read a UTF-8 text file, with or without a byte order mark. Raises FilesError, also when it is larger."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(max_bytes + 1)
+        if len(content) <= max_bytes:
+            return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise FilesError(f"{path} cannot be read ({reason}); a UTF-8 text file is needed") from error
+    raise FilesError(f"{path} is larger than {max_bytes} bytes")
 
 
 def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterator[TextRow]:
     """Read a CSV file with a header, in UTF-8 with or without a byte order mark. Empty lines are skipped.
 
-    Raises FilesError. It names the missing column, or the line that is not UTF-8, has no text or no label, or has more
-    values than the header has columns.
+    Raises FilesError. It names the missing column, or the line that is not UTF-8, has no text or no label, has a label
+    over MAX_CLASS_NAME, has more values than the header has columns, or is part of a row over MAX_ROW_CHARACTERS.
     """
     with _csv_reader(path) as reader:
         for column in (text_column, label_column):
@@ -84,6 +112,11 @@ def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterat
                 raise FilesError(f"{place}: the text or the label is empty or missing")
             if None in row:
                 raise FilesError(f"{place}: more values than the header has columns; quote texts that hold commas")
+            if label and len(label) > MAX_CLASS_NAME:
+                raise FilesError(
+                    f"{place}: the label {shorten(label)!r} has {len(label)} characters, at most {MAX_CLASS_NAME} are "
+                    "possible; is it the column of the labels?"
+                )
             for value in (text, label or ""):
                 if any("\udc80" <= letter <= "\udcff" for letter in value):
                     raise FilesError(f"{place}: not UTF-8; convert the file, e.g. with iconv")
@@ -97,16 +130,38 @@ def csv_columns(path: Path) -> list[str]:
 
 
 @contextmanager
-def _csv_reader(path: Path) -> Iterator["csv.DictReader[str]"]:
+def _csv_reader(path: Path) -> Iterator["_Rows"]:
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
+        with io.TextIOWrapper(open_regular(path), "utf-8-sig", "surrogateescape", newline="") as file:
+            reader = _Rows(file, path)
             try:
                 yield reader
             except csv.Error as error:
                 raise FilesError(f"{path}, line {reader.line_num}: {error}") from error
     except OSError as error:
         raise FilesError(f"{path} cannot be read ({error.strerror}); a CSV file with a header is needed") from error
+
+
+class _Rows(csv.DictReader):  # type: ignore[type-arg]  # it takes no type argument before Python 3.12
+    """The rows of a CSV file with a header. Raises FilesError at a row over MAX_ROW_CHARACTERS."""
+
+    def __init__(self, file: IO[str], path: Path) -> None:
+        self._file, self._path, self._size = file, path, 0
+        super().__init__(self._lines())
+
+    def __next__(self) -> dict[str | Any, str | Any]:
+        self._size = 0
+        return super().__next__()
+
+    def _lines(self) -> Iterator[str]:
+        while line := self._file.readline(MAX_ROW_CHARACTERS + 1 - self._size):
+            self._size += len(line)
+            if self._size > MAX_ROW_CHARACTERS:
+                raise FilesError(
+                    f"{self._path}, line {self.reader.line_num + 1}: the row has over {MAX_ROW_CHARACTERS} characters; "
+                    "is it a CSV file, and is each quote closed?"
+                )
+            yield line
 
 
 def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
@@ -120,4 +175,4 @@ def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
                 f"{path} is separated by {name}, commas are needed; convert it: "
                 f'python3 -c "import csv, sys; {program}" < {path} > {path.with_suffix("")}-commas.csv'
             )
-    raise FilesError(f"{path} has no column {column!r}; its header names {', '.join(columns) or 'none'}")
+    raise FilesError(f"{path} has no column {column!r}; its header names {list_names(columns) or 'none'}")

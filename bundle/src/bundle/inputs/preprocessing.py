@@ -3,7 +3,8 @@
 Arrays stay raw: uint8 pixels, int32 token numbers. Scaling is the model's first layer.
 
 An image: the first frame is read and turned upright by its EXIF tag. Transparent pixels become white. Then the image is
-converted to the colour mode and resized (bilinear; the aspect ratio is not kept).
+converted to the colour mode and resized (bilinear; the aspect ratio is not kept). A JPEG of over 24 megapixels is
+decoded at a half, a quarter or an eighth of its size, still at least twice the size of the array.
 
 A text: it is lower-cased, punctuation becomes a space, and each word becomes its number in the vocabulary. UNKNOWN
 stands for a word without a number. START goes in front. A short text is filled with PAD at the front; of a long text
@@ -12,21 +13,37 @@ out words that the dataset does not know: TextPreprocessing has a field for each
 """
 
 import io
-import json
 import string
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from bundle import BundleError
-from bundle.document import Document, Sha256, sha256_of_json
+from bundle.document import Document, Sha256
+from bundle.inputs.files import IMAGE_FORMATS
+from bundle.messages import one_line
+from bundle.regular_file import open_regular
 
-MAX_PIXELS = 100_000_000
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.ImageFile import ImageFile
+
+# So one image needs less than 512 MiB of memory: at most 8 bytes for each pixel, of TIFF 12, of WebP 20. A progressive
+# JPEG needs 2 bytes for each sample (pixels times channels), however small it is decoded.
+MAX_PIXELS = {"JPEG": 24_000_000, "TIFF": 30_000_000, "WEBP": 20_000_000}
+MAX_OTHER_PIXELS = 50_000_000
+MAX_JPEG_SAMPLES = 200_000_000
+MAX_IMAGE_BYTES, MAX_WEBP_BYTES = 200_000_000, 40_000_000  # of the file; WebP is read whole
+MAX_SCANS = 100  # of a JPEG; a progressive one has about ten
+JPEG_START, JPEG_SCAN, WEBP_START = b"\xff\xd8", b"\xff\xda", b"RIFF"
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
+STRIP_ROWS = 256
+MAX_WORDS = 1_000_000  # of a vocabulary
 PAD, START, UNKNOWN = 0, 1, 2
 RESERVED_WORDS = ("<pad>", "<start>", "<unknown>", "<unused>")  # token numbers 0 to 3, as in Keras's IMDB data
 ASCII_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -67,10 +84,10 @@ class TextPreprocessing(Document):
 
     kind: Literal["text"] = "text"
     length: Annotated[int, Field(ge=1, le=100_000)]
-    n_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)]
+    n_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1, le=MAX_WORDS)]
     vocabulary_sha256: Sha256
     characters: Literal["unicode", "ascii"] = "unicode"
-    known_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)] | None = None
+    known_words: Annotated[int, Field(ge=len(RESERVED_WORDS) + 1, le=MAX_WORDS)] | None = None
 
 
 Preprocessing = Annotated[ArrayPreprocessing | ImagePreprocessing | TextPreprocessing, Field(discriminator="kind")]
@@ -78,31 +95,81 @@ Preprocessing = Annotated[ArrayPreprocessing | ImagePreprocessing | TextPreproce
 
 def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[np.uint8]:
     """Read an image file (or its bytes); return (height, width, channels) uint8. Raises PreprocessingError."""
-    from PIL import Image, ImageOps
+    from PIL import Image, UnidentifiedImageError
 
     name = source if isinstance(source, Path) else f"an image of {len(source)} bytes"
     try:
         with (
-            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
-            Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as file,
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),  # our limits are lower
+            open_regular(source) if isinstance(source, Path) else io.BytesIO(source) as content,
         ):
-            if file.width * file.height > MAX_PIXELS:
-                raise PreprocessingError(
-                    f"{name} has {file.width} x {file.height} pixels; at most {MAX_PIXELS} are read"
-                )
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):  # 16 bits per pixel: keep the upper eight; convert() would clip
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if how.color == "grayscale" else "RGB")
-            image = image.resize((how.width, how.height), Image.Resampling.BILINEAR)
-    except PreprocessingError:
-        raise
+            _check_content(content)
+            with Image.open(content, formats=tuple(IMAGE_FORMATS)) as file:
+                _limit_pixels(file, how)
+                return np.asarray(_convert(file, how), np.uint8).reshape(how.shape)
+    except UnidentifiedImageError as error:
+        raise PreprocessingError(f"{name} is not a readable image: it is none of {', '.join(IMAGE_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise many classes of errors for a broken file
-        raise PreprocessingError(f"{name} is not a readable image: {error}") from error
-    return np.asarray(image, np.uint8).reshape(how.shape)
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise PreprocessingError(f"{name} is not a readable image: {reason}") from error
+
+
+def _check_content(content: IO[bytes]) -> None:
+    """Refuse a file that is too large, or a JPEG with too many scans, each of which costs the time of a whole image."""
+    size = content.seek(0, io.SEEK_END)
+    content.seek(0)
+    start = content.read(4)
+    limit = MAX_WEBP_BYTES if start == WEBP_START else MAX_IMAGE_BYTES
+    if size > limit:
+        raise ValueError(f"it has {size} bytes, at most {limit} are read")
+    if start.startswith(JPEG_START) and (scans := content.read().count(JPEG_SCAN)) > MAX_SCANS:
+        raise ValueError(f"it has {scans} scans, at most {MAX_SCANS} are read; save it again")
+    content.seek(0)
+
+
+def _limit_pixels(file: "ImageFile", how: ImagePreprocessing) -> None:
+    """Refuse an image whose decoding needs too much memory. A large JPEG is decoded to a half, quarter or eighth."""
+    kind = "JPEG" if file.format == "MPO" else file.format or ""  # MPO: a JPEG with a second image
+    width, height, channels = *file.size, len(file.getbands())
+    if kind == "TIFF":  # a tile is decoded whole, and may be larger than the image
+        tags = getattr(file, "tag_v2", {})
+        width, height = max(width, tags.get(TILE_WIDTH, 0)), max(height, tags.get(TILE_LENGTH, 0))
+    limit = MAX_PIXELS.get(kind, MAX_OTHER_PIXELS)
+    if kind == "JPEG" and width * height > limit:
+        if width * height * channels > MAX_JPEG_SAMPLES:
+            limit = MAX_JPEG_SAMPLES // channels
+        else:
+            side = 2 * max(how.height, how.width)  # so that the resizing still has twice the pixels
+            file.draft(None, (side, side))
+    if (width * height if kind == "TIFF" else file.width * file.height) > limit:
+        raise ValueError(f"it has {width} x {height} pixels, at most {limit} are read; make it smaller")
+
+
+def _convert(image: "Image.Image", how: ImagePreprocessing) -> "Image.Image":
+    """Turn an image upright, and convert its colours and its size. At most two images of full size are in memory."""
+    from PIL import Image, ImageOps
+
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I;16"):  # 16 bits per pixel: keep the upper eight; convert() would clip
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = _on_white(image)
+    color = "L" if how.color == "grayscale" else "RGB"
+    if image.mode != color:
+        image = image.convert(color)
+    return image.resize((how.width, how.height), Image.Resampling.BILINEAR)
+
+
+def _on_white(image: "Image.Image") -> "Image.Image":
+    """Put an image with transparency on white, strip by strip: three more images of full size need too much memory."""
+    from PIL import Image
+
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP_ROWS):
+        box = (0, top, image.width, min(top + STRIP_ROWS, image.height))
+        strip = image.crop(box).convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip).convert("RGB"), box)
+    return whole
 
 
 def words_of(text: str, characters: Literal["unicode", "ascii"] = "unicode") -> list[str]:
@@ -132,15 +199,3 @@ def pad(tokens: Sequence[int], how: TextPreprocessing) -> npt.NDArray[np.int32]:
 def token_numbers(words: Sequence[str]) -> dict[str, int]:
     """Map each word of a vocabulary (words by token number) to its number, without the reserved words."""
     return {word: number for number, word in enumerate(words) if number >= len(RESERVED_WORDS)}
-
-
-def read_vocabulary(path: Path, how: TextPreprocessing) -> list[str]:
-    """Read vocabulary.json, the words by token number. Raises PreprocessingError when the manifest names another."""
-    try:
-        words = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise PreprocessingError(f"{path} is not a readable vocabulary ({error}); publish the bundle again") from error
-    n_words = how.known_words or how.n_words
-    if not isinstance(words, list) or len(words) != n_words or sha256_of_json(words) != how.vocabulary_sha256:
-        raise PreprocessingError(f"{path} is not the vocabulary that the manifest names; publish the bundle again")
-    return words

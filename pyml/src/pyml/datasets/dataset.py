@@ -8,12 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
+from bundle.document import explain
 from bundle.inputs.preprocessing import Preprocessing, TextPreprocessing
-from bundle.manifest import InputSpec
+from bundle.manifest import Classes, InputSpec, check_test_set
 from bundle.split import SplitRow, write_split
+from bundle.vocabulary import WORDS
+from pyml import PymlError
 from pyml.datasets.samples import Samples, parts, select
 from pyml.datasets.split import Rows, check_learnable, content_hashes, drop_copies
+
+CLASSES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Classes)
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Prepared:
 def build_dataset(name: str, prepared: Prepared, rows: Rows) -> Dataset:
     """Make a dataset of the rows of training, validation and test set, without copies of test samples.
 
-    Raises PymlError if too few samples are left without the copies.
+    Raises PymlError if too few samples are left without the copies, or if no bundle can hold the dataset.
     """
     x, y = prepared.x, prepared.y
     hashes = content_hashes(x)
@@ -93,8 +100,25 @@ def build_dataset(name: str, prepared: Prepared, rows: Rows) -> Dataset:
         Split(select(x, part), y[part], [sources[row] for row in part], [hashes[row] for row in part])
         for part in (rows.train, rows.validation, rows.test)
     )
-    spec = InputSpec.model_validate({"dtype": x.dtype.name, "shape": x.shape[1:]})
+    spec = check_publishable(name, prepared, len(test.y))
     return Dataset(name, prepared.classes, prepared.preprocessing, spec, train, validation, test, prepared.words)
+
+
+def check_publishable(name: str, prepared: Prepared, n_test: int) -> InputSpec:
+    """Check before the training what the manifest checks after it. Raises PymlError."""
+    x, part = prepared.x, "one sample"
+    try:
+        spec = InputSpec.model_validate({"dtype": x.dtype.name, "shape": x.shape[1:]})
+        check_test_set(n_test, spec)
+        part = "the class names"
+        CLASSES.validate_python(prepared.classes)
+        part = "the vocabulary"
+        WORDS.validate_python(list(prepared.words))
+    except ValidationError as error:
+        raise PymlError(f"dataset {name}: {explain(error, part)}") from error
+    except PydanticCustomError as error:
+        raise PymlError(f"dataset {name}: {error.message()}") from error
+    return spec
 
 
 def save_split(path: Path, dataset: Dataset) -> None:

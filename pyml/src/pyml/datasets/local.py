@@ -23,6 +23,7 @@ from bundle.inputs.preprocessing import (
     token_numbers,
     words_of,
 )
+from bundle.messages import list_names
 from pyml import PymlError
 from pyml.datasets.dataset import Dataset, Prepared, build_dataset
 from pyml.datasets.download import DataDirectory
@@ -111,7 +112,7 @@ def load_arrays(data: Npz | Npy, directory: DataDirectory) -> Dataset:
         official = {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys()
         if official == (data.test is not None) or not (official or {"x", "y"} <= arrays.keys()):
             raise PymlError(
-                f"{path} holds {', '.join(arrays) or 'nothing'}; needed are x and y, and a fraction `test` in the "
+                f"{path} holds {list_names(arrays) or 'nothing'}; needed are x and y, and a fraction `test` in the "
                 "experiment; or x_train, y_train, x_test and y_test, and no fraction `test`"
             )
         if official:

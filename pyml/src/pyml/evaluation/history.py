@@ -10,17 +10,18 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from bundle.document import explain
+from bundle.document import FewKeys, explain, read_bounded
 from bundle.manifest import HISTORY_FILE
 from pyml import PymlError
 from pyml.evaluation.metrics import Labels, Probabilities, evaluate
 
 Epoch = dict[str, float]
-EPOCHS = TypeAdapter(list[Epoch])
+MAX_HISTORY_BYTES = 8 * 2**20  # 20,000 epochs
+EPOCHS = TypeAdapter(Annotated[list[Annotated[Epoch, FewKeys]], Field(fail_fast=True)])
 
 
 def make_recorder() -> Any:
@@ -72,7 +73,7 @@ def read_history(directory: Path) -> list[Epoch]:
     """Read a bundle's history.json. Raises PymlError if it is absent or not valid."""
     path = directory / HISTORY_FILE
     try:
-        return EPOCHS.validate_json(path.read_bytes())
+        return EPOCHS.validate_json(read_bounded(path, MAX_HISTORY_BYTES))
     except OSError as error:
         raise PymlError(f"{path} cannot be read ({error.strerror}); train again") from error
     except ValidationError as error:

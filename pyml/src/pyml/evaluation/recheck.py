@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundle import BundleError
 from bundle.inference.load import load_model
 from bundle.manifest import Metrics
+from bundle.messages import one_line
 from bundle.test_set import read_test_set
 from bundle.verify import open_bundle
 from pyml.evaluation.metrics import evaluate
@@ -38,7 +40,11 @@ def recheck(path: Path) -> list[MetricCheck]:
     bundle = open_bundle(path)
     x, y = read_test_set(bundle)
     classes = bundle.manifest.classes
-    measured = evaluate(load_model(bundle).predict(x), y)
+    model = load_model(bundle)
+    try:
+        measured = evaluate(model.predict(x), y)
+    except (RuntimeError, ValueError) as error:  # the interpreter's errors; scikit-learn's for NaN
+        raise BundleError(f"{path}: the model does not predict its test set ({one_line(error)}); retrain it") from error
     return compare_metrics(bundle.manifest.metrics, measured, classes)
 
 

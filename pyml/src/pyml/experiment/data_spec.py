@@ -53,7 +53,7 @@ KINDS = ("image-folder", "text-csv", "npz", "npy")
 class Part(BaseModel):
     """Base of all parts of an experiment: frozen, without type conversion; an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -165,8 +165,10 @@ class Npy(OwnData, FractionTestSet):
 
 
 def _check_known(value: Any) -> Any:
-    if not isinstance(value, dict):
+    if isinstance(value, Part):
         return value
+    if not isinstance(value, dict):
+        raise PydanticCustomError("no_object", 'a dataset is an object, for example {"name": "digits", ...}')
     key, what, known = ("kind", "kind", KINDS) if "kind" in value else ("name", "dataset", NAMES)
     if key not in value:
         raise PydanticCustomError("no_name", "a dataset needs a name; known are {known}", {"known": ", ".join(NAMES)})

@@ -31,9 +31,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bundle.document import explain
+from bundle.document import check_storable, explain
 from bundle.manifest import Dtype
-from bundle.messages import did_you_mean, one_line
+from bundle.messages import did_you_mean, one_line, shorten
+from bundle.regular_file import open_regular
 from pyml import PymlError
 from pyml.experiment.data_spec import Data, Part, Positive, Seed
 from pyml.experiment.gate import Gate
@@ -45,13 +46,14 @@ ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0
 Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
 Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
 
+MAX_FILE_BYTES = 16 * 2**20  # as large as a manifest, which holds it
 OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor Nadam Ftrl Lion Lamb Muon".split())
 
 
 class KerasPart(Part):
     """A part with arguments of a Keras class as further keys. Keras checks them when the model is built."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, JsonValue]
 
     @property
@@ -162,6 +164,11 @@ class Experiment(Part):
     seed: Seed = 0
     promote_if: Gate | None = None
 
+    @model_validator(mode="after")
+    def _check_storable(self) -> Self:
+        check_storable(self.model_dump(mode="json"))  # as in the manifest
+        return self
+
     @field_validator("metrics")
     @classmethod
     def _check_metrics(cls, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
@@ -185,9 +192,12 @@ def read_experiments(path: Path) -> list[Experiment]:
     Raises PymlError: one sentence with the file, the place in it, and what is needed.
     """
     try:
-        text = path.read_bytes()
+        with open_regular(path) as file:
+            text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise PymlError(f"{path} cannot be read ({error.strerror}); an experiment file is needed") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise PymlError(f"{path} is larger than {MAX_FILE_BYTES} bytes; an experiment file is needed")
     try:
         document = json.loads(text, object_pairs_hook=_without_repetition)
         if isinstance(document, dict):
@@ -200,10 +210,14 @@ def read_experiments(path: Path) -> list[Experiment]:
 
 def _parse(path: Path, document: Any, in_grid: bool) -> Experiment:
     try:
-        return Experiment.model_validate_json(json.dumps(document))
+        return Experiment.model_validate_json(json.dumps(document, allow_nan=False))
     except ValidationError as error:
-        point = f", {document['name']} of its grid," if in_grid else ""
+        point = f", {shorten(document['name'], 80)} of its grid," if in_grid else ""
         raise PymlError(f"{path}{point} is not a valid experiment: {explain(error)}") from error
+    except ValueError as error:  # the manifest could not hold it
+        raise PymlError(
+            f"{path} is not a valid experiment: it holds NaN or infinity; finite numbers are needed"
+        ) from error
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

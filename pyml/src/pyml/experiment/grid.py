@@ -73,6 +73,8 @@ def _axis(document: Any, place: Place) -> list[tuple[Place, Any, Any]]:
     options = _at(document, place)
     if not options:
         raise GridError(f"{'.'.join(map(str, place))}: the grid is empty")
+    if any(isinstance(option, list) for option in options):  # nested deeply, it would take hours
+        raise GridError(f"{'.'.join(map(str, place))}: the grid holds a list; write all its values in one list")
     return [(place, _short(value, options, number), value) for number, value in enumerate(options)]
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import BundleError
-from bundle.manifest import MANIFEST_FILE, Manifest, read_manifest
+from bundle.manifest import HISTORY_FILE, MANIFEST_FILE, Manifest, read_manifest
 from bundle.promotion import compare_accuracy, is_worse
 from bundle.publish import bundle_path, point, pointers, read_pointer
 from bundle.verify import Bundle
+from pyml import PymlError
 from pyml.evaluation.history import read_history
 from pyml.experiment.gate import Gate
 from pyml.promotion.diagnosis import objections
@@ -37,8 +38,13 @@ class Candidate:
     @property
     def validation(self) -> tuple[float, float]:
         """Validation accuracy and negative validation loss of the best epoch; the greater tuple is the better model."""
-        epoch = read_history(self.bundle.path)[self.manifest.best_epoch - 1]
-        return epoch["val_accuracy"], -epoch["val_loss"]
+        best = self.manifest.best_epoch
+        try:
+            epoch = read_history(self.bundle.path)[best - 1]
+            return epoch["val_accuracy"], -epoch["val_loss"]
+        except (IndexError, KeyError) as error:
+            path = self.bundle.path / HISTORY_FILE
+            raise PymlError(f"{path} has no val_accuracy and val_loss of epoch {best}; train again") from error
 
 
 def propose_best(models: Path, candidates: Sequence[Candidate], *, promote: bool = False) -> None:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from bundle import BundleError
+from bundle.document import explain
 from bundle.manifest import MANIFEST_FILE, Manifest, read_manifest
 from pyml import PymlError
 from pyml.evaluation.history import Epoch, read_history
@@ -24,10 +27,11 @@ CURVES = ("loss", "val_loss", "accuracy", "val_accuracy")  # the learning curves
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """A bundle's manifest, its epochs, and whether it is proposed as the current model of its dataset."""
+    """A bundle's manifest, its epochs, its gate, and whether it is proposed as the current model of its dataset."""
 
     manifest: Manifest
     epochs: list[Epoch]
+    gate: Gate | None = None
     proposed: bool = False
 
     @property
@@ -40,9 +44,7 @@ class PublishedRun:
         """The remark that the run is proposed, or the objections against it."""
         if self.proposed:
             return ["proposed"]
-        asked = self.manifest.experiment.get("promote_if")
-        gate = None if asked is None else Gate.model_validate(asked)
-        return [f"not proposed: {reason}" for reason in objections(self.manifest.metrics, gate)]
+        return [f"not proposed: {reason}" for reason in objections(self.manifest.metrics, self.gate)]
 
     def first(self, curve: str) -> float | None:
         """Give the value of a learning curve in the first epoch."""
@@ -160,10 +162,19 @@ def read_runs(models: Path) -> list[PublishedRun]:
     for path in sorted((models / "bundles").glob(f"[!.]*/{MANIFEST_FILE}")):
         try:
             manifest = read_manifest(path)
-            runs.append(PublishedRun(manifest, read_history(path.parent), manifest.bundle_id in proposed))
+            proposes = manifest.bundle_id in proposed
+            runs.append(PublishedRun(manifest, read_history(path.parent), _read_gate(path, manifest), proposes))
         except (BundleError, PymlError) as error:
             log.warning("skipped: %s", error)
     return sorted(runs, key=lambda run: run.manifest.created_at)
+
+
+def _read_gate(path: Path, manifest: Manifest) -> Gate | None:
+    asked = manifest.experiment.get("promote_if")
+    try:
+        return None if asked is None else Gate.model_validate(asked)
+    except ValidationError as error:
+        raise BundleError(f"{path} holds no valid promote_if: {explain(error)}") from error
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bundle.messages import printable
 from bundle.whole_file import write_whole
 from pyml import PymlError
 from pyml.reports.compare import COLUMNS, CURVES, Cell, Column, Comparison
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import Group
     from rich.table import Table
 
 STYLES = ("-", "--", ":", "-.")  # line styles; each is used for ten colours
@@ -25,6 +27,7 @@ OTHER_DATA = "* other arrays than the baseline (another split or preprocessing):
 
 def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
     """Make the terminal's table of one dataset's runs; several tables if it is wider than width letters."""
+    from rich.console import Group
     from rich.table import Table
 
     names = [run.name if comparison.same_data(run) else f"{run.name} *" for run in comparison.runs]
@@ -41,7 +44,7 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
             remarks = [] if start else run.remarks
             cells = zip(comparison.cells(run)[part], COLUMNS[part], strict=True)
             rich_cells = [_rich_cell(cell, column) for cell, column in cells]
-            table.add_row("\n".join([name, *remarks]), *rich_cells)
+            table.add_row(Group(name, *remarks), *rich_cells)
         yield table
 
 
@@ -57,6 +60,7 @@ def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pyml.reports", "."),
         autoescape=True,
+        finalize=_printable,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
@@ -132,10 +136,12 @@ def _draw(comparison: Comparison, curve: str, axes: "Axes") -> None:
     axes.grid(alpha=0.3)
 
 
-def _rich_cell(cell: Cell, column: Column) -> str:
+def _rich_cell(cell: Cell, column: Column) -> "Group":
+    from rich.console import Group
+
     styles = {"better": "green", "worse": "red", "": "dim"}
     below = (f"[{styles[how]}]{text}[/]" for text, how in _differences(cell, column))
-    return "\n".join([_number(cell.value, column), *below])
+    return Group(_number(cell.value, column), *below)
 
 
 def _differences(cell: Cell, column: Column) -> list[tuple[str, str]]:
@@ -157,6 +163,13 @@ def caption(comparisons: Sequence[Comparison]) -> str:
     """Give the explanation of the signs in the tables."""
     same = all(comparison.same_data(run) for comparison in comparisons for run in comparison.runs)
     return LEGEND if same else f"{LEGEND} {OTHER_DATA}"
+
+
+def _printable(value: object) -> object:
+    """Escape control characters in what a template prints; Markup stays as it is."""
+    from markupsafe import Markup
+
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _replace(path: Path, content: bytes) -> None:

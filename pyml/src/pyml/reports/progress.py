@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bundle.terminal import make_console
+
 if TYPE_CHECKING:
     import keras
 
@@ -15,9 +17,7 @@ log = logging.getLogger(__name__)
 @contextmanager
 def epoch_progress(epochs: int) -> Iterator[list["keras.callbacks.Callback"]]:
     """Give the callbacks for `fit`. At the end the bar is removed, also if fit is interrupted."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if not log.isEnabledFor(logging.INFO):
         yield []
     elif console.is_terminal:

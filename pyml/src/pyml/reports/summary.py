@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bundle.manifest import Manifest
+from bundle.messages import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +41,7 @@ def class_table(manifest: Manifest) -> "Table":
         one = metrics.per_class[label]
         values = (one.precision, one.recall, one.f1, one.auroc, one.average_precision)
         cells = [_format(value) for value in values]
-        table.add_row(Text(classes[label]), str(one.n), *cells, Text(_mistake(manifest, label)))
+        table.add_row(Text(printable(classes[label])), str(one.n), *cells, Text(printable(_mistake(manifest, label))))
     means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1, metrics.auroc, metrics.average_precision)
     table.add_section()
     cells = [_format(mean) for mean in means]
@@ -57,7 +58,7 @@ def recheck_table(title: str, checks: "Sequence[MetricCheck]") -> "Table":
     for check in checks:
         if not (check.of_class and check.agrees):
             equal = "equal" if check.agrees else "DIFFERENT"
-            table.add_row(Text(check.metric), repr(check.expected), repr(check.measured), equal)
+            table.add_row(Text(printable(check.metric)), repr(check.expected), repr(check.measured), equal)
     return table
 
 
