@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,12 @@ def test_a_missing_or_small_embedding_is_refused(first: dict[str, Any]) -> None:
         PymlError, match=r"token numbers of 50 words need Embedding\(input_dim=50, ...\) as the first layer"
     ):
         check_fits(embedded(first), 10, "int32", n_words=50)
+
+
+def test_experiment_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "large.json").write_bytes(b" " * (2**24 + 1))
+    for name, said in (("fifo", "not a regular file"), ("zero", "not a regular file"), ("large", "is larger than")):
+        with pytest.raises(PymlError, match=rf"{name}\.json .*{said}"):
+            read_experiments(tmp_path / f"{name}.json")
