@@ -71,7 +71,7 @@ def service(db: Database, tmp_path: Path) -> Iterator[Service]:
     started.process.wait()
 
 
-def test_forged_bundles_are_refused_and_a_good_one_is_predicted(
+def test_54_to_58_forged_bundles_are_refused_and_a_good_one_is_predicted(
     service: Service, engine: sa.Engine, tmp_path: Path
 ) -> None:
     until(lambda: scalar(engine, PREDICTED) == 30 or service.process.poll() is not None)
@@ -93,7 +93,7 @@ def test_forged_bundles_are_refused_and_a_good_one_is_predicted(
     assert service.stop() < 5
 
 
-def test_a_corrupt_registered_bundle_is_hashed_once(tmp_path: Path) -> None:
+def test_59_a_corrupt_registered_bundle_is_hashed_once(tmp_path: Path) -> None:
     """At each poll the service asks which models can serve. 8 MB of reads are one hash of the file, not fifty."""
     bundle = publish_bundle(tmp_path, weights=bytes(8_000_000), serving=fake_model())
     forge(

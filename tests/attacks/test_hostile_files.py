@@ -59,13 +59,13 @@ def refused_by_all(folder: Path, name: str) -> None:
     assert ended.peak_mib < 300
 
 
-def test_fifo_is_refused_by_every_reader(tmp_path: Path) -> None:
+def test_69_fifo_is_refused_by_every_reader(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         os.mkfifo(tmp_path / f"fifo{suffix}")
     refused_by_all(tmp_path, "fifo")
 
 
-def test_link_to_an_endless_device_is_refused_by_every_reader(tmp_path: Path) -> None:
+def test_69_link_to_an_endless_device_is_refused_by_every_reader(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         (tmp_path / f"zero{suffix}").symlink_to("/dev/zero")
     refused_by_all(tmp_path, "zero")
@@ -80,7 +80,7 @@ def test_link_to_a_file_is_followed(tmp_path: Path) -> None:
 # Texts
 
 
-def test_csv_line_without_end_is_refused_in_bounded_memory(tmp_path: Path) -> None:
+def test_70_csv_line_without_end_is_refused_in_bounded_memory(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     with path.open("wb") as file:
         file.write(b"text\n")
@@ -92,7 +92,7 @@ def test_csv_line_without_end_is_refused_in_bounded_memory(tmp_path: Path) -> No
     assert ended.peak_mib < 400
 
 
-def test_csv_row_of_very_many_lines_is_refused(tmp_path: Path) -> None:
+def test_70_csv_row_of_very_many_lines_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("text\n" + '"x\n",' * 3_400_000)
     with pytest.raises(FilesError, match=r"x\.csv, line \d+: the row has over 16777216 characters"):
@@ -121,7 +121,7 @@ def npy_header(shape: str, dtype: str = "|u1") -> bytes:
         ("(-1,)", "its header declares uint8 .*; it holds 4"),
     ],
 )
-def test_npy_header_that_differs_from_its_file_is_refused(tmp_path: Path, shape: str, said: str) -> None:
+def test_71_npy_header_that_differs_from_its_file_is_refused(tmp_path: Path, shape: str, said: str) -> None:
     content = npy_header(shape) + b"1234"
     (tmp_path / "x.npy").write_bytes(content)
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
@@ -132,7 +132,7 @@ def test_npy_header_that_differs_from_its_file_is_refused(tmp_path: Path, shape:
         read_npz(tmp_path / "x.npz")
 
 
-def test_npy_over_one_gibibyte_is_refused(tmp_path: Path) -> None:
+def test_71_npy_over_one_gibibyte_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "x.npy").open("wb") as file:
         file.write(npy_header(f"({2**30 + 1},)"))
         file.truncate(2**30 + 4096)
@@ -150,7 +150,7 @@ def write_zeros(path: Path, n_bytes: int) -> None:
             file.write(bytes(2**24))
 
 
-def test_npz_that_inflates_to_gigabytes_is_refused_before_it_does(tmp_path: Path) -> None:
+def test_71_npz_that_inflates_to_gigabytes_is_refused_before_it_does(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     write_zeros(path, 2**30 + 2**24)
     assert path.stat().st_size < 10 * 2**20
@@ -159,7 +159,7 @@ def test_npz_that_inflates_to_gigabytes_is_refused_before_it_does(tmp_path: Path
     assert ended.peak_mib < 300
 
 
-def test_arrays_of_an_npz_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_71_arrays_of_an_npz_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bundle.inputs.arrays.MAX_ARRAY_BYTES", 1000)
     np.savez(tmp_path / "x.npz", x=np.zeros(400, np.uint8), y=np.zeros(400, np.uint8), z=np.zeros(1))
     assert len(read_npz(tmp_path / "x.npz", ("x",))["x"]) == 400
@@ -167,7 +167,7 @@ def test_arrays_of_an_npz_are_bounded_together(tmp_path: Path, monkeypatch: pyte
         read_npz(tmp_path / "x.npz", ("x", "y"))
 
 
-def test_npz_that_says_less_than_it_inflates_to_stays_bounded(tmp_path: Path) -> None:
+def test_71_npz_that_says_less_than_it_inflates_to_stays_bounded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     write_zeros(path, 2**26)
     content = bytearray(path.read_bytes())
@@ -186,7 +186,7 @@ def test_npz_members_that_numpy_does_not_write_are_refused(tmp_path: Path) -> No
         read_npz(tmp_path / "x.npz")
 
 
-def test_npz_with_very_many_members_is_refused(tmp_path: Path) -> None:
+def test_71_npz_with_very_many_members_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         for number in range(20_000):
             archive.writestr(f"{number}.npy", b"")
@@ -204,7 +204,7 @@ def test_image_formats_and_suffixes_agree_with_pillow() -> None:
     }
 
 
-def test_eps_named_png_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_72_eps_named_png_starts_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin/gs"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
@@ -233,7 +233,7 @@ def big(width: int, height: int, mode: str) -> Image.Image:
         ("x.tif", "RGBA", (6_000, 5_000), {}),
     ],
 )
-def test_largest_image_of_a_format_stays_within_its_memory(
+def test_72_largest_image_of_a_format_stays_within_its_memory(
     tmp_path: Path, name: str, mode: str, size: tuple[int, int], options: dict[str, Any]
 ) -> None:
     turned = Image.Exif()
@@ -256,7 +256,7 @@ def png_of(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def test_png_of_88_megapixels_is_refused_before_decoding(tmp_path: Path) -> None:
+def test_72_png_of_88_megapixels_is_refused_before_decoding(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(png_of(11_000, 8_000))
     ended = run_limited(READ_ALL, str(path))
@@ -266,7 +266,7 @@ def test_png_of_88_megapixels_is_refused_before_decoding(tmp_path: Path) -> None
     assert ended.peak_mib < 100
 
 
-def test_tiff_with_a_tile_larger_than_itself_is_refused(tmp_path: Path) -> None:
+def test_72_tiff_with_a_tile_larger_than_itself_is_refused(tmp_path: Path) -> None:
     side = 40_000
     tile = zlib.compress(bytes(1000))
     entries = [(256, 3, 10), (257, 3, 10), (258, 3, 8), (259, 3, 8), (262, 3, 1), (322, 4, side), (323, 4, side)]
@@ -279,7 +279,7 @@ def test_tiff_with_a_tile_larger_than_itself_is_refused(tmp_path: Path) -> None:
         prepare_image(tmp_path / "x.tif", SMALL)
 
 
-def test_jpeg_with_very_many_scans_is_refused(tmp_path: Path) -> None:
+def test_72_jpeg_with_very_many_scans_is_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     big(64, 64, "L").save(buffer, "JPEG", progressive=True)
     content = buffer.getvalue()
@@ -289,7 +289,7 @@ def test_jpeg_with_very_many_scans_is_refused(tmp_path: Path) -> None:
         prepare_image(tmp_path / "x.jpg", SMALL)
 
 
-def test_file_over_the_size_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_72_file_over_the_size_limit_is_refused_before_it_is_read(tmp_path: Path) -> None:
     for name, start in (("x.png", b"\x89PNG\r\n\x1a\n"), ("x.webp", b"RIFF")):
         with (tmp_path / name).open("wb") as file:
             file.write(start)

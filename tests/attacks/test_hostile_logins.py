@@ -94,22 +94,22 @@ def work(engine: sa.Engine, bundle: Bundle, number: int) -> None:
         "INSERT INTO ml.promotion (dataset, action, why) VALUES ('toys', 'retired', '')",
     ],
 )
-def test_the_reader_has_no_right_to(attacker: Attacker, statement: str) -> None:
+def test_64_65_the_reader_has_no_right_to(attacker: Attacker, statement: str) -> None:
     with pytest.raises(DENIED):
         attacker.run(statement)
 
 
 @pytest.mark.parametrize("name", ["postgres", "template1"])
-def test_the_reader_cannot_use_the_other_databases(attacker: Attacker, name: str) -> None:
+def test_65_the_reader_cannot_use_the_other_databases(attacker: Attacker, name: str) -> None:
     with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
         attacker.connect(name)
 
 
-def test_temporary_files_of_the_reader_are_limited(attacker: Attacker) -> None:
+def test_65_temporary_files_of_the_reader_are_limited(attacker: Attacker) -> None:
     assert attacker.run("SHOW temp_file_limit").fetchone() == ("1GB",)
 
 
-def test_the_reader_cannot_take_all_connections(attacker: Attacker, engine: sa.Engine, tmp_path: Path) -> None:
+def test_64_the_reader_cannot_take_all_connections(attacker: Attacker, engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     with daemon(engine, tmp_path):
         with pytest.raises(psycopg2.OperationalError, match='too many connections for role "reader"'):
@@ -117,7 +117,7 @@ def test_the_reader_cannot_take_all_connections(attacker: Attacker, engine: sa.E
         work(engine, bundle, 1)
 
 
-def test_open_transactions_of_the_reader_stop_nobody(
+def test_64_open_transactions_of_the_reader_stop_nobody(
     attacker: Attacker, engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They hold each lock that a reader can get, while inputs are loaded, a model is promoted and a schema migrated."""
@@ -138,7 +138,7 @@ def test_open_transactions_of_the_reader_stop_nobody(
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE state <> 'done'") == 0)
 
 
-def test_the_worker_ends_old_transactions_of_the_reader_only(
+def test_64_the_worker_ends_old_transactions_of_the_reader_only(
     attacker: Attacker,
     engine: sa.Engine,
     owner: sa.Engine,
@@ -168,7 +168,7 @@ def test_the_service_may_end_no_session_but_those_of_readers(engine: sa.Engine, 
         assert person.execute(sa.text("SELECT 1")).scalar() == 1
 
 
-def test_each_migration_undoes_what_the_reader_did_to_its_login(
+def test_67_each_migration_undoes_what_the_reader_did_to_its_login(
     attacker: Attacker, owner: sa.Engine, cluster: Cluster, tmp_path: Path
 ) -> None:
     with attacker.connect() as mine:
@@ -195,7 +195,7 @@ def test_another_login_cannot_pretend_to_be_a_daemon(attacker: Attacker, engine:
     assert not listens(engine)
 
 
-def test_a_lock_of_somebody_else_ends_a_load_with_a_sentence(db: Database, owner: sa.Engine, tmp_path: Path) -> None:
+def test_68_a_lock_of_somebody_else_ends_a_load_with_a_sentence(db: Database, owner: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     impatient = sa.create_engine(
         "postgresql+psycopg2://", creator=lambda: psycopg2.connect(db.url("pypredict"), options="-c lock_timeout=100")
@@ -210,7 +210,7 @@ def test_a_lock_of_somebody_else_ends_a_load_with_a_sentence(db: Database, owner
     )
 
 
-def test_the_service_waits_for_no_lock_for_ever(engine: sa.Engine) -> None:
+def test_68_the_service_waits_for_no_lock_for_ever(engine: sa.Engine) -> None:
     assert scalar(engine, "SHOW lock_timeout") == "30s"
 
 
@@ -240,7 +240,7 @@ def fill_queue(connection: Any) -> None:
         connection.commit()
 
 
-def test_a_full_queue_of_notifications_stops_no_load(small_server: embedded.Server, tmp_path: Path) -> None:
+def test_66_a_full_queue_of_notifications_stops_no_load(small_server: embedded.Server, tmp_path: Path) -> None:
     owner = database.connect(small_server.url(), wait_seconds=5)
     migrate.migrate(owner, REPO / "db", [small_server.passfile])
     engine = database.connect(small_server.url("pypredict"), wait_seconds=5)

@@ -25,7 +25,7 @@ POINTERS = [name for name in FORGED if name.startswith("pointer") and name not i
 
 
 @pytest.mark.parametrize("name", CHECKED)
-def test_pyml_test_refuses_a_forged_bundle_in_one_sentence(tmp_path: Path, name: str) -> None:
+def test_54_to_57_pyml_test_refuses_a_forged_bundle_in_one_sentence(tmp_path: Path, name: str) -> None:
     path = publish_forged(tmp_path, name)
     with pytest.raises(BundleError) as error:
         recheck(path)
@@ -41,7 +41,7 @@ def test_pyml_test_refuses_a_model_that_predicts_nan(tmp_path: Path) -> None:
         recheck(bundle.path)
 
 
-def test_pyml_compare_skips_forged_bundles_and_names_each_once(
+def test_54_to_57_pyml_compare_skips_forged_bundles_and_names_each_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     good = publish_bundle(tmp_path, serving=fake_model())

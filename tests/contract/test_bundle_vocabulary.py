@@ -66,7 +66,7 @@ def test_another_vocabulary_is_refused_in_one_sentence(tmp_path: Path, content: 
     assert said in str(error.value)
 
 
-def test_a_vocabulary_that_changed_after_the_check_is_not_read(tmp_path: Path) -> None:
+def test_60_a_vocabulary_that_changed_after_the_check_is_not_read(tmp_path: Path) -> None:
     bundle = publish_texts(tmp_path)
     (bundle.path / "vocabulary.json").write_text(json.dumps(WORDS))
     with pytest.raises(BundleError, match=r"vocabulary\.json changed while it was being read"):

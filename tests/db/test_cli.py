@@ -167,7 +167,7 @@ READABLE = {
 
 
 @pytest.mark.parametrize("url", UNREADABLE.values(), ids=UNREADABLE.keys())
-def test_url_that_libpq_splits_in_its_password_is_refused_before_a_look_up(url: str) -> None:
+def test_76_url_that_libpq_splits_in_its_password_is_refused_before_a_look_up(url: str) -> None:
     done = pypredict("status", DATABASE_URL=url)
     assert "DATABASE_URL" in sentence(done)
     assert "S3" not in done.stdout + done.stderr
@@ -175,7 +175,7 @@ def test_url_that_libpq_splits_in_its_password_is_refused_before_a_look_up(url: 
 
 
 @pytest.mark.parametrize("url", READABLE.values(), ids=READABLE.keys())
-def test_url_that_libpq_reads_is_used_and_its_password_not_printed(url: str) -> None:
+def test_76_url_that_libpq_reads_is_used_and_its_password_not_printed(url: str) -> None:
     done = pypredict("status", DATABASE_URL=url)
     assert "no database answered" in sentence(done)
     assert "S3" not in done.stdout + done.stderr
@@ -183,14 +183,14 @@ def test_url_that_libpq_reads_is_used_and_its_password_not_printed(url: str) -> 
 
 
 @pytest.mark.parametrize("variable", ["PGHOST", "PGHOSTADDR", "PGPORT", "PGUSER", "PGDATABASE"])
-def test_url_in_a_variable_of_libpq_is_refused_without_its_password(variable: str) -> None:
+def test_76_url_in_a_variable_of_libpq_is_refused_without_its_password(variable: str) -> None:
     env = {"PGHOST": "127.0.0.1", "PGPORT": "1", "DATABASE_URL": ""} | {variable: f"{SCHEME}u:S3cret@{PLACE}"}
     done = pypredict("status", **env)
     assert f"{variable} holds more than one part of an address" in sentence(done)
     assert "S3cret" not in done.stdout + done.stderr
 
 
-def test_wrong_password_in_a_variable_is_not_printed(db: Database) -> None:
+def test_76_wrong_password_in_a_variable_is_not_printed(db: Database) -> None:
     at = sa.make_url(db.url("pypredict"))
     url = f"postgresql://{at.username}@{at.host}:{at.port}/{at.database}"
     done = pypredict("status", DATABASE_URL=url, PGPASSWORD="S3 cret@/#?")

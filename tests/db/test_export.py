@@ -92,7 +92,7 @@ CELLS = ("=1+1", "+1", "-1.5", "-a", "@SUM(A1)", "\tx", "\rx", "\nx", "plain", "
 SAFE = ("'=1+1", "+1", "-1.5", "'-a", "'@SUM(A1)", "'\tx", "'\rx", "'\nx", "plain", "a=b", "")
 
 
-def test_texts_that_are_formulas_get_an_apostrophe_in_csv(engine: sa.Engine, tmp_path: Path) -> None:
+def test_75_texts_that_are_formulas_get_an_apostrophe_in_csv(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path, classes=("=A1", "-1", "@x"))
     worker_for(engine, tmp_path).run(until_empty=True)
     (chunk,) = cut(

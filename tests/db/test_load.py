@@ -195,7 +195,7 @@ TITLE = "x\x1b]0;owned\x07\nERROR all is lost"  # a terminal takes the first par
 SHOWN = r"x\x1b]0;owned\x07\nERROR all is lost"
 
 
-def test_names_with_escape_sequences_are_escaped_in_every_output(
+def test_74_names_with_escape_sequences_are_escaped_in_every_output(
     engine: sa.Engine, models: Path, db: Database, tmp_path: Path
 ) -> None:
     publish_images(models)
@@ -218,7 +218,7 @@ def test_names_with_escape_sequences_are_escaped_in_every_output(
     assert rows(engine, "SELECT count(*) FROM ml.input_name WHERE name LIKE '%' || chr(27) || '%'") == [(1,)]
 
 
-def test_load_names_what_is_no_file_and_loads_the_rest(
+def test_69_load_names_what_is_no_file_and_loads_the_rest(
     engine: sa.Engine, models: Path, db: Database, tmp_path: Path
 ) -> None:
     publish_images(models)

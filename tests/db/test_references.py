@@ -369,18 +369,18 @@ def test_integrity_names_orphans_that_came_in_without_the_triggers(sessions: dic
 @pytest.mark.parametrize(
     "statement", ["state = 'pending', done_at = NULL", "state = 'running', done_at = NULL, lease_until = now()"]
 )
-def test_a_done_job_stays_done(sessions: dict[str, Session], login: str, statement: str) -> None:
+def test_61_a_done_job_stays_done(sessions: dict[str, Session], login: str, statement: str) -> None:
     with pytest.raises(psycopg2.errors.CheckViolation, match=r"^job of model 1 and chunk 1 is done and stays done\n"):
         sessions[login].run(f"UPDATE ml.job SET {statement} WHERE model_id = 1")
 
 
 @pytest.mark.parametrize("column", ["model_id = 2, chunk_id = 2", "chunk_id = 2"])
-def test_a_done_job_keeps_its_model_and_chunk(sessions: dict[str, Session], column: str) -> None:
+def test_61_a_done_job_keeps_its_model_and_chunk(sessions: dict[str, Session], column: str) -> None:
     with pytest.raises(psycopg2.errors.CheckViolation, match="is done and stays done"):
         sessions["owner"].run(f"UPDATE ml.job SET {column} WHERE model_id = 1")
 
 
-def test_a_job_may_be_deleted_before_its_outcomes_in_one_transaction(sessions: dict[str, Session]) -> None:
+def test_61_a_job_may_be_deleted_before_its_outcomes_in_one_transaction(sessions: dict[str, Session]) -> None:
     owner = sessions["owner"]
     owner.run("DELETE FROM ml.job WHERE model_id = 1")
     with pytest.raises(ORPHAN, match="the job of model 1 and chunk 1 is deleted, but input 1 has an outcome"):

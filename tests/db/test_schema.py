@@ -261,7 +261,7 @@ def test_the_reader_login_needs_its_password(db: Database) -> None:
         ("UPDATE ml.model SET classes = ARRAY['a', repeat('x', 600)]", "model_classes_check"),
     ],
 )
-def test_schema_refuses_names_that_are_too_long(
+def test_73_schema_refuses_names_that_are_too_long(
     owner: sa.Engine, tmp_path: Path, statement: str, constraint: str
 ) -> None:
     add_chunk(owner, classes=["a", "b"])

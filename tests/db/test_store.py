@@ -297,7 +297,7 @@ def test_33_accuracy_compares_class_names_not_numbers(planned: sa.Engine, owner:
 
 
 @pytest.mark.parametrize("field", ["classes", "names", "source"])
-def test_name_that_is_too_long_is_refused_in_a_sentence(engine: sa.Engine, field: str) -> None:
+def test_73_name_that_is_too_long_is_refused_in_a_sentence(engine: sa.Engine, field: str) -> None:
     x = np.zeros((1, 4), np.uint8)
     given: dict[str, object] = {"classes": ("cat",), "names": ("a",), "source": "b"}
     given[field] = "x" * 5000 if field == "source" else ("x" * 5000,)

@@ -140,7 +140,7 @@ def refuse_predictions(owner: sa.Engine, first_input: int) -> None:
         connection.execute(sa.text(f"ALTER TABLE ml.prediction ADD CONSTRAINT own CHECK (input_id < {first_input})"))
 
 
-def test_predictions_that_break_a_rule_do_not_stop_the_others(
+def test_62_predictions_that_break_a_rule_do_not_stop_the_others(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff: None
 ) -> None:
     bundle = publish_bundle(tmp_path)
@@ -160,7 +160,7 @@ def test_predictions_that_break_a_rule_do_not_stop_the_others(
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
-def test_a_read_only_database_is_an_outage(
+def test_63_a_read_only_database_is_an_outage(
     engine: sa.Engine,
     owner: sa.Engine,
     db: Database,

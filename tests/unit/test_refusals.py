@@ -16,7 +16,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_wait_doubles_up_to_an_hour(clock: list[float]) -> None:
+def test_59_the_wait_doubles_up_to_an_hour(clock: list[float]) -> None:
     refusals, waits = Refusals(), []
     for _ in range(10):
         refusals.add("toy", "state", "it is broken")
@@ -27,7 +27,7 @@ def test_the_wait_doubles_up_to_an_hour(clock: list[float]) -> None:
     assert waits == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
 
 
-def test_changed_files_are_tried_30_seconds_after_the_last_check(clock: list[float]) -> None:
+def test_59_changed_files_are_tried_30_seconds_after_the_last_check(clock: list[float]) -> None:
     refusals = Refusals()
     for _ in range(5):
         refusals.add("toy", "state", "it is broken")

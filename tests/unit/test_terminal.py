@@ -32,7 +32,7 @@ SHOWN = r"x\x1b]0;owned\x07\n2026-01-01 ERROR all is lost"
         ("Größe 日本 שלום 👩‍🔬 \\x1b", "Größe 日本 שלום 👩‍🔬 \\x1b"),
     ],
 )
-def test_printable_escapes_what_a_terminal_obeys(text: str, shown: str) -> None:
+def test_74_printable_escapes_what_a_terminal_obeys(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown
 
@@ -55,7 +55,7 @@ def test_log_record_stays_one_line_and_a_traceback_keeps_its_lines() -> None:
     assert traceback[-1] == r"ValueError: \x1b]0;owned\x07"
 
 
-def test_console_escapes_lines_titles_headers_and_cells() -> None:
+def test_74_console_escapes_lines_titles_headers_and_cells() -> None:
     console = make_console(width=200)
     table = Table(FORGED, title=FORGED)
     table.add_row(FORGED)
