@@ -25,6 +25,7 @@ OTHERS, FIRST = 100_000, 200_000  # at least OTHERS wait; each round begins with
 CHUNK = 1_000  # inputs in each chunk of the others
 LOOK_SECONDS = 0.0005
 SEEN = sa.text("SELECT count(*) FROM ml.prediction JOIN ml.input USING (input_id) WHERE chunk_id = :chunk_id")
+ADD_ROW = sa.text("INSERT INTO ml.ping (line, payload) VALUES (:line, '')")
 WAITING = sa.text("SELECT count(*) FILTER (WHERE state <> 'done'), count(*) FROM ml.job")
 # The worker commits one chunk after the other; chunks of another size, and the chunks after them, do not count.
 CHUNK_SECONDS = sa.text("""
@@ -44,6 +45,7 @@ def measure(rounds: int) -> Part:
         engine, admin = environment.service(), environment.owner()
         with running_service(Path(directory)):
             idle = [_sample(engine, bundle, seed) for seed in range(WARM_UP + rounds * SAMPLES)][WARM_UP:]
+        commits = _commit_seconds(engine)
         for turn in range(rounds):
             environment.clear(admin)
             arrays = environment.random_arrays(FIRST, SHAPE, "uint8", seed=10 + turn)
@@ -52,7 +54,7 @@ def measure(rounds: int) -> Part:
                 busy += _samples_beside_others(engine, bundle, turn)
             chunk_seconds += _chunk_seconds(engine)
         engine.dispose()
-    return _part(idle, busy, timing.middle(chunk_seconds))
+    return _part(idle, busy, timing.middle(chunk_seconds), timing.middle(commits))
 
 
 ABOUT = (
@@ -65,7 +67,7 @@ ABOUT = (
 )
 
 
-def _part(idle: list[Sample], busy: list[Sample], chunk_seconds: float) -> Part:
+def _part(idle: list[Sample], busy: list[Sample], chunk_seconds: float, commit_seconds: float) -> Part:
     part = Part("4. One new input", ABOUT)
     half, most = (1e3 * timing.percentile([whole for whole, _ in idle], share) for share in (0.5, 0.99))
     half_beside = 1e3 * timing.percentile([whole for whole, _ in busy], 0.5)
@@ -82,8 +84,23 @@ def _part(idle: list[Sample], busy: list[Sample], chunk_seconds: float) -> Part:
         for what, values in (("stored and committed", stored), ("prediction visible", whole)):
             rows.append([f"{name}: {what}", *(f"{timing.percentile(values, share):.2f} ms" for share in shares)])
     part.tables = [(["since the start of storing", "median", "90 %", "99 %", "slowest"], rows)]
-    part.remarks = [f"One chunk takes {chunk:.1f} ms. {len(busy)} inputs were measured while others waited."]
+    part.remarks = [
+        f"One chunk takes {chunk:.1f} ms. {len(busy)} inputs were measured while others waited.",
+        f"One transaction that adds one row takes {1e3 * commit_seconds:.1f} ms here. A prediction needs three in a row: "
+        "the input, the claim, the prediction with its done job.",
+    ]
     return part
+
+
+def _commit_seconds(engine: sa.Engine) -> list[float]:
+    """Return the seconds of transactions that add one row, on an idle server."""
+    seconds = []
+    for number in range(WARM_UP + SAMPLES):
+        began = time.perf_counter()
+        with engine.begin() as connection:
+            connection.execute(ADD_ROW, {"line": str(number)})
+        seconds.append(time.perf_counter() - began)
+    return seconds[WARM_UP:]
 
 
 def _samples_beside_others(engine: sa.Engine, bundle: Bundle, turn: int) -> list[Sample]:
