@@ -25,7 +25,7 @@ from bundle.verify import open_bundle
 from pypredict.models import Models
 from pypredict.registry import WantedModel
 
-MEMORY_KIB = 700_000  # of the service, at its peak; the models of the test are small
+MEMORY_KIB = 400_000  # of the service, at its peak; the models of the test are small
 PREDICTED = "SELECT count(*) FROM ml.prediction"
 
 

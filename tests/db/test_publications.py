@@ -35,7 +35,7 @@ def test_a_refused_bundle_is_imported_after_its_repair(
     publications = fresh(engine, tmp_path)
     for _ in range(3):
         publications.import_new()
-    assert caplog.text.count("new is refused") == caplog.text.count("refused") == 1  # one line for bundle and pointer
+    assert caplog.text.count("new is refused") == caplog.text.count("is refused,") == 1  # for both
     (new.path / "model.h5").write_bytes(whole)
     publications.import_new()
     assert rows(engine, "SELECT name FROM ml.model WHERE state = 'serving'") == [("new",)]

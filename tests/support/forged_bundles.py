@@ -58,6 +58,12 @@ def manifest(text: Callable[[str], str]) -> Change:
     return lambda path: (path / "manifest.json").write_text(text((path / "manifest.json").read_text()))
 
 
+def odd_time(path: Path) -> None:
+    """Write a valid pointer with a time zone that Postgres does not know."""
+    known = json.loads(pointer_of(path).read_text())
+    pointer_of(path).write_text(json.dumps(known | {"proposed_at": "2026-01-01T00:00:00+23:59"}))
+
+
 def keys(**changes: Any) -> Change:
     return lambda path: forge(path, **changes)
 
@@ -139,6 +145,7 @@ FORGED: dict[str, tuple[Change, str]] = {
     "pointer-nested": (pointer(lambda path: path.write_text(NESTED[:4000])), "recursion limit exceeded"),
     "pointer-not-utf-8": (pointer(lambda path: path.write_bytes(b"\xff\xfe")), "is not a valid pointer"),
     "pointer-nul": (pointer(lambda path: path.write_text(POINTER % (NUL, ""))), "is not a valid pointer"),
+    "pointer-time": (odd_time, "cannot be used (DataError: time zone displacement out of range"),
     "manifest-fifo": (fifo("manifest.json"), "not a regular file"),
     "manifest-device": (device("manifest.json"), "not a regular file"),
     "manifest-nested": (manifest(lambda text: text.replace("{", '{"a": ' + NESTED + ",", 1)), "recursion limit"),

@@ -1,6 +1,7 @@
 """Datasets: raw arrays, and splits that are stratified, disjoint by content and repeatable."""
 
 import dataclasses
+import itertools
 import logging
 from pathlib import Path
 
@@ -188,10 +189,14 @@ def test_sizes_that_no_bundle_can_hold_are_refused(shape: tuple[int, int], said:
         check(x=x)
 
 
+BAD = "b\0d"
+
+
 def test_a_csv_label_with_nul_is_refused_before_the_training(tmp_path: Path) -> None:
-    rows = [f"text {row},{'good' if row % 2 else 'b\0d'}" for row in range(40)]
+    texts = [" ".join(words) for words in itertools.permutations("abcde")]
+    rows = [f"{text},{('good', BAD)[row % 2]}" for row, text in enumerate(texts)]
     (tmp_path / "mine.csv").write_text("text,label\n" + "\n".join(rows))
-    columns = {"text_column": "text", "label_column": "label", "validation": 0.2, "test": 0.2, "words": 20, "length": 4}
+    columns = {"text_column": "text", "label_column": "label", "validation": 0.2, "test": 0.2, "words": 20, "length": 6}
     data = TextCsv.model_validate({"name": "mine", "kind": "text-csv", "path": str(tmp_path / "mine.csv"), **columns})
     with pytest.raises(PymlError, match=r"^dataset mine: the class names: a text holds a NUL character; remove it$"):
         load_dataset(data, SETTINGS)

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
 
-from bundle import BundleError
+from bundle.publish import bundle_path
 from bundle.verify import Bundle
 from pypredict import PypredictError, jobs, registry, store
 from pypredict.chunk import Chunk
 from pypredict.models import Predict, load_predict, open_registered
+from pypredict.refusals import explain_refusal
 from pypredict.store import StoredChunk, StoreError
 
 TOLERANCE = 1e-6
@@ -90,8 +91,9 @@ def replay_predictions(
             model_id, predict = row.model_id, None
             try:
                 predict = load(open_registered(directory, models[model_id]))
-            except BundleError as error:
-                found.problems.append(f"the predictions of model {model_id} cannot be repeated: {error}")
+            except Exception as error:  # a bundle that changed may cause any error
+                why = explain_refusal(bundle_path(directory, models[model_id].bundle_id), error)
+                found.problems.append(f"the predictions of model {model_id} cannot be repeated: {why}")
         if predict is not None:
             _replay_chunk(connection, row, predict, found)
         else:
