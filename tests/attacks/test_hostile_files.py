@@ -32,24 +32,21 @@ from bundle.inputs.files import read_texts
 from bundle.inputs.preprocessing import ImagePreprocessing, prepare_image
 from pypredict import PypredictError
 from pypredict.labels import read_label_map
-from pyml import PymlError
-from pyml.experiment.experiment import read_experiments
 readers = {
     ".npy": read_npy,
     ".npz": read_npz,
     ".csv": lambda path: list(read_texts(path, "text", None)),
     ".png": lambda path: prepare_image(path, ImagePreprocessing(height=64, width=64)),
     ".txt": read_label_map,
-    ".json": read_experiments,
 }
 for name in sys.argv[1:]:
     try:
         readers[Path(name).suffix](Path(name))
         print("read")
-    except (BundleError, PypredictError, PymlError) as error:
+    except (BundleError, PypredictError) as error:
         print(error)
 """
-SUFFIXES = (".npy", ".npz", ".csv", ".png", ".txt", ".json")
+SUFFIXES = (".npy", ".npz", ".csv", ".png", ".txt")
 
 
 def refused_by_all(folder: Path, name: str) -> None:
@@ -160,6 +157,14 @@ def test_npz_that_inflates_to_gigabytes_is_refused_before_it_does(tmp_path: Path
     ended = run_limited(READ_ALL, str(path))
     assert "bytes of memory, at most 1073741824 are read: split it" in ended.lines[0]
     assert ended.peak_mib < 300
+
+
+def test_arrays_of_an_npz_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.inputs.arrays.MAX_ARRAY_BYTES", 1000)
+    np.savez(tmp_path / "x.npz", x=np.zeros(400, np.uint8), y=np.zeros(400, np.uint8), z=np.zeros(1))
+    assert len(read_npz(tmp_path / "x.npz", ("x",))["x"]) == 400
+    with pytest.raises(ArraysError, match=r"its arrays need \d+ bytes of memory, at most 1000 are read"):
+        read_npz(tmp_path / "x.npz", ("x", "y"))
 
 
 def test_npz_that_says_less_than_it_inflates_to_stays_bounded(tmp_path: Path) -> None:

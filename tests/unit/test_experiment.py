@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,12 @@ def test_a_value_that_no_bundle_can_hold_is_refused(tmp_path: Path, value: str, 
     text = json.dumps(document(layers=[{"layer": "Rescaling", "scale": "HERE"}, *document()["layers"][1:]]))
     with pytest.raises(PymlError, match=f"is not a valid experiment: .*{said}"):
         read_text(tmp_path, text.replace('"HERE"', value))
+
+
+def test_experiment_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / "large.json").write_bytes(b" " * (2**24 + 1))
+    for name, said in (("fifo", "not a regular file"), ("zero", "not a regular file"), ("large", "is larger than")):
+        with pytest.raises(PymlError, match=rf"{name}\.json .*{said}"):
+            read_experiments(tmp_path / f"{name}.json")

@@ -29,8 +29,6 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
-        if name == "DATABASE_URL":  # it may hold a password
-            raise PypredictError("DATABASE_URL is not UTF-8; write each such byte as %XX") from None
         raise PypredictError(
             f"setting {name}: {first['msg']}, got {first['input']!r}; change PYPREDICT_{name.upper()}"
         ) from error
