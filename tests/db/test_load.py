@@ -187,7 +187,7 @@ def test_load_continues_after_a_broken_bundle(db: Database, engine: sa.Engine, m
     pointers = [models / f"current/{name}.json" for name in ("birds", "toys")]
     done = pypredict(db, "load", *pointers, cwd=tmp_path)
     assert done.returncode == 1
-    assert "test_set.npz is missing" in done.stderr.splitlines()[-1]
+    assert "test_set.npz cannot be read (No such file or directory)" in done.stderr.splitlines()[-1]
     assert rows(engine, "SELECT dataset, n_inputs FROM ml.chunk") == [("toys", 30)]
 
 
