@@ -58,7 +58,7 @@ def _change(rng: random.Random, places: list[Place]) -> None:
     elif what < 0.8 and isinstance(container, dict):
         container[rng.choice(("x", "", "\0", "a\nb", *container))] = container.pop(key)
     elif what < 0.9:
-        for _ in range(rng.choice((1, 50, 500))):
+        for _ in range(rng.choice((1, 50, rng.randrange(900, 1000)))):  # the limit of json is about 1,000
             container[key] = [container[key]]
     else:
         del container[key]

@@ -12,7 +12,7 @@ from fuzz.targets import TARGETS
 SECONDS = int(os.environ["FUZZ_SECONDS"])
 
 
-@pytest.mark.timeout(SECONDS + 120)
+@pytest.mark.timeout(SECONDS + 300)
 @pytest.mark.parametrize("target", TARGETS)
 def test_fuzzing_has_no_finding(target: str) -> None:
     program = Path(__file__).parent / "fuzzer.py"

@@ -84,6 +84,13 @@ def test_json_that_is_not_an_object_is_refused(tmp_path: Path, text: str) -> Non
         read_text(tmp_path, text)
 
 
+def test_a_value_of_any_depth_is_refused(tmp_path: Path) -> None:
+    """json writes values of a smaller depth than it reads; the limit depends on the depth of the call."""
+    for depth in range(900, 1_000):
+        with pytest.raises(PymlError, match="is not a valid experiment"):
+            read_text(tmp_path, json.dumps(document(x="@")).replace('"@"', "[" * depth + "]" * depth))
+
+
 def test_the_schema_key_is_ignored(tmp_path: Path) -> None:
     assert read_text(tmp_path, json.dumps(document() | {"$schema": "schema.json"})) == experiment()
 

@@ -203,9 +203,9 @@ def read_experiments(path: Path) -> list[Experiment]:
         if isinstance(document, dict):
             document.pop("$schema", None)  # only editors use it
         points = expand_grid(document)
+        return [_parse(path, point, len(points) > 1) for point in points]
     except (ValueError, RecursionError) as error:
         raise PymlError(f"{path} is not a valid experiment: {one_line(error)}") from error
-    return [_parse(path, point, len(points) > 1) for point in points]
 
 
 def _parse(path: Path, document: Any, in_grid: bool) -> Experiment:
