@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from support.bundles import TINY_EXPERIMENT
 
 from pyml import PymlError
 from pyml.experiment.experiment import Experiment, check_fits, read_experiments
+from pyml.experiment.layers import ALLOWED_OBJECTS
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
@@ -310,6 +312,41 @@ def test_a_value_that_no_bundle_can_hold_is_refused(tmp_path: Path, value: str, 
     text = json.dumps(document(layers=[{"layer": "Rescaling", "scale": "HERE"}, *document()["layers"][1:]]))
     with pytest.raises(PymlError, match=f"is not a valid experiment: .*{said}"):
         read_text(tmp_path, text.replace('"HERE"', value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"class_name": "__lambda__", "config": {"value": ["4wEA", None, None]}},
+        {"module": "os", "class_name": "system", "config": {}, "registered_name": None},
+        {"class_name": "system", "config": {"command": "true"}},
+        {"module": "os", "class_name": "L2", "config": {"l2": 0.01}},
+        {"class_name": "L2", "config": {"l2": {"class_name": "__lambda__", "config": {}}}},
+        {"class_name": "L2", "config": "l2"},
+        {"class_name": "L2", "config": {"l2": [{"class_name": "__lambda__"}]}},
+        [{"class_name": "__lambda__", "config": {}}],
+    ],
+)
+def test_an_argument_that_names_other_code_is_refused(value: object) -> None:
+    for argument in ("activation", "kernel_initializer"):
+        with pytest.raises(ValidationError, match=f"the argument {argument} is an object that is not allowed"):
+            experiment(layers=with_last(**{argument: value}))
+    with pytest.raises(ValidationError, match="the argument beta_1 is an object that is not allowed"):
+        experiment(optimizer={"name": "Adam", "learning_rate": 0.1, "beta_1": value})
+
+
+def test_allowed_objects_are_those_of_keras() -> None:
+    import keras
+
+    known = {
+        name
+        for module in (keras.initializers, keras.regularizers, keras.constraints)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and name not in ("Initializer", "Regularizer", "Constraint", "STFT")
+    }
+    assert ALLOWED_OBJECTS <= known
+    layers = with_last(kernel_regularizer={"class_name": "L2", "config": {"l2": 0.01}})
+    assert experiment(layers=layers).layers[-1].arguments["kernel_regularizer"]
 
 
 def test_experiment_that_is_no_regular_file_is_refused(tmp_path: Path) -> None:

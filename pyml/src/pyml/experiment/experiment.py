@@ -39,7 +39,7 @@ from pyml import PymlError
 from pyml.experiment.data_spec import Data, Part, Positive, Seed
 from pyml.experiment.gate import Gate
 from pyml.experiment.grid import GridError, expand_grid
-from pyml.experiment.layers import ALLOWED_LAYERS, UNSUPPORTED, WRAPPERS
+from pyml.experiment.layers import ALLOWED_LAYERS, ALLOWED_OBJECTS, UNSUPPORTED, WRAPPERS
 
 # Short enough that a bundle id is a valid file name: the name, "-", 12 hexadecimal digits and the number of a rerun.
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
@@ -47,7 +47,19 @@ Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "b
 Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
 
 MAX_FILE_BYTES = 16 * 2**20  # as large as a manifest, which holds it
+OBJECT_KEYS = {"class_name", "config"}
 OPTIMIZERS = frozenset("SGD RMSprop Adam AdamW Adadelta Adagrad Adamax Adafactor Nadam Ftrl Lion Lamb Muon".split())
+
+
+def _names_other_code(value: JsonValue) -> bool:
+    """Return whether a value holds an object, other than one of ALLOWED_OBJECTS with plain values."""
+    if isinstance(value, dict) and value.keys() == OBJECT_KEYS and value["class_name"] in ALLOWED_OBJECTS:
+        return not isinstance(value["config"], dict) or any(map(_holds_object, value["config"].values()))
+    return _holds_object(value)
+
+
+def _holds_object(value: JsonValue) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds_object, value)))
 
 
 class KerasPart(Part):
@@ -60,6 +72,18 @@ class KerasPart(Part):
     def arguments(self) -> dict[str, JsonValue]:
         """Keras's arguments, as in the file."""
         return self.__pydantic_extra__
+
+    @model_validator(mode="after")
+    def _check_arguments(self) -> Self:
+        for name, value in self.arguments.items():
+            if _names_other_code(value):
+                raise PydanticCustomError(
+                    "object",
+                    "the argument {name} is an object that is not allowed; a number, a text, a list, or for example "
+                    '{{"class_name": "L2", "config": {{"l2": 0.01}}}} is needed',
+                    {"name": shorten(name)},
+                )
+        return self
 
 
 class Layer(KerasPart):

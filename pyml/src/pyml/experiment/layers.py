@@ -1,4 +1,4 @@
-"""The allow-list of Keras layers: an experiment may use only these.
+"""The allow-lists of Keras layers, and of objects in their arguments: an experiment may use only these.
 
 Each of these layers only computes on tensors. Left out on purpose: Lambda (arbitrary code), TFSMLayer (a foreign
 graph), TextVectorization and the lookup layers (`.h5` cannot hold them, see docs/decisions/).
@@ -21,4 +21,11 @@ UNSUPPORTED = {
     "AveragePooling3D": "LiteRT cannot run it; use Conv3D with strides, or GlobalAveragePooling3D",
     "RandomBrightness": "Keras cannot write it to model.h5; use RandomContrast",
 }
+# The objects that an argument may be, as {"class_name": ..., "config": {...}}. Keras would look for any other class in
+# any module of Python.
+ALLOWED_OBJECTS = frozenset(
+    "Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform Ones Orthogonal "
+    "RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros L1 L2 L1L2 OrthogonalRegularizer MaxNorm "
+    "MinMaxNorm NonNeg UnitNorm".split()
+)
 WRAPPERS = frozenset({"Bidirectional", "TimeDistributed"})  # they apply an inner layer
