@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -281,6 +282,49 @@ def test_27_a_full_volume_is_refused_and_the_pointer_stays(tmp_path: Path) -> No
     assert said.count("\n") == 1
     assert (tmp_path / "current/toys.json").read_bytes() == pointer
     assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["first"]
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """The calls of fsync and rename of this process in their order, each with the inode and the size of its file."""
+    calls: list[tuple[str, int, int]] = []
+    fsync = os.fsync
+
+    def note(call: str, found: os.stat_result) -> None:
+        calls.append((call, found.st_ino, found.st_size if stat.S_ISREG(found.st_mode) else 0))
+
+    def note_fsync(handle: int) -> None:
+        fsync(handle)
+        note("fsync", os.fstat(handle))
+
+    def noted(rename: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def note_rename(source: Path, target: Path) -> None:
+            rename(source, target)
+            note("rename", Path(target).stat())
+
+        return note_rename
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", noted(os.rename))
+    monkeypatch.setattr(os, "replace", noted(os.replace))
+    return calls
+
+
+def test_a_bundle_is_on_the_disk_before_it_is_visible(tmp_path: Path, disk: list[tuple[str, int, int]]) -> None:
+    bundle = publish_bundle(tmp_path, proposed=False).path
+    visible = disk.index(("rename", bundle.stat().st_ino, 0))
+    written = {("fsync", path.stat().st_ino, path.stat().st_size) for path in bundle.iterdir()}
+    assert written | {("fsync", bundle.stat().st_ino, 0)} <= set(disk[:visible])
+    assert ("fsync", bundle.parent.stat().st_ino, 0) in disk[visible:]
+
+
+def test_a_pointer_is_on_the_disk_before_it_is_visible(tmp_path: Path, disk: list[tuple[str, int, int]]) -> None:
+    bundle = publish_bundle(tmp_path).path
+    pointer = (tmp_path / "current/toys.json").stat()
+    visible = disk.index(("rename", pointer.st_ino, pointer.st_size))
+    before = {("fsync", pointer.st_ino, pointer.st_size), ("fsync", bundle.parent.stat().st_ino, 0)}
+    assert before <= set(disk[:visible])
+    assert ("fsync", (tmp_path / "current").stat().st_ino, 0) in disk[visible:]
 
 
 def test_the_manifest_has_hash_and_size_of_every_other_file(tmp_path: Path) -> None:

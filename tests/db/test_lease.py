@@ -1,12 +1,23 @@
-"""The worker renews the lease of its job while the model computes."""
+"""The worker renews the lease of its job while the model computes, and lets the lease of a lost job expire."""
 
 import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 import sqlalchemy as sa
+from conftest import Cluster, Database
 from support.bundles import fake_predict, publish_bundle
-from support.workers import scalar, until, worker_for
+from support.workers import daemon, rows, scalar, until, worker_for
+
+from pypredict import jobs, store
+
+
+def lease_end(engine: sa.Engine) -> datetime:
+    found = scalar(engine, "SELECT lease_until FROM ml.job")
+    assert isinstance(found, datetime)
+    return found
 
 
 def test_a_lease_is_renewed_while_the_model_computes(engine: sa.Engine, tmp_path: Path) -> None:
@@ -22,3 +33,58 @@ def test_a_lease_is_renewed_while_the_model_computes(engine: sa.Engine, tmp_path
     assert worker_for(engine, tmp_path, slow, lease_seconds=0.6).run(until_empty=True) == 30
     assert renewed.is_set()
     assert scalar(engine, "SELECT attempt FROM ml.job") == 1
+
+
+def test_a_lease_is_renewed_before_it_ends(engine: sa.Engine, tmp_path: Path) -> None:
+    publish_bundle(tmp_path)
+    ends: list[datetime] = []
+
+    def slow(arrays: np.ndarray) -> np.ndarray:
+        ends.append(lease_end(engine))
+        until(lambda: lease_end(engine) != ends[0])
+        ends.append(lease_end(engine))
+        return fake_predict(arrays)
+
+    worker_for(engine, tmp_path, slow, lease_seconds=3).run(until_empty=True)
+    renewed_at = ends[1] - timedelta(seconds=3)
+    assert renewed_at < ends[0]
+
+
+def test_leases_are_renewed_again_after_an_outage(
+    engine: sa.Engine, db: Database, cluster: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path)
+
+    def slow(arrays: np.ndarray) -> np.ndarray:
+        cluster.execute(
+            f'ALTER DATABASE "{db.name}" ALLOW_CONNECTIONS false',
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{db.name}'",
+        )
+        until(lambda: "leases could not be renewed" in caplog.text)
+        cluster.execute(f'ALTER DATABASE "{db.name}" ALLOW_CONNECTIONS true')
+        before = lease_end(engine)
+        until(lambda: lease_end(engine) != before)
+        return fake_predict(arrays)
+
+    assert worker_for(engine, tmp_path, slow, lease_seconds=6).run(until_empty=True) == 30
+    assert scalar(engine, "SELECT attempt FROM ml.job") == 1
+
+
+def test_the_lease_of_a_job_that_could_not_be_read_expires(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
+) -> None:
+    publish_bundle(tmp_path)
+    read = store.read_inputs
+    lost: list[int] = []
+
+    def read_or_lose(connection: sa.Connection, job: jobs.Job) -> store.Inputs:
+        if not lost:
+            lost.append(job.chunk_id)
+            pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+            with owner.connect() as other:
+                other.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        return read(connection, job)
+
+    monkeypatch.setattr(store, "read_inputs", read_or_lose)
+    with daemon(engine, tmp_path, lease_seconds=1):
+        until(lambda: rows(engine, "SELECT state, attempt FROM ml.job") == [("done", 2)], seconds=15)
