@@ -5,6 +5,7 @@ The numbers in the names are the numbers of the fault cases.
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import stat
@@ -345,6 +346,14 @@ def test_the_pointer_has_the_bundle_id_and_the_model_hash(tmp_path: Path) -> Non
     bundle = publish_bundle(tmp_path)
     pointer = read_pointer(tmp_path / "current/toys.json")
     assert (pointer.bundle_id, pointer.sha256) == ("toy", bundle.model_sha256)
+
+
+def test_a_pointer_without_promote_asks_for_a_comparison(tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    path = tmp_path / "current/toys.json"
+    pointer = {"bundle_id": "toy", "sha256": bundle.model_sha256, "proposed_at": "2026-01-01T00:00:00Z"}
+    path.write_text(json.dumps(pointer))
+    assert read_pointer(path).promote is False
 
 
 def test_publishing_does_not_change_the_pointer(tmp_path: Path) -> None:
