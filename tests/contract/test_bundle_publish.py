@@ -114,6 +114,19 @@ def test_26_staged_files_of_a_running_trainer_stay(
     assert sorted(files_of(living)) == ["model.h5", "predictions.csv", "test_set.npz"]
 
 
+def test_26_the_directories_of_all_killed_trainers_are_removed(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = trainer(STAGED_BUT_NOT_PUBLISHED)
+    assert process.stdout
+    process.stdout.readline()
+    (living,) = temporary(tmp_path)
+    for number in range(20):
+        (tmp_path / f"bundles/{STAGING_PREFIX}{number}").mkdir()
+    publish_bundle(tmp_path, "next")
+    assert temporary(tmp_path) == [living]
+
+
 def fail_while_staging(models: Path) -> None:
     with staging(models) as staged:
         (staged / "model.h5").write_bytes(b"half")
@@ -348,9 +361,11 @@ def test_the_pointer_has_the_bundle_id_and_the_model_hash(tmp_path: Path) -> Non
     assert (pointer.bundle_id, pointer.sha256) == ("toy", bundle.model_sha256)
 
 
-def test_a_pointer_without_promote_asks_for_a_comparison(tmp_path: Path) -> None:
-    bundle = publish_bundle(tmp_path)
+def test_a_proposal_is_compared_unless_it_says_promote(tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path, proposed=False)
     path = tmp_path / "current/toys.json"
+    point(tmp_path, bundle.manifest)
+    assert read_pointer(path).promote is False
     pointer = {"bundle_id": "toy", "sha256": bundle.model_sha256, "proposed_at": "2026-01-01T00:00:00Z"}
     path.write_text(json.dumps(pointer))
     assert read_pointer(path).promote is False

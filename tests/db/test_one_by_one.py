@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import sqlalchemy as sa
 from support.bundles import CLASSES, fake_predict, publish_bundle
 from support.workers import load, rows, scalar, worker_for
@@ -27,6 +28,20 @@ def test_an_input_that_raises_is_isolated(engine: sa.Engine, tmp_path: Path, no_
     ]
     assert scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 7
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_a_job_of_which_each_input_raises_is_done(
+    engine: sa.Engine, tmp_path: Path, no_backoff: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path, n=2)
+
+    def predict(_: np.ndarray) -> np.ndarray:
+        raise RuntimeError("I like no number")
+
+    assert worker_for(engine, tmp_path, predict).run(until_empty=True) == 0
+    assert rows(engine, "SELECT reason, count(*) FROM ml.prediction_error GROUP BY 1") == [("model_error", 2)]
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+    assert caplog.text.count("gets no prediction: model_error, RuntimeError: I like no number") == 2
 
 
 def test_suspects_are_predicted_last_and_marked_before(engine: sa.Engine, owner: sa.Engine, tmp_path: Path) -> None:
