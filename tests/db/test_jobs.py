@@ -1,4 +1,4 @@
-"""Jobs: the fence keeps a worker that lost its job from changing it, and a claim counts failures and deaths."""
+"""Jobs: a worker that lost its job cannot change it; claims, deaths and the order of planning. See also test_store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from support.bundles import fake_predict, publish_bundle
+from support.bundles import publish_bundle
 from support.workers import load, rows, scalar
 
 from bundle.verify import Bundle
-from pypredict import jobs, promotion, registry, store
+from pypredict import jobs, promotion, registry
 from pypredict.jobs import Job
 
 JOB = "SELECT state, attempt, failures, lease_until, in_flight, run_after FROM ml.job"
@@ -33,14 +33,10 @@ def plan(engine: sa.Engine, bundle: Bundle, value: int) -> None:
         jobs.plan_jobs(connection)
 
 
-def claim(connection: sa.Connection, lease_seconds: float = 60) -> Job | None:
-    return jobs.claim_job(connection, [1], "tester", lease_seconds)
-
-
 def claimed(engine: sa.Engine, lease_seconds: float = 60) -> Job:
     """Claim a job and commit; lease_seconds=0: the next claim takes the same job."""
     with engine.begin() as connection:
-        job = claim(connection, lease_seconds)
+        job = jobs.claim_job(connection, [1], "tester", lease_seconds)
     assert job is not None
     return job
 
@@ -56,11 +52,6 @@ def lost(engine: sa.Engine, bundle: Bundle) -> Job:
     job = claimed(engine, lease_seconds=0)
     claimed(engine)
     return job
-
-
-def finish(connection: sa.Connection, job: Job) -> None:
-    inputs = store.read_inputs(connection, job)
-    jobs.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
 
 
 @pytest.mark.parametrize(
@@ -80,58 +71,16 @@ def test_a_lost_job_is_neither_released_nor_renewed(
     assert rows(engine, JOB) == before
 
 
-@pytest.mark.parametrize(
-    "change", [finish, lambda connection, job: jobs.mark_in_flight(connection, job, 1)], ids=["finish", "mark"]
-)
-def test_a_lost_job_is_neither_finished_nor_marked(
-    engine: sa.Engine, lost: Job, change: Callable[[sa.Connection, Job], None]
-) -> None:
-    with (
-        engine.begin() as connection,
-        pytest.raises(jobs.LeaseLostError, match=r"chunk 1: another worker took the job"),
-    ):
-        change(connection, lost)
+def test_a_worker_without_its_lease_marks_no_input(engine: sa.Engine, lost: Job) -> None:
+    with engine.begin() as connection, pytest.raises(jobs.LeaseLostError, match="another worker took the job"):
+        jobs.mark_in_flight(connection, lost, first_input(engine))
     assert rows(engine, "SELECT state, attempt, in_flight FROM ml.job") == [("running", 2, None)]
-
-
-def test_an_expired_lease_counts_as_a_failure(engine: sa.Engine, lost: Job) -> None:
-    assert (lost.attempt, lost.failures) == (1, 0)
-    assert rows(engine, "SELECT attempt, failures FROM ml.job") == [(2, 1)]
-
-
-def test_a_release_counts_a_failure_only_if_it_failed(engine: sa.Engine, bundle: Bundle) -> None:
-    plan(engine, bundle, 1)
-    for failed, failures in ((False, 0), (True, 1)):
-        with engine.begin() as connection:
-            job = claim(connection)
-            assert job is not None
-            jobs.release_job(connection, job, failed=failed)
-        assert scalar(engine, "SELECT failures FROM ml.job") == failures
-
-
-def test_a_released_job_waits_for_its_delay(engine: sa.Engine, bundle: Bundle) -> None:
-    plan(engine, bundle, 1)
-    with engine.begin() as connection:
-        job = claim(connection)
-        assert job is not None
-        jobs.release_job(connection, job, failed=True, delay_seconds=60)
-    with engine.begin() as connection:
-        assert claim(connection) is None
 
 
 def test_the_oldest_job_is_claimed_first(engine: sa.Engine, bundle: Bundle) -> None:
     for value in (1, 2, 3):
         plan(engine, bundle, value)
     assert [claimed(engine).chunk_id for _ in range(3)] == [1, 2, 3]
-
-
-def test_a_claim_does_not_wait_for_a_claim_that_is_not_committed(engine: sa.Engine, bundle: Bundle) -> None:
-    for value in (1, 2):
-        plan(engine, bundle, value)
-    with engine.begin() as first, engine.begin() as second:
-        second.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-        found = [claim(first), claim(second)]
-    assert [job.chunk_id for job in found if job] == [1, 2]
 
 
 def test_each_death_on_an_input_is_counted_once(engine: sa.Engine, bundle: Bundle) -> None:
@@ -143,18 +92,6 @@ def test_each_death_on_an_input_is_counted_once(engine: sa.Engine, bundle: Bundl
                 jobs.mark_in_flight(connection, job, first_input(engine))
     with engine.begin() as connection:
         assert jobs.read_deaths(connection, job) == {first_input(engine): 2}
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_a_job_needs_one_outcome_for_each_input(engine: sa.Engine, bundle: Bundle, n: int) -> None:
-    plan(engine, bundle, 1)
-    job = claimed(engine)
-    with engine.begin() as connection:
-        inputs = store.read_inputs(connection, job)
-        some = store.Inputs(np.resize(inputs.input_ids, n), np.resize(inputs.arrays, (n, 4, 4, 1)), [])
-        with pytest.raises(store.StoreError, match=f"got {n} predictions and 0 errors for 2 inputs"):
-            jobs.finish_job(connection, job, some, fake_predict(some.arrays))
-    assert rows(engine, "SELECT state FROM ml.job") == [("running",)]
 
 
 def test_jobs_are_planned_in_the_order_of_their_numbers(engine: sa.Engine, bundle: Bundle, owner: sa.Engine) -> None:
