@@ -193,8 +193,13 @@ def test_44_nan_and_infinity_become_not_finite(engine: sa.Engine, tmp_path: Path
 
 @pytest.mark.parametrize(
     "output",
-    [lambda n: np.full((n, 3), np.nan, np.float32), lambda n: np.zeros((n, 2), np.float32), lambda n: -np.ones((n, 3))],
-    ids=["nan", "wrong width", "negative"],
+    [
+        lambda n: np.full((n, 3), np.nan, np.float32),
+        lambda n: np.zeros((n, 2), np.float32),
+        lambda n: -np.ones((n, 3)),
+        lambda n: np.full((n, 3), 2, np.float32),
+    ],
+    ids=["nan", "wrong width", "negative", "over 1"],
 )
 def test_34_an_invalid_output_becomes_bad_output(
     engine: sa.Engine, tmp_path: Path, output: Callable[[int], np.ndarray]
