@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz benchmarks) pypredict/requirements-parquet
+LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks) \
+  pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
 # --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
 INSTALL := install --disable-pip-version-check --require-hashes --no-deps
@@ -100,6 +101,14 @@ test-faults: $(SERVICE_VENV)/.installed  ## the service without TensorFlow: kill
 .PHONY: test-tracking
 test-tracking: $(VENV)/.test-installed  ## the trainer with W&B servers that are silent, slow or gone
 	$(BIN)/pytest tests/faults/test_tracking.py $(PYTEST)
+
+$(SERVICE_VENV)/.mutants-installed: $(SERVICE_VENV)/.installed tests/mutants/requirements.txt
+	$(SERVICE_VENV)/bin/pip $(INSTALL) --quiet -r tests/mutants/requirements.txt
+	@touch $@
+
+.PHONY: mutants
+mutants: $(SERVICE_VENV)/.mutants-installed  ## break the code in small ways and list what no test notices (one module: MODULE=jobs; MOST=25 for each)
+	PYTHONPATH=db $(SERVICE_VENV)/bin/python tests/mutants/run.py $(if $(MODULE),--module $(MODULE)) $(if $(MOST),--most $(MOST))
 
 .PHONY: test-training
 test-training: $(VENV)/.test-installed  ## the long trainings on real data (in PYML_DATA_DIR): accuracy targets; every layer, served

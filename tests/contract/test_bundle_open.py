@@ -55,6 +55,15 @@ def test_22_a_truncated_file_is_refused(bundle: Bundle, name: str) -> None:
     assert f"{name} has {len(data) - 1} bytes, the manifest says {len(data)}" in refusal(bundle.path)
 
 
+def test_a_file_over_4_gib_is_refused_before_it_is_read(bundle: Bundle) -> None:
+    size = 2**40  # a file with a hole: it needs no room on the disk, and hashing it would take an hour
+    with (bundle.path / "model.h5").open("r+b") as file:
+        file.truncate(size)
+    files = json.loads((bundle.path / "manifest.json").read_text())["files"]
+    edit_manifest(bundle, files=files | {"model.h5": files["model.h5"] | {"size": size}})
+    assert f"model.h5 has {size} bytes" in refusal(bundle.path)
+
+
 def test_22_an_empty_model_is_refused(bundle: Bundle) -> None:
     (bundle.path / "model.h5").write_bytes(b"")
     assert "model.h5 has 0 bytes" in refusal(bundle.path)

@@ -5,8 +5,10 @@ The numbers in the names are the numbers of the fault cases.
 
 import errno
 import hashlib
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -110,6 +112,19 @@ def test_26_staged_files_of_a_running_trainer_stay(
     (living,) = temporary(tmp_path)
     publish_bundle(tmp_path, "next")
     assert sorted(files_of(living)) == ["model.h5", "predictions.csv", "test_set.npz"]
+
+
+def test_26_the_directories_of_all_killed_trainers_are_removed(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = trainer(STAGED_BUT_NOT_PUBLISHED)
+    assert process.stdout
+    process.stdout.readline()
+    (living,) = temporary(tmp_path)
+    for number in range(20):
+        (tmp_path / f"bundles/{STAGING_PREFIX}{number}").mkdir()
+    publish_bundle(tmp_path, "next")
+    assert temporary(tmp_path) == [living]
 
 
 def fail_while_staging(models: Path) -> None:
@@ -283,6 +298,49 @@ def test_27_a_full_volume_is_refused_and_the_pointer_stays(tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["first"]
 
 
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """The calls of fsync and rename of this process in their order, each with the inode and the size of its file."""
+    calls: list[tuple[str, int, int]] = []
+    fsync = os.fsync
+
+    def note(call: str, found: os.stat_result) -> None:
+        calls.append((call, found.st_ino, found.st_size if stat.S_ISREG(found.st_mode) else 0))
+
+    def note_fsync(handle: int) -> None:
+        fsync(handle)
+        note("fsync", os.fstat(handle))
+
+    def noted(rename: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        def note_rename(source: Path, target: Path) -> None:
+            rename(source, target)
+            note("rename", Path(target).stat())
+
+        return note_rename
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "rename", noted(os.rename))
+    monkeypatch.setattr(os, "replace", noted(os.replace))
+    return calls
+
+
+def test_a_bundle_is_on_the_disk_before_it_is_visible(tmp_path: Path, disk: list[tuple[str, int, int]]) -> None:
+    bundle = publish_bundle(tmp_path, proposed=False).path
+    visible = disk.index(("rename", bundle.stat().st_ino, 0))
+    written = {("fsync", path.stat().st_ino, path.stat().st_size) for path in bundle.iterdir()}
+    assert written | {("fsync", bundle.stat().st_ino, 0)} <= set(disk[:visible])
+    assert ("fsync", bundle.parent.stat().st_ino, 0) in disk[visible:]
+
+
+def test_a_pointer_is_on_the_disk_before_it_is_visible(tmp_path: Path, disk: list[tuple[str, int, int]]) -> None:
+    bundle = publish_bundle(tmp_path).path
+    pointer = (tmp_path / "current/toys.json").stat()
+    visible = disk.index(("rename", pointer.st_ino, pointer.st_size))
+    before = {("fsync", pointer.st_ino, pointer.st_size), ("fsync", bundle.parent.stat().st_ino, 0)}
+    assert before <= set(disk[:visible])
+    assert ("fsync", (tmp_path / "current").stat().st_ino, 0) in disk[visible:]
+
+
 def test_the_manifest_has_hash_and_size_of_every_other_file(tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     others = {name: data for name, data in files_of(bundle.path).items() if name != "manifest.json"}
@@ -301,6 +359,16 @@ def test_the_pointer_has_the_bundle_id_and_the_model_hash(tmp_path: Path) -> Non
     bundle = publish_bundle(tmp_path)
     pointer = read_pointer(tmp_path / "current/toys.json")
     assert (pointer.bundle_id, pointer.sha256) == ("toy", bundle.model_sha256)
+
+
+def test_a_proposal_is_compared_unless_it_says_promote(tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path, proposed=False)
+    path = tmp_path / "current/toys.json"
+    point(tmp_path, bundle.manifest)
+    assert read_pointer(path).promote is False
+    pointer = {"bundle_id": "toy", "sha256": bundle.model_sha256, "proposed_at": "2026-01-01T00:00:00Z"}
+    path.write_text(json.dumps(pointer))
+    assert read_pointer(path).promote is False
 
 
 def test_publishing_does_not_change_the_pointer(tmp_path: Path) -> None:

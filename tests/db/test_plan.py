@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from support.bundles import publish_bundle
+from support.workers import rows, worker_for
 
 from pypredict import jobs, promotion, registry, store
 from pypredict.source import cut_test_set
@@ -74,6 +75,13 @@ def test_a_new_model_gets_only_its_own_test_set(engine: sa.Engine, tmp_path: Pat
     with engine.connect() as connection:
         pairs = connection.execute(sa.text("SELECT model_id, chunk_id FROM ml.job ORDER BY 1, 2")).all()
     assert pairs == [(1, 1), (2, 2)]
+
+
+def test_a_new_model_is_measured_on_a_test_set_that_is_stored(engine: sa.Engine, tmp_path: Path) -> None:
+    for name in ("first", "second"):  # with the same test set
+        publish_bundle(tmp_path, name)
+        assert worker_for(engine, tmp_path).run(until_empty=True) == 30
+    assert rows(engine, "SELECT name, n, agrees FROM ml.accuracy") == [("first", 30, True), ("second", 30, True)]
 
 
 def test_inputs_without_a_model_get_the_first_model(engine: sa.Engine, tmp_path: Path) -> None:

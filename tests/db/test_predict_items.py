@@ -35,6 +35,15 @@ def test_a_text_too_long_for_a_file_name_is_predicted(engine: sa.Engine, models:
     assert answer.predicted == "bee"
 
 
+def test_a_broken_bundle_of_another_dataset_does_not_matter(engine: sa.Engine, models: Path) -> None:
+    other = publish_bundle(models)
+    publish_texts(models)
+    worker_for(engine, models).run(until_empty=True)
+    (other.path / "model.h5").unlink()
+    (answer,) = predict_items(worker_for(engine, models), "reviews", ["good"], 5)
+    assert answer.predicted == "ant"
+
+
 def test_one_array_of_the_models_shape_is_predicted(engine: sa.Engine, models: Path, tmp_path: Path) -> None:
     publish_bundle(models)
     for name, shape in (("one", (4, 4, 1)), ("flat", (4, 4)), ("stack", (1, 4, 4))):

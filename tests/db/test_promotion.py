@@ -1,13 +1,15 @@
 """Which model serves a dataset: proposals of the trainer, promotion by a person, retire, roll back."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from support.bundles import fake_predict, publish_bundle
-from support.workers import rows, worker_for
+from support.workers import overlap, rows, worker_for
 
-from bundle.publish import point
+from bundle.publish import point, read_pointer
+from bundle.verify import Bundle
 from pypredict import jobs, promotion, registry
 from pypredict.models import Models
 from pypredict.publications import Publications
@@ -171,3 +173,60 @@ def test_older_inputs_are_predicted_again_only_on_request(three: sa.Engine, tmp_
     assert worker_for(three, tmp_path).run(until_empty=True) == 60
     with three.begin() as connection:
         assert connection.execute(counts).all() == [(1, 30), (2, 30), (3, 90)]
+
+
+def register(engine: sa.Engine, bundle: Bundle) -> registry.Model:
+    with engine.begin() as connection:
+        return registry.register_model(connection, bundle)
+
+
+def propose(engine: sa.Engine, models: Path, name: str, n_correct: int) -> promotion.Proposal:
+    """Publish, propose and register a bundle, without a decision."""
+    bundle = publish_bundle(models, name, n_correct=n_correct)
+    pointer = read_pointer(models / "current/toys.json")
+    return promotion.Proposal(register(engine, bundle), bundle.manifest, pointer)
+
+
+def test_a_proposal_is_compared_with_a_promotion_at_the_same_time(engine: sa.Engine, tmp_path: Path) -> None:
+    good = register(engine, publish_bundle(tmp_path, "good", n_correct=29))
+    poor = propose(engine, tmp_path, "poor", 10)
+    overlap(engine, lambda one: promotion.promote(one, good), lambda two: promotion.accept(two, poor))
+    assert states(engine) == {"good": "serving", "poor": "available"}
+    assert rows(engine, "SELECT action, to_bundle FROM ml.promotions LIMIT 1") == [("declined", "poor")]
+
+
+@pytest.mark.parametrize("n_correct", [10, 29], ids=["declined", "promoted"])
+def test_two_processes_decide_on_a_proposal_once(engine: sa.Engine, tmp_path: Path, n_correct: int) -> None:
+    good = register(engine, publish_bundle(tmp_path, "good", n_correct=20))
+    with engine.begin() as connection:
+        promotion.promote(connection, good)
+    proposal = propose(engine, tmp_path, "new", n_correct)
+
+    def decide(connection: sa.Connection) -> None:
+        why = promotion.objection(connection, proposal)
+        if why is None:
+            promotion.accept(connection, proposal)
+        else:
+            promotion.decline(connection, proposal, why)
+
+    overlap(engine, decide, decide)
+    assert rows(engine, "SELECT count(*) FROM ml.promotion WHERE proposed_at IS NOT NULL") == [(1,)]
+
+
+def test_the_second_of_two_promotions_replaces_the_first(three: sa.Engine) -> None:
+    def promote_bundle(given: str) -> Callable[[sa.Connection], None]:
+        return lambda connection: promotion.promote(connection, find(connection, given))
+
+    overlap(three, promote_bundle("one"), promote_bundle("two"))
+    assert states(three) == {"one": "retired", "two": "serving", "three": "retired"}
+    found = rows(three, "SELECT from_bundle, to_bundle FROM ml.promotions LIMIT 2")
+    assert found == [("one", "two"), ("three", "one")]
+
+
+def test_a_model_is_retired_once(three: sa.Engine) -> None:
+    def retire_three(connection: sa.Connection) -> None:
+        promotion.retire(connection, find(connection, "three"))
+
+    with pytest.raises(promotion.PromotionError, match="model 3 does not serve toys"):
+        overlap(three, retire_three, retire_three)
+    assert rows(three, "SELECT count(*) FROM ml.promotion WHERE action = 'retired'") == [(1,)]

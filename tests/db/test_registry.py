@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from support.bundles import fake_predict, publish_bundle
-from support.workers import load_predict_of, rows, worker_for
+from support.workers import load, load_predict_of, overlap, rows, worker_for
 
 from bundle.verify import Bundle
-from pypredict import PypredictError, registry
+from pypredict import PypredictError, promotion, registry
 from pypredict.models import Models, Predict
 from pypredict.publications import Publications
 
@@ -45,6 +46,37 @@ def test_a_registered_id_with_another_model_file_is_refused(
         assert registry.register_model(connection, first).bundle_id == "one"
         with pytest.raises(registry.RegistryError, match=f"bundle one is registered with another {file}; restore"):
             registry.register_model(connection, second)
+
+
+def test_two_processes_register_a_bundle_once(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+
+    def register(connection: sa.Connection) -> registry.Model:
+        return registry.register_model(connection, bundle)
+
+    assert overlap(engine, register, register).bundle_id == "toy"
+    assert rows(engine, "SELECT bundle_id FROM ml.model") == [("toy",)]
+
+
+@pytest.mark.parametrize("option", ["weights", "serving"])
+def test_another_model_in_place_of_a_registered_one_is_not_loaded(
+    engine: sa.Engine, tmp_path: Path, option: str
+) -> None:
+    first = publish_bundle(tmp_path, proposed=False)
+    with engine.begin() as connection:
+        promotion.promote(connection, registry.register_model(connection, first))
+    load(engine, first, np.zeros((2, 4, 4, 1), np.uint8))
+    kept = (first.path / "model.h5").read_bytes()
+    second = (
+        publish_bundle(tmp_path / "other", weights=b"other")
+        if option == "weights"
+        else publish_bundle(tmp_path / "other", weights=kept, serving=b"other")
+    )
+    first.path.rename(tmp_path / "first")
+    second.path.rename(first.path)
+    with pytest.raises(PypredictError, match=r"^0 inputs .*: bundle toy holds another model than the registered one"):
+        worker_for(engine, tmp_path).run(until_empty=True)
+    assert rows(engine, "SELECT count(*) FROM ml.prediction") == [(0,)]
 
 
 def test_an_available_model_predicts_nothing(engine: sa.Engine, tmp_path: Path) -> None:

@@ -168,6 +168,14 @@ def test_a_chunk_with_a_wrong_number_of_inputs_is_named(engine: sa.Engine, decla
         store.read_inputs(connection, claimed(chunk_id, declared, "uint8", (3,)))
 
 
+def test_46_a_chunk_over_256_mib_is_not_read(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        chunk_id, _ = store.load_chunk(connection, toy_chunk(np.zeros((2, 3), np.uint8)))
+        inputs = store.read_inputs(connection, claimed(chunk_id, 2, "uint8", (128 * 2**20,)))
+    assert [error.reason for error in inputs.errors] == ["too_large", "too_large"]
+    assert "over the limit of 268435456; store it as smaller chunks" in inputs.errors[0].detail
+
+
 def test_claim_takes_a_job_once(planned: sa.Engine) -> None:
     assert claim(planned) is not None
     assert claim(planned) is None

@@ -12,7 +12,7 @@ import numpy as np
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from conftest import Database
+from conftest import Cluster, Database
 from support.bundles import CLASSES, fake_predict, publish_bundle
 from support.workers import daemon, load, rows, scalar, until, worker_for
 
@@ -250,8 +250,13 @@ def test_44_nan_and_infinity_become_not_finite(engine: sa.Engine, tmp_path: Path
 
 @pytest.mark.parametrize(
     "output",
-    [lambda n: np.full((n, 3), np.nan, np.float32), lambda n: np.zeros((n, 2), np.float32), lambda n: -np.ones((n, 3))],
-    ids=["nan", "wrong width", "negative"],
+    [
+        lambda n: np.full((n, 3), np.nan, np.float32),
+        lambda n: np.zeros((n, 2), np.float32),
+        lambda n: -np.ones((n, 3)),
+        lambda n: np.full((n, 3), 2, np.float32),
+    ],
+    ids=["nan", "wrong width", "negative", "over 1"],
 )
 def test_34_an_invalid_output_becomes_bad_output(
     engine: sa.Engine, tmp_path: Path, output: Callable[[int], np.ndarray]
@@ -300,6 +305,27 @@ def test_14_a_terminated_backend_loses_no_prediction(
     assert sum(killed) > 0
     assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 4000)]
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_14_a_daemon_works_again_after_many_outages(
+    engine: sa.Engine,
+    db: Database,
+    cluster: Cluster,
+    tmp_path: Path,
+    no_backoff: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with daemon(engine, tmp_path):
+        cluster.execute(
+            f'ALTER DATABASE "{db.name}" ALLOW_CONNECTIONS false',
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{db.name}'",
+        )
+        until(lambda: caplog.text.count("the database does not answer") > 7)
+        cluster.execute(f'ALTER DATABASE "{db.name}" ALLOW_CONNECTIONS true')
+        load(engine, bundle, np.full((1, 4, 4, 1), 5, np.uint8))
+        until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 1)
 
 
 def test_10_only_one_of_eight_workers_claims_a_job(engine: sa.Engine, tmp_path: Path, db: Database) -> None:

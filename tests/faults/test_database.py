@@ -1,6 +1,7 @@
 """Crashed servers, lost networks, full disks. The numbers in the test names are those of the list of faults."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,9 +52,11 @@ def test_06_a_worker_frozen_in_its_commit_loses_its_job(setup: FaultSetup, db: D
         timeout = "SET idle_in_transaction_session_timeout = '1s'"
         connection.execute(sa.text(f'ALTER ROLE pypredict IN DATABASE "{db.name}" {timeout}'))
     sleeper = setup.start("--point", "fenced", "--lease", "0.5")
-    reach(sleeper, "fenced")  # it waits for stdin and locks the row that it has updated
+    reach(sleeper, "fenced")  # it locks the row that it has updated
+    sleeper.send_signal(signal.SIGSTOP)  # also the thread that renews its lease
     setup.finish()
     setup.assert_exact(N)
+    sleeper.send_signal(signal.SIGCONT)
     _, errors = sleeper.communicate("\n", timeout=60)
     assert sleeper.returncode == 0, errors
     setup.assert_exact(N)

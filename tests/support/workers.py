@@ -91,6 +91,25 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
         assert time.monotonic() < deadline
 
 
+def overlap(engine: sa.Engine, first: Callable[[sa.Connection], Any], second: Callable[[sa.Connection], Any]) -> Any:
+    """Run two transactions: the second one begins before the first one commits. Return the result of the second.
+
+    The first commits when the second waits for one of its locks, or has ended without waiting.
+    """
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    def run() -> Any:
+        with engine.begin() as connection:
+            return second(connection)
+
+    with ThreadPoolExecutor(1) as thread:
+        with engine.begin() as connection:
+            first(connection)
+            result = thread.submit(run)
+            until(lambda: result.done() or scalar(engine, waiting) == 1)
+        return result.result(30)
+
+
 def listens(engine: sa.Engine) -> bool:
     with engine.begin() as connection:
         return listen.somebody_listens(connection)

@@ -110,3 +110,11 @@ def test_iterate_inputs_yields_every_payload_unchanged() -> None:
     payloads = [b"", b"x" * 1000, npy_header("uint8", (1,))]
     stream = input_rows(*enumerate(payloads))
     assert [payload and bytes(payload) for _, payload in iterate_inputs(stream)] == payloads
+
+
+def test_a_payload_that_contains_a_row_gives_no_second_input() -> None:
+    """The stream has the size of two rows, and each of the two looks like a row of the chunk."""
+    payload = encode(np.array([1, 2, 3], np.uint8))
+    forged = payload + struct.pack(">hiqi", 2, 8, 999, len(payload)) + payload
+    assert parse_inputs(input_rows((1, payload), (2, payload)), "uint8", (3,)) is not None
+    assert parse_inputs(input_rows((1, forged)), "uint8", (3,)) is None

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bundle.manifest import MAX_INPUT_BYTES, InputSpec
-from pypredict.codec import DTYPES, MAX_PAYLOAD_BYTES, CodecError, bounded_header, decode, encode, npy_header
+from pypredict.codec import (
+    DTYPES,
+    CodecError,
+    bounded_header,
+    decode,
+    encode,
+    npy_header,
+    payload_bytes,
+)
 
 shapes = hnp.array_shapes(min_dims=1, max_dims=8, min_side=1, max_side=5)
 arrays = st.sampled_from(sorted(DTYPES)).flatmap(lambda dtype: hnp.arrays(np.dtype(dtype), shapes))
@@ -34,6 +42,11 @@ def test_50_round_trip_is_bit_exact_over_dtypes_and_shapes(array: np.ndarray) ->
 @given(arrays)
 def test_a_payload_equals_the_bytes_of_np_save(array: np.ndarray) -> None:
     assert encode(array) == saved(array)
+
+
+@given(arrays)
+def test_payload_bytes_is_the_size_of_the_payload(array: np.ndarray) -> None:
+    assert payload_bytes(array.dtype.name, array.shape) == len(encode(array))
 
 
 def test_golden_bytes() -> None:
@@ -90,8 +103,10 @@ def test_45_empty_0d_and_9d_arrays_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_46_an_array_over_64_mib_is_refused() -> None:
+    limit = 64 * 2**20  # the header has 128 bytes
+    assert len(encode(np.broadcast_to(np.uint8(0), (limit - 128,)))) == limit
     with pytest.raises(CodecError, match="is too large"):
-        encode(np.broadcast_to(np.uint8(0), (MAX_PAYLOAD_BYTES,)))
+        encode(np.broadcast_to(np.uint8(0), (limit - 127,)))
 
 
 def test_decoding_copies_nothing() -> None:
