@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_locked_versions_agree_between_the_parts(tracked: list[str]) -> None:
         ):
             versions.setdefault(f"{package} ; {marker}", set()).add(version)
     assert {package: found for package, found in versions.items() if len(found) > 1} == {}
+
+
+def test_each_mutant_by_hand_changes_a_text_that_its_file_has_once() -> None:
+    table = tomllib.loads((REPO / "tests/mutants/mutants.toml").read_text())
+    assert len(table["by_hand"]) > 50
+    for mutant in table["by_hand"]:
+        assert mutant["path"] in table["tests"], mutant["name"]
+        assert (REPO / mutant["path"]).read_text().count(mutant["old"]) == 1, mutant["name"]
 
 
 def test_no_large_file_is_tracked(tracked: list[str]) -> None:
