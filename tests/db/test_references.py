@@ -391,6 +391,16 @@ def test_61_a_job_may_be_deleted_before_its_outcomes_in_one_transaction(sessions
     assert orphans(sessions["watcher"]) == 0
 
 
+@pytest.mark.parametrize("statement", ["DELETE FROM ml.job; SET CONSTRAINTS ALL IMMEDIATE", "TRUNCATE ml.job CASCADE"])
+def test_61_a_job_that_has_only_errors_is_kept_too(sessions: dict[str, Session], statement: str) -> None:
+    owner = sessions["owner"]
+    owner.run("DELETE FROM ml.prediction")
+    owner.run("INSERT INTO ml.prediction_error (model_id, input_id, reason, detail) VALUES (2, 7, 'corrupt', '')")
+    owner.commit()
+    with pytest.raises(ORPHAN, match="input 7 has an outcome|prediction_error holds rows"):
+        owner.run(statement)
+
+
 def test_the_service_cannot_disable_the_triggers(sessions: dict[str, Session]) -> None:
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="must be owner"):
         sessions["service"].run("ALTER TABLE ml.prediction DISABLE TRIGGER USER")
