@@ -397,7 +397,7 @@ def test_61_a_job_that_has_only_errors_is_kept_too(sessions: dict[str, Session],
     owner.run("DELETE FROM ml.prediction")
     owner.run("INSERT INTO ml.prediction_error (model_id, input_id, reason, detail) VALUES (2, 7, 'corrupt', '')")
     owner.commit()
-    with pytest.raises(ORPHAN, match="input 7 has an outcome|prediction_error holds rows"):
+    with pytest.raises(ORPHAN, match=r"input 7 has an outcome|prediction_error holds rows"):
         owner.run(statement)
 
 
