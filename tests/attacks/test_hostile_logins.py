@@ -175,6 +175,7 @@ def test_67_each_migration_undoes_what_the_reader_did_to_its_login(
         mine.cursor().execute(f"ALTER ROLE reader PASSWORD '{secrets.token_hex(8)}'")
         mine.cursor().execute("ALTER ROLE reader SET statement_timeout = 0")
         mine.cursor().execute("ALTER ROLE reader SET search_path = nowhere")
+        mine.cursor().execute("ALTER ROLE reader SET enable_sort = off")
         mine.cursor().execute(f'ALTER ROLE reader IN DATABASE "{mine.info.dbname}" SET row_security = off')
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         attacker.connect()
@@ -186,6 +187,8 @@ def test_67_each_migration_undoes_what_the_reader_did_to_its_login(
         assert cursor.fetchone() == ("1min",)
         cursor.execute("SHOW search_path")
         assert cursor.fetchone() == ("ml",)
+        cursor.execute("SHOW enable_sort")
+        assert cursor.fetchone() == ("on",)
         cursor.execute("SHOW row_security")
         assert cursor.fetchone() == ("on",)
 

@@ -14,7 +14,7 @@ from support.bundles import fake_predict, publish_bundle
 from support.workers import daemon, listens, load, scalar, until, worker_for
 
 from pypredict import listen
-from pypredict.listen import DAEMON, Stop
+from pypredict.listen import DAEMON, Listener, Stop
 
 
 def test_only_a_running_daemon_is_found(engine: sa.Engine, db: Database, tmp_path: Path) -> None:
@@ -26,17 +26,27 @@ def test_only_a_running_daemon_is_found(engine: sa.Engine, db: Database, tmp_pat
             assert all(threads.map(lambda _: listens(engine), range(200)))
 
 
-def test_a_new_chunk_wakes_a_waiting_worker_at_once(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_new_chunk_wakes_a_waiting_worker_at_once(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
-    woken = threading.Event()
+    waiting, woken = threading.Event(), threading.Event()
+    wait = Listener.wait
+
+    def note_and_wait(self: Listener, seconds: float) -> bool:
+        if seconds > 1:  # not the look for an urgent chunk
+            waiting.set()
+        return wait(self, seconds)
+
+    monkeypatch.setattr(Listener, "wait", note_and_wait)
 
     def predict(arrays: np.ndarray) -> np.ndarray:
         woken.set()
         return fake_predict(arrays)
 
     with daemon(engine, tmp_path, predict, poll_seconds=120):
-        until(lambda: listens(engine))
+        assert waiting.wait(20)
         load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
         assert woken.wait(20)
 
