@@ -48,6 +48,22 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
         yield table
 
 
+def comparison_document(comparison: Comparison) -> dict[str, object]:
+    """Give a comparison for a JSON document. Each metric has its value, to_baseline and to_first."""
+    runs = [
+        {
+            "bundle_id": run.name,
+            "experiment": run.manifest.name,
+            "created_at": run.manifest.created_at,
+            "same_data": comparison.same_data(run),
+            "remarks": run.remarks,
+            "metrics": dict(zip((column.title for column in COLUMNS), comparison.cells(run), strict=True)),
+        }
+        for run in comparison.runs
+    ]
+    return {"dataset": comparison.dataset, "baseline": comparison.baseline.name, "runs": runs}
+
+
 def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
     """Draw the learning curves of all runs into one PNG file, with one row of plots for each dataset."""
     _replace(path, _render(comparisons, "png"))
