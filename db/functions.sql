@@ -96,7 +96,7 @@ COMMENT ON FUNCTION ml.npy_values(bytea, integer) IS
 CREATE OR REPLACE FUNCTION ml.npy_drawing(payload bytea) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    shades CONSTANT text[] := ARRAY[' ', '░', '▒', '▓', '█'];
+    shades CONSTANT text[] := ARRAY['░', '▒', '▓', '█'];  -- all have the same width, also in pgAdmin's font
     header record;
     height integer;
     width integer;
@@ -141,16 +141,16 @@ BEGIN
         FOR place IN 1 .. columns LOOP
             drawing := drawing || CASE
                 WHEN cells[line * columns + place] IN ('NaN', 'Infinity', '-Infinity') THEN '?'
-                WHEN low = high THEN shades[3]
-                ELSE shades[1 + least(floor(5 * (cells[line * columns + place] - low) / (high - low)), 4)::integer] END;
+                WHEN low = high THEN shades[2]
+                ELSE shades[1 + least(floor(4 * (cells[line * columns + place] - low) / (high - low)), 3)::integer] END;
         END LOOP;
         drawing := drawing || chr(10);
     END LOOP;
     RETURN rtrim(drawing, chr(10));
 END $$;
 COMMENT ON FUNCTION ml.npy_drawing(bytea) IS
-    'A payload of shape (h, w), (h, w, 1) or (h, w, 3) as text of up to 40 by 40 characters, from black (a space) to white '
-    '(a block); NULL: not such a payload.';
+    'A payload of shape (h, w), (h, w, 1) or (h, w, 3) as text of up to 40 by 40 characters, from dark (░) to light (█); '
+    'NULL: not such a payload.';
 
 -- The words of a text, without padding (number 0); a number without a word stays a number.
 CREATE OR REPLACE FUNCTION ml.npy_words(payload bytea, words text[], max_values integer) RETURNS text

@@ -57,10 +57,10 @@ def seven() -> np.ndarray:
 
 
 DRAWN_SEVEN = (
-    " " * 28,
-    "    " + "▒" * 20 + "    ",
-    "    " + "█" * 20 + "    ",
-    " " * 20 + "▒██▒    ",
+    "░" * 28,
+    "░░░░" + "▓" * 20 + "░░░░",
+    "░░░░" + "█" * 20 + "░░░░",
+    "░" * 20 + "▓██▓░░░░",
 )
 
 
@@ -132,7 +132,7 @@ def test_a_seven_is_drawn(engine: sa.Engine) -> None:
     lines = drawn.split("\n")
     assert [len(line) for line in lines] == [28] * 14
     assert tuple(lines[:4]) == DRAWN_SEVEN
-    assert lines[12].strip() == "███"
+    assert lines[12].strip("░") == "███"
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_drawing_has_at_most_40_columns_and_lines(
 def test_pixels_that_are_no_numbers_are_question_marks(engine: sa.Engine) -> None:
     image = np.zeros((4, 40), np.float32)
     image[:, :10], image[:, 10:20], image[:, 20:30] = np.nan, np.inf, 3.4e38
-    assert drawing(engine, image) == "\n".join(["?" * 20 + "█" * 10 + " " * 10] * 2)
+    assert drawing(engine, image) == "\n".join(["?" * 20 + "█" * 10 + "░" * 10] * 2)
 
 
 def test_an_image_of_one_colour_is_grey(engine: sa.Engine) -> None:
@@ -226,7 +226,7 @@ def test_a_large_payload_is_read_in_part(engine: sa.Engine, reader: sa.Engine, t
     with reader.begin() as connection:
         connection.execute(sa.text("SET LOCAL statement_timeout = '5s'"))
         shown = connection.execute(sa.text(f"SELECT ml.show({number})")).scalar_one()
-    assert shown.split("\n") == [" " * 40] * 10 + ["█" * 40] * 10
+    assert shown.split("\n") == ["░" * 40] * 10 + ["█" * 40] * 10
 
 
 def test_a_login_without_rights_cannot_show_an_input(owner: sa.Engine) -> None:
