@@ -129,6 +129,17 @@ def test_the_table_shows_complete_values_at_any_width(models: Path, width: int) 
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_the_table_fits_80_columns_with_long_names(tmp_path: Path) -> None:
+    name = "a_very_long_experiment_name-learning_rate_0.0001-units_150-batch_size_64-seed"
+    run(tmp_path, f"{name}-1", RISING)
+    run(tmp_path, f"{name}-2", RISING)
+    text = text_of(tmp_path, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("0.8750") >= 2  # the accuracy of the last epoch
+    assert f"{name}-2" in re.sub(r"[^\w.-]", "", text)
+
+
 def test_a_run_with_other_arrays_is_marked(models: Path) -> None:
     assert "bravo-2 *" in text_of(models, 240)
     assert "* other arrays than the baseline (" in caption(compare_runs(models))

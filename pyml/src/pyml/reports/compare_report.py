@@ -37,7 +37,8 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
         part = slice(start, start + at_once)
         runs = "1 run" if len(comparison.runs) == 1 else f"{len(comparison.runs)} runs"
         title = f"{comparison.dataset}: {runs}, baseline {comparison.baseline.name}"
-        table = Table("run", title=None if start else title, show_lines=True)
+        table = Table(title=None if start else title, show_lines=True)
+        table.add_column("run", overflow="fold")
         for column in COLUMNS[part]:
             table.add_column(column.title, justify="right", no_wrap=True)
         for run, name in zip(comparison.runs, names, strict=True):
