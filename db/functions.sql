@@ -152,22 +152,23 @@ COMMENT ON FUNCTION ml.npy_drawing(bytea) IS
     'A payload of shape (h, w), (h, w, 1) or (h, w, 3) as text of up to 40 by 40 characters, from dark (░) to light (█); '
     'NULL: not such a payload.';
 
--- The words of a text, without padding (number 0); a number without a word stays a number.
+-- The words of a text, without padding (number 0); a number without a word stays a number. PL/pgSQL unpacks the array of
+-- words once; a function in SQL would unpack a large vocabulary for each word.
 CREATE OR REPLACE FUNCTION ml.npy_words(payload bytea, words text[], max_values integer) RETURNS text
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(string_agg(
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN coalesce(string_agg(
         CASE WHEN number BETWEEN 1 AND cardinality(words) - 1 THEN words[number::integer + 1] ELSE number::text END, ' '
         ORDER BY place), '')
-    FROM unnest(ml.npy_values(payload, max_values)) WITH ORDINALITY AS n (number, place) WHERE number <> 0
-$$;
+    FROM unnest(ml.npy_values(payload, max_values)) WITH ORDINALITY AS n (number, place) WHERE number <> 0;
+END $$;
 COMMENT ON FUNCTION ml.npy_words(bytea, text[], integer) IS
     'The first max_values numbers of a payload as words; words: the word of each number, from 0. Padding is left out.';
 
 CREATE OR REPLACE FUNCTION ml.npy_numbers(payload bytea, max_values integer) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(string_agg(CASE WHEN ml.npy_dtype(payload) = 'float32' THEN number::real::text ELSE number::text END,
-                               ' ' ORDER BY place), '')
-    FROM unnest(ml.npy_values(payload, max_values)) WITH ORDINALITY AS n (number, place)
+    SELECT string_agg(CASE h.dtype WHEN 'float32' THEN number::real::text ELSE number::text END, ' ' ORDER BY place)
+    FROM ml.npy_header(payload) h, unnest(ml.npy_values(payload, max_values)) WITH ORDINALITY AS n (number, place)
 $$;
 COMMENT ON FUNCTION ml.npy_numbers(bytea, integer) IS 'The first max_values numbers of a payload as text.';
 

@@ -197,6 +197,20 @@ def test_a_text_is_shown_by_its_words_without_padding(engine: sa.Engine, reader:
     assert scalar(reader, f"SELECT ml.show({second})") == "8 -1 2147483647 -2147483648 good"
 
 
+def test_texts_with_a_large_vocabulary_are_shown_quickly(engine: sa.Engine, reader: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_texts(tmp_path)
+    words = [f"word {number} of a large vocabulary" for number in range(50_000)]
+    with engine.begin() as connection:
+        registry.register_model(connection, bundle)
+        registry.add_vocabulary(connection, bundle.manifest.prep_sha256, words)
+    texts = np.random.default_rng(0).integers(1, 50_000, (40, 256)).astype(np.int32)
+    store(engine, bundle, *texts)
+    with reader.begin() as connection:
+        connection.execute(sa.text("SET LOCAL statement_timeout = '10s'"))  # it takes 0.2 s; a minute, one by one
+        shown = connection.execute(sa.text("SELECT ml.show(input_id) FROM ml.inputs ORDER BY input_id")).scalars().all()
+    assert shown == [" ".join(words[number] for number in text) for text in texts]
+
+
 @pytest.mark.parametrize(
     ("array", "shown"),
     [
