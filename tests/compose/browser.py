@@ -119,7 +119,8 @@ class PgAdmin:
                 "area => { area.style.width = '500px'; area.style.height = '420px'; area.setSelectionRange(0, 0) }"
             )
             self.shoot(f"cell-{self.statements}")
-            return editor.input_value()
+            text: str = editor.input_value()
+        return text
 
     def open_example(self, view: str, storage: str, name: str) -> str:
         """Open a file of a shared storage in the query tool; return the text in the query's editor."""
@@ -133,7 +134,8 @@ class PgAdmin:
             editor = frame.locator(".cm-content").first
             self._until(editor.inner_text, f"{name} is open")
             self.shoot(f"example-{name}")
-            return editor.inner_text()
+            text: str = editor.inner_text()
+        return text
 
     def _execute(self, frame: "Frame", statement: str) -> None:
         """Run a statement in an open query tool, until its answer is shown."""
