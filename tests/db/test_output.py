@@ -1,4 +1,4 @@
-"""`--json` prints one document on stdout, with the numbers of the views; a bar is shown on terminals only."""
+"""What the commands print: one document with `--json`, an input that is shown, a progress bar on terminals only."""
 
 import json
 import os
@@ -31,7 +31,7 @@ STATUS_KEYS = {
 def run(db: Database, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     start = "from pypredict.cli import main; main()"
     env = os.environ | {"DATABASE_URL": db.url("pypredict"), "PYPREDICT_MODELS": str(models)}
-    command = [sys.executable, "-c", start, *arguments, "--json"]
+    command = [sys.executable, "-c", start, *arguments]
     return subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, check=False)
 
 
@@ -49,19 +49,19 @@ def models(engine: sa.Engine, tmp_path: Path) -> Path:
 
 
 def test_status_is_one_document(db: Database, models: Path) -> None:
-    status = document(run(db, models, "status"))
+    status = document(run(db, models, "status", "--json"))
     assert set(status) == STATUS_KEYS
     assert (status["open_jobs"], status["lag_seconds"]) == (0, 0)
 
 
 def test_models_are_a_list_with_iso_times(db: Database, models: Path) -> None:
-    (model,) = document(run(db, models, "models", "list"))
+    (model,) = document(run(db, models, "models", "list", "--json"))
     assert (model["bundle_id"], model["dataset"], model["state"]) == ("toy", "toys", "serving")
     assert datetime.fromisoformat(model["created_at"]).tzinfo is not None
 
 
 def test_report_has_the_rows_of_the_views(db: Database, engine: sa.Engine, models: Path) -> None:
-    report = document(run(db, models, "report"))
+    report = document(run(db, models, "report", "--json"))
     assert set(report) == {"progress", "unserved", "accuracy", "confusion", "errors", "problems"}
     assert (report["problems"], report["unserved"], report["errors"]) == ([], [], [])
     counts = {(row["label"], row["predicted"]): row["n"] for row in report["confusion"]}
@@ -73,14 +73,22 @@ def test_report_has_the_rows_of_the_views(db: Database, engine: sa.Engine, model
 def test_report_names_its_problems_and_ends_with_1(db: Database, owner: sa.Engine, models: Path) -> None:
     with owner.begin() as connection:
         connection.execute(sa.text("UPDATE ml.model SET metrics = metrics || '{\"accuracy\": 0.25}'"))
-    report = document(run(db, models, "report"), code=1)
+    report = document(run(db, models, "report", "--json"), code=1)
     assert "the manifest says 0.25" in report["problems"][0]
+
+
+def test_show_draws_an_input_and_names_a_missing_one(db: Database, engine: sa.Engine, models: Path) -> None:
+    ((number, drawn),) = rows(engine, "SELECT input_id, ml.show(input_id) FROM ml.input ORDER BY input_id LIMIT 1")
+    done = run(db, models, "show", str(number), "999999")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[2:] == drawn.split("\n")
+    assert done.stderr == "pypredict: there is no input 999999; the view ml.inputs lists all inputs\n"
 
 
 def test_answers_have_null_for_what_is_absent(db: Database, engine: sa.Engine, models: Path) -> None:
     np.save(models / "good.npy", np.ones((4, 4, 1), np.uint8))
     with daemon(engine, models):
-        (answer,) = document(run(db, models, "predict", str(models / "good.npy"), "--dataset", "toys"))
+        (answer,) = document(run(db, models, "predict", str(models / "good.npy"), "--dataset", "toys", "--json"))
     assert answer == {
         "item": str(models / "good.npy"),
         "predicted": "bee",
@@ -91,10 +99,13 @@ def test_answers_have_null_for_what_is_absent(db: Database, engine: sa.Engine, m
 
 
 def test_predict_prints_the_answers_also_when_an_item_fails(db: Database, engine: sa.Engine, models: Path) -> None:
-    np.save(models / "good.npy", np.ones((4, 4, 1), np.uint8))
+    good, missing = str(models / "good.npy"), str(models / "no.npy")
+    np.save(good, np.ones((4, 4, 1), np.uint8))
     with daemon(engine, models):
-        both = run(db, models, "predict", str(models / "good.npy"), str(models / "no.npy"), "--dataset", "toys")
-        none = run(db, models, "predict", str(models / "no.npy"), "--dataset", "toys")
+        both = run(
+            db, models, "predict", str(models / "good.npy"), str(models / "no.npy"), "--dataset", "toys", "--json"
+        )
+        none = run(db, models, "predict", missing, "--dataset", "toys", "--json")
     assert [answer["predicted"] for answer in document(both, code=1)] == ["bee"]
     assert document(none, code=1) == []
     assert len(none.stderr.splitlines()) == 1
