@@ -102,9 +102,7 @@ def test_predict_prints_the_answers_also_when_an_item_fails(db: Database, engine
     good, missing = str(models / "good.npy"), str(models / "no.npy")
     np.save(good, np.ones((4, 4, 1), np.uint8))
     with daemon(engine, models):
-        both = run(
-            db, models, "predict", str(models / "good.npy"), str(models / "no.npy"), "--dataset", "toys", "--json"
-        )
+        both = run(db, models, "predict", good, missing, "--dataset", "toys", "--json")
         none = run(db, models, "predict", missing, "--dataset", "toys", "--json")
     assert [answer["predicted"] for answer in document(both, code=1)] == ["bee"]
     assert document(none, code=1) == []
