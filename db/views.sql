@@ -1,7 +1,8 @@
--- The views for people. Each migration makes them again from this file.
+-- The views for people. Each migration makes them again from this file. The first columns are what a person looks for:
+-- the name, then the result; numbers of rows in tables come last.
 -- No view shows a payload: a data grid that reads BYTEA without a limit runs out of memory.
 
-DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
+DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.gallery, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
     ml.accuracy, ml.outcome, ml.inputs, ml.progress, ml.promotions;
 
 -- Every pair (model, chunk) that needs a job and has none. The chunk has a number above `after`, and the dtype and shape
@@ -25,13 +26,14 @@ $$;
 COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that need a job and have none yet.';
 
 CREATE VIEW ml.progress AS
-SELECT m.dataset, m.model_id, m.name, m.state,
+SELECT m.name, m.dataset, m.state,
+       coalesce(sum(c.n_inputs), 0) AS inputs,
+       coalesce(sum(c.n_inputs) FILTER (WHERE w.state = 'done'), 0) AS inputs_done,
+       max(w.done_at) AS last_done_at,
        count(w.chunk_id) AS jobs,
        count(*) FILTER (WHERE w.state = 'done') AS jobs_done,
        count(*) FILTER (WHERE w.state = 'running') AS jobs_running,
-       coalesce(sum(c.n_inputs), 0) AS inputs,
-       coalesce(sum(c.n_inputs) FILTER (WHERE w.state = 'done'), 0) AS inputs_done,
-       max(w.done_at) AS last_done_at
+       m.model_id
 FROM ml.model m
 LEFT JOIN (SELECT model_id, chunk_id, state, done_at FROM ml.job
            UNION ALL SELECT model_id, chunk_id, 'pending', NULL FROM ml.unplanned(0)) w USING (model_id)
@@ -50,18 +52,18 @@ ORDER BY p.promotion_id DESC;
 COMMENT ON VIEW ml.promotions IS 'Each change of a serving model: time, old and new model, reason; the newest first.';
 
 CREATE VIEW ml.inputs AS
-SELECT i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, c.dataset,
-       c.classes[i.label_no + 1] AS label, c.dtype, c.shape, octet_length(i.payload) AS payload_bytes,
-       i.sample_no, c.chunk_id, c.source, c.created_at AS loaded_at
+SELECT coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, c.classes[i.label_no + 1] AS label, c.dataset,
+       c.dtype, c.shape, c.source, c.created_at AS loaded_at, octet_length(i.payload) AS payload_bytes,
+       i.input_id, c.chunk_id, i.sample_no
 FROM ml.input i JOIN ml.chunk c USING (chunk_id)
 LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no;
 COMMENT ON VIEW ml.inputs IS 'Every input without its payload: name, label, dtype, shape, size in bytes, source.';
 
 CREATE VIEW ml.outcome AS
-SELECT p.model_id, i.input_id, coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, m.dataset,
-       h.model_id IS NOT NULL AS in_test_set, p.in_training,
-       c.classes[i.label_no + 1] AS label, m.classes[p.class_no + 1] AS predicted, p.score,
-       c.chunk_id, i.sample_no, c.source, p.created_at AS predicted_at
+SELECT coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name,
+       c.classes[i.label_no + 1] AS label, m.classes[p.class_no + 1] AS predicted, p.score, m.dataset,
+       h.model_id IS NOT NULL AS in_test_set, p.in_training, c.source, p.created_at AS predicted_at,
+       p.model_id, i.input_id, c.chunk_id, i.sample_no
 FROM ml.prediction p
 JOIN ml.model m USING (model_id)
 JOIN ml.input i USING (input_id)
@@ -72,11 +74,12 @@ COMMENT ON VIEW ml.outcome IS
     'Every prediction with its label (NULL: no label), as class names; in_training: the content was in training or validation.';
 
 CREATE VIEW ml.accuracy AS
-SELECT m.dataset, m.model_id, m.name, o.in_test_set, o.in_training, o.n, o.n_correct,
-       o.n_correct::double precision / o.n AS accuracy,
+SELECT m.name, m.dataset, o.n_correct::double precision / o.n AS accuracy, o.n, o.n_correct,
+       o.in_test_set, o.in_training,
        CASE WHEN o.in_test_set THEN (m.metrics ->> 'accuracy')::double precision END AS manifest_accuracy,
        CASE WHEN o.in_test_set THEN o.n = (m.metrics ->> 'n')::bigint
-            AND o.n_correct::double precision / o.n = (m.metrics ->> 'accuracy')::double precision END AS agrees
+            AND o.n_correct::double precision / o.n = (m.metrics ->> 'accuracy')::double precision END AS agrees,
+       m.model_id
 FROM ml.model m
 JOIN (SELECT model_id, in_test_set, in_training, count(*) AS n, count(*) FILTER (WHERE label = predicted) AS n_correct
       FROM ml.outcome WHERE label IS NOT NULL GROUP BY model_id, in_test_set, in_training) o USING (model_id)
@@ -85,21 +88,22 @@ COMMENT ON VIEW ml.accuracy IS
     'Share of correct predictions: on the test set, with the manifest''s value; on other inputs, in training or not.';
 
 CREATE VIEW ml.confusion AS
-SELECT model_id, dataset, in_test_set, in_training, label, predicted, count(*) AS n
+SELECT dataset, label, predicted, count(*) AS n, in_test_set, in_training, model_id
 FROM ml.outcome WHERE label IS NOT NULL
 GROUP BY model_id, dataset, in_test_set, in_training, label, predicted
 ORDER BY model_id, in_test_set DESC, in_training, label, predicted;
 COMMENT ON VIEW ml.confusion IS 'Confusion matrix, one row per label and predicted class with its count n.';
 
 CREATE VIEW ml.class_report AS
-SELECT m.model_id, m.dataset, o.in_test_set, o.in_training, k.class,
+SELECT m.dataset, k.class,
        count(*) FILTER (WHERE o.label = k.class) AS support,
        count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
            / nullif(count(*) FILTER (WHERE o.predicted = k.class), 0) AS "precision",
        count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
            / nullif(count(*) FILTER (WHERE o.label = k.class), 0) AS recall,
        2 * count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
-           / nullif(count(*) FILTER (WHERE o.label = k.class) + count(*) FILTER (WHERE o.predicted = k.class), 0) AS f1
+           / nullif(count(*) FILTER (WHERE o.label = k.class) + count(*) FILTER (WHERE o.predicted = k.class), 0) AS f1,
+       o.in_test_set, o.in_training, m.model_id
 FROM ml.model m
 CROSS JOIN LATERAL unnest(m.classes) WITH ORDINALITY AS k (class, no)
 JOIN ml.outcome o ON o.model_id = m.model_id AND o.label IS NOT NULL
@@ -108,25 +112,37 @@ ORDER BY m.model_id, o.in_test_set DESC, o.in_training, k.no;
 COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL: the class was never predicted or has no input.';
 
 CREATE VIEW ml.misclassified AS
-SELECT name, label, predicted, score, dataset, model_id, input_id, in_test_set, source
+SELECT name, label, predicted, score, dataset, in_test_set, source, model_id, input_id
 FROM ml.outcome WHERE label <> predicted
 ORDER BY score DESC, input_id;
 COMMENT ON VIEW ml.misclassified IS 'Wrong predictions, the most confident first.';
 
+-- The drawings take about a millisecond each, so the view has few rows. ml.misclassified has all, and ml.show draws any.
+CREATE VIEW ml.gallery AS
+SELECT w.name, w.label, w.predicted, w.score, ml.show(w.input_id) AS input, w.dataset, w.in_test_set, w.source,
+       w.model_id, w.input_id
+FROM ml.model m CROSS JOIN LATERAL (SELECT * FROM ml.misclassified w WHERE w.model_id = m.model_id LIMIT 50) w
+WHERE m.state = 'serving';
+COMMENT ON VIEW ml.gallery IS
+    'The 50 most confident wrong predictions of each serving model, with the input as text: an image is drawn.';
+
 CREATE VIEW ml.latest_predictions AS
-SELECT DISTINCT ON (input_id) input_id, name, dataset, label, predicted, score, model_id, source, predicted_at
+SELECT DISTINCT ON (input_id) name, label, predicted, score, dataset, source, predicted_at, model_id, input_id
 FROM ml.outcome
 ORDER BY input_id, model_id DESC;
 COMMENT ON VIEW ml.latest_predictions IS 'For every input, the prediction of the newest model that predicted it.';
 
 CREATE VIEW ml.lineage AS
-SELECT p.model_id, p.input_id, encode(sha256(i.payload), 'hex') AS input_sha256, encode(m.sha256, 'hex') AS model_sha256,
-       m.bundle_id, m.manifest #>> '{git,commit}' AS git_commit, (m.manifest #>> '{git,dirty}')::boolean AS git_dirty,
+SELECT coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, m.dataset, m.bundle_id,
+       m.manifest #>> '{git,commit}' AS git_commit, (m.manifest #>> '{git,dirty}')::boolean AS git_dirty,
        coalesce(m.manifest #>> '{tracked_run,url}', m.manifest #>> '{tracked_run,directory}') AS tracked_run,
-       j.worker, j.attempt, p.created_at AS predicted_at
+       p.created_at AS predicted_at, j.worker, j.attempt, encode(sha256(i.payload), 'hex') AS input_sha256,
+       encode(m.sha256, 'hex') AS model_sha256, p.model_id, p.input_id
 FROM ml.prediction p
 JOIN ml.model m USING (model_id)
 JOIN ml.input i USING (input_id)
+JOIN ml.chunk c USING (chunk_id)
+LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no
 LEFT JOIN ml.job j ON j.model_id = p.model_id AND j.chunk_id = i.chunk_id;
 COMMENT ON VIEW ml.lineage IS 'The origin of each prediction: input hash, model hash, bundle, git commit, W&B run, worker.';
 

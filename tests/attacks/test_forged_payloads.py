@@ -8,6 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from pypredict.codec import CodecError, decode
 
@@ -61,6 +62,13 @@ def test_36_to_39_a_forged_payload_is_refused_without_allocating(payload: bytes)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_36_to_39_the_sql_functions_give_null_for_forged_payloads(engine: sa.Engine) -> None:
+    query = sa.text("SELECT ml.npy_dtype(:p), ml.npy_shape(:p), ml.npy_values(:p, 9), ml.npy_drawing(:p)")
+    with engine.connect() as connection:
+        shown = {name: set(connection.execute(query, {"p": payload}).one()) for name, payload in ATTACKS.items()}
+    assert shown == {name: {None} for name in ATTACKS}
 
 
 def test_39_npz_is_refused() -> None:

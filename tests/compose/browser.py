@@ -106,22 +106,53 @@ class PgAdmin:
     def run(self, view: str, statement: str) -> str:
         """Run a statement in the query tool of an entry of the tree; return the errors that pgAdmin shows."""
         with self._tool(view, "Query Tool") as frame:
-            editor = frame.locator(".cm-content").first
-            editor.click()
-            self.page.keyboard.insert_text(statement)
-
-            def answered() -> bool:
-                if frame.get_by_text("Query complete").count():
-                    return True
-                if frame.get_by_text("Execute a query to get output").count():
-                    self.page.keyboard.press("F5")  # again, if the tool was not connected at first
-                return False
-
-            self._until(answered, "an answer")
-            self.page.wait_for_timeout(SECONDS)
-            self.statements += 1
-            self.shoot(f"statement-{self.statements}")
+            self._execute(frame, statement)
             return self._errors(frame)
+
+    def cell(self, view: str, statement: str) -> str:
+        """Run a statement in the query tool; open the editor of its first cell and return the text there."""
+        with self._tool(view, "Query Tool") as frame:
+            self._execute(frame, statement)
+            frame.locator("[role=row][aria-rowindex='2'] [role=gridcell]").nth(1).dblclick()
+            editor = frame.locator("textarea.Editors-textarea")
+            editor.evaluate(
+                "area => { area.style.width = '500px'; area.style.height = '420px'; area.setSelectionRange(0, 0) }"
+            )
+            self.shoot(f"cell-{self.statements}")
+            text: str = editor.input_value()
+        return text
+
+    def open_example(self, view: str, storage: str, name: str) -> str:
+        """Open a file of a shared storage in the query tool; return the text in the query's editor."""
+        with self._tool(view, "Query Tool") as frame:
+            frame.get_by_label("Open File").first.click()
+            frame.get_by_label("Home").wait_for()
+            if frame.get_by_label("My Storage").count():  # else the storage of the last visit is open
+                frame.get_by_label("My Storage").click()
+                frame.get_by_text(storage, exact=True).click()
+            frame.get_by_text(name, exact=True).dblclick()
+            editor = frame.locator(".cm-content").first
+            self._until(editor.inner_text, f"{name} is open")
+            self.shoot(f"example-{name}")
+            text: str = editor.inner_text()
+        return text
+
+    def _execute(self, frame: "Frame", statement: str) -> None:
+        """Run a statement in an open query tool, until its answer is shown."""
+        frame.locator(".cm-content").first.click()
+        self.page.keyboard.insert_text(statement)
+
+        def answered() -> bool:
+            if frame.get_by_text("Query complete").count():
+                return True
+            if frame.get_by_text("Execute a query to get output").count():
+                self.page.keyboard.press("F5")  # again, if the tool was not connected at first
+            return False
+
+        self._until(answered, "an answer")
+        self.page.wait_for_timeout(SECONDS)
+        self.statements += 1
+        self.shoot(f"statement-{self.statements}")
 
     @contextmanager
     def _tool(self, label: str, *menu: str) -> Iterator["Frame"]:

@@ -106,6 +106,23 @@ def test_inputs_are_shown_without_bytes(grids: dict[str, tuple[list[str], list[s
     assert (shown["dtype"], shown["shape"]) == ("uint8", "{8,8,1}")
 
 
+def test_cell_shows_a_drawn_seven_with_its_lines(stack: Stack, pgadmin: PgAdmin, views: list[str]) -> None:
+    number = stack.number("SELECT min(input_id) FROM ml.outcome WHERE label = '7'")
+    ((shown,),) = stack.sql(f"SELECT translate(ml.show({number}), chr(10), '|') FROM ml.model LIMIT 1")
+    assert len(set(shown) - {"|"}) == 4  # the four shades
+    assert pgadmin.cell("gallery", f"SELECT ml.show({number})").split("\n") == shown.split("|")
+
+
+def test_cell_of_the_gallery_shows_the_input(stack: Stack, pgadmin: PgAdmin, views: list[str]) -> None:
+    ((shown,),) = stack.sql("SELECT translate(input, chr(10), '|') FROM ml.gallery LIMIT 1")
+    assert pgadmin.cell("gallery", "SELECT input, name FROM ml.gallery").split("\n") == shown.split("|")
+
+
+def test_example_query_opens_from_the_shared_storage(stack: Stack, pgadmin: PgAdmin, views: list[str]) -> None:
+    text = (stack.directory / "db/pgadmin/queries/mistakes.sql").read_text()
+    assert pgadmin.open_example("gallery", "examples", "mistakes.sql").split() == text.split()
+
+
 @pytest.mark.parametrize(
     "statement",
     [

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from support.bundles import publish_bundle
-from support.workers import console, worker_for
+from support.workers import console, load, worker_for
 
-from pypredict import registry
+from pypredict import PypredictError, registry
 from pypredict.models import Predict
-from pypredict.report import history_table, models_table, show
+from pypredict.report import history_table, models_table, show, show_inputs
 
 NAME = "a_very_long_experiment_name-learning_rate_0.0001-units_150"
 
@@ -77,3 +77,29 @@ def test_models_and_their_history_fit_80_columns(
     shown = lines(capsys)
     assert max(map(len, shown)) <= 80
     assert "0.9970" in "\n".join(shown)
+
+
+def test_inputs_are_shown_with_label_prediction_and_drawing(
+    engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_bundle(tmp_path, shape=(28, 28, 1))
+    worker_for(engine, tmp_path).run(until_empty=True)
+    with engine.begin() as connection:
+        row = connection.execute(sa.text("SELECT * FROM ml.outcome ORDER BY input_id DESC LIMIT 1")).one()
+        drawn = connection.execute(sa.text(f"SELECT ml.show({row.input_id})")).scalar_one()
+        with pytest.raises(PypredictError, match=r"^there is no input 0; the view ml\.inputs lists all inputs$"):
+            show_inputs(connection, console(80), [0, row.input_id])
+    title, label, *image = capsys.readouterr().out.splitlines()
+    assert title == f"input {row.input_id} of toys: {row.name}"
+    assert label == f"label {row.label}, predicted {row.predicted} ({row.score:.4f})"
+    assert [line.rstrip() for line in image] == [line.rstrip() for line in drawn.split("\n")]
+
+
+def test_an_input_without_label_and_prediction_says_so(
+    engine: sa.Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(engine, publish_bundle(tmp_path), np.ones((1, 4, 4, 1), np.uint8))
+    with engine.begin() as connection:
+        number = connection.execute(sa.text("SELECT input_id FROM ml.input")).scalar_one()
+        show_inputs(connection, console(80), [number])
+    assert "no label, not predicted yet" in capsys.readouterr().out.splitlines()

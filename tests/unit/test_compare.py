@@ -1,5 +1,6 @@
 """Compare published runs: the content of the table, the HTML file and the plot."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -128,6 +129,17 @@ def test_the_table_shows_complete_values_at_any_width(models: Path, width: int) 
     assert max(map(len, text.splitlines())) <= width
 
 
+def test_the_table_fits_80_columns_with_long_names(tmp_path: Path) -> None:
+    name = "a_very_long_experiment_name-learning_rate_0.0001-units_150-batch_size_64-seed"
+    run(tmp_path, f"{name}-1", RISING)
+    run(tmp_path, f"{name}-2", RISING)
+    text = text_of(tmp_path, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert text.count("0.8750") >= 2  # the accuracy of the last epoch
+    assert f"{name}-2" in re.sub(r"[^\w.-]", "", text)
+
+
 def test_a_run_with_other_arrays_is_marked(models: Path) -> None:
     assert "bravo-2 *" in text_of(models, 240)
     assert "* other arrays than the baseline (" in caption(compare_runs(models))
@@ -206,6 +218,19 @@ def test_compare_prints_the_table_and_writes_both_files(models: Path, tmp_path: 
     assert "toys: 3 runs, baseline bravo-2" in done.output
     assert (tmp_path / "c.html").read_bytes().startswith(b"<!DOCTYPE html>")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_json_is_one_document(models: Path) -> None:
+    done = CliRunner().invoke(app, ["compare", "--models", str(models), "--baseline", "bravo", "--json"])
+    assert done.exit_code == 0, done.output
+    (document,) = json.loads(done.stdout)
+    assert (document["dataset"], document["baseline"]) == ("toys", "bravo-2")
+    (comparison,) = compare_runs(models, "bravo")
+    for shown, run in zip(document["runs"], comparison.runs, strict=True):
+        assert (shown["bundle_id"], shown["remarks"]) == (run.name, run.remarks)
+        assert datetime.fromisoformat(shown["created_at"]) == run.manifest.created_at
+        assert shown["metrics"]["test accuracy"]["value"] == run.manifest.metrics.accuracy
+    assert document["runs"][0]["metrics"]["test accuracy"]["to_baseline"] is None
 
 
 def test_a_logarithmic_axis_has_plain_numbers(tmp_path: Path) -> None:

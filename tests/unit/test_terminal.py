@@ -2,6 +2,9 @@
 
 import io
 import logging
+import os
+import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +16,7 @@ from support.bundles import manifest_for
 
 from bundle.manifest import ClassMetrics, Manifest
 from bundle.messages import list_names, printable
-from bundle.terminal import PrintableFormatter, make_console
+from bundle.terminal import PrintableFormatter, format_rate, make_console
 from pyml.reports.summary import class_table
 
 TITLE = "\x1b]0;owned\x07"  # a terminal takes it for its new title
@@ -76,6 +79,61 @@ def test_table_of_metrics_shows_a_class_with_escapes_in_one_line() -> None:
         console.print(class_table(manifest))
     assert captured.get().count(SHOWN) == 2  # the class, and what the other class is confused with
     assert "\x1b" not in captured.get()
+
+
+def test_table_of_metrics_fits_80_columns_and_cuts_no_number() -> None:
+    x = np.zeros((1200, 4), np.uint8)
+    classes = tuple(f"{letter}_{'very_long_name_of_a_class' * 4}" for letter in "abc")
+    one = ClassMetrics(n=54321, precision=0.1234, recall=0.2345, f1=0.3456, auroc=0.4567, average_precision=0.5678)
+    plain = manifest_for("toy", x, np.arange(1200) % 3, classes=classes)
+    confusion = ((0, 98765, 0), (1, 0, 0), (0, 0, 1))
+    metrics = plain.metrics.model_copy(update={"per_class": (one,) * 3, "confusion": confusion})
+    console = make_console(width=80)
+    with console.capture() as captured:
+        console.print(class_table(plain.model_copy(update={"metrics": metrics})))
+    shown = captured.get()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert {"54321", "0.1234", "0.2345", "0.3456", "0.4567", "0.5678"} <= set(shown.split())
+    assert "…" not in shown
+
+
+BAR = """
+import logging, time
+from bundle.terminal import log_to_stderr, progress_bar
+log_to_stderr("%(levelname)s %(message)s", logging.INFO)
+with progress_bar() as bar:
+    task = bar.add_task("load", total=3000)
+    for _ in range(3):
+        bar.advance(task, 1000)
+        bar.refresh()
+        time.sleep(0.01)  # a rate needs a time
+    logging.info("a line of the log")
+print("result")
+"""
+
+
+def test_progress_bar_shows_rate_and_remaining_time_on_a_terminal() -> None:
+    mine, its = pty.openpty()
+    with open(mine, "rb", closefd=True) as screen:  # noqa: PTH123
+        done = subprocess.run([sys.executable, "-c", BAR], stderr=its, stdout=subprocess.PIPE, text=True, check=True)
+        os.close(its)
+        shown = screen.read1().decode()
+    assert done.stdout == "result\n"
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)  # without colours and movements of the cursor
+    assert re.search(r"load .*3000/3000 [\d,]+/s 0:00:00", plain)
+    assert re.search(r"[\r\n]INFO a line of the log\s*[\r\n]", plain)
+
+
+def test_progress_bar_writes_nothing_into_a_pipe() -> None:
+    done = subprocess.run([sys.executable, "-c", BAR], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("result\n", "INFO a line of the log\n")
+
+
+@pytest.mark.parametrize(
+    ("per_second", "shown"), [(None, ""), (0, ""), (1234.5, "1,234/s"), (1, "1/s"), (0.4, "2.5 s each")]
+)
+def test_a_rate_below_one_is_the_time_for_each(per_second: float | None, shown: str) -> None:
+    assert format_rate(per_second) == shown
 
 
 @pytest.mark.parametrize("program", ["pyml", "pypredict"])

@@ -15,7 +15,7 @@ import typer
 
 from bundle import BundleError, __version__
 from bundle.messages import printable
-from bundle.terminal import log_to_stderr, make_console
+from bundle.terminal import log_to_stderr, make_console, print_json
 from pyml import PymlError
 from pyml.process import Stopped, raise_on_signals
 
@@ -168,20 +168,25 @@ def compare_command(
     ] = None,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the learning curves to this PNG file.")] = None,
     models: Models = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
 ) -> None:
     """Compare the published runs of each dataset with a baseline. The default baseline is the oldest run."""
     from pyml.reports.compare import compare_runs
-    from pyml.reports.compare_report import caption, draw_curves, make_tables, write_html
+    from pyml.reports.compare_report import caption, comparison_document, draw_curves, make_tables, write_html
 
     comparisons = compare_runs(_settings(models).models, baseline)
     console = _console()
-    for comparison in comparisons:
-        console.print(*make_tables(comparison, console.width), sep="\n")
-    console.print(caption(comparisons), highlight=False)
+    if as_json:
+        print_json([comparison_document(comparison) for comparison in comparisons])
+    else:
+        for comparison in comparisons:
+            console.print(*make_tables(comparison, console.width), sep="\n")
+        console.print(caption(comparisons), highlight=False)
     for path, write in ((html, write_html), (png, draw_curves)):
         if path is not None:
             write(comparisons, path)
-            console.print(f"written: {path}", highlight=False, soft_wrap=True)
+            if not as_json:
+                console.print(f"written: {path}", highlight=False, soft_wrap=True)
 
 
 @app.command("sync", epilog="Example: WANDB_API_KEY=... pyml sync")

@@ -1,4 +1,7 @@
-"""The command line of the predict service. It reads the settings once and passes them on."""
+"""The command line of the predict service. It reads the settings once and passes them on.
+
+Longer than 300 lines, because each command is one short function here.
+"""
 
 import functools
 import logging
@@ -6,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +17,9 @@ import typer
 
 from bundle import __version__
 from bundle.messages import printable
-from bundle.terminal import log_to_stderr
+from bundle.terminal import log_to_stderr, print_json
 from pypredict import PypredictError
-from pypredict.cli_context import ModelsDirectory, explain_error, make_console, open_database
+from pypredict.cli_context import Json, ModelsDirectory, explain_error, make_console, open_database
 from pypredict.cli_models import models_app
 from pypredict.config import Settings, read_settings
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from pypredict.listen import Stop
+    from pypredict.predict_items import Answer
     from pypredict.worker import Worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -118,6 +122,7 @@ def run_command(
     """Predict every pending input with the published model, as a daemon or until no input is pending."""
     from pypredict.health import check_writable
     from pypredict.listen import Stop
+    from pypredict.run_bar import run_bar
     from pypredict.status import serve_metrics
 
     settings = read_settings()
@@ -130,7 +135,8 @@ def run_command(
         worker = _make_worker(engine, settings, models, stop)
         if metrics_port is not None:
             serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
-        predicted = worker.run(until_empty=until_empty)
+        with run_bar(engine, shown=until_empty) as worker.on_written:
+            predicted = worker.run(until_empty=until_empty)
     log.info("%d inputs predicted%s", predicted, "" if predicted or stop.is_set() else "; nothing was pending")
 
 
@@ -140,10 +146,12 @@ def predict_command(
         list[str],
         typer.Argument(metavar="FILE|TEXT...", help="Image, .npy or .txt files (a .txt is one text), or texts."),
     ],
+    *,
     dataset: Annotated[str, typer.Option(help="Use the model of this dataset.")],
     text: Annotated[bool, typer.Option("--text", help="Treat each argument as a text, never as a file.")] = False,
     models: ModelsDirectory = None,
     timeout_seconds: Annotated[float, typer.Option(help="Time to wait for a running daemon, in seconds.")] = 30,
+    as_json: Json = False,
 ) -> None:
     """Store single inputs, predict them, and print class and confidence.
 
@@ -154,25 +162,33 @@ def predict_command(
     from pypredict.predict_items import UnansweredError, predict_items
     from pypredict.report import answers_table
 
+    def show(answers: "Sequence[Answer]") -> None:
+        if as_json:
+            print_json(answers)
+        elif answers:
+            make_console().print(answers_table(answers))
+
     settings = read_settings()
     with open_database(settings) as engine:
         worker = _make_worker(engine, settings, models, Stop())
         try:
             answers = predict_items(worker, dataset, item, timeout_seconds, as_text=text)
         except UnansweredError as error:
-            if error.answers:
-                make_console().print(answers_table(error.answers))
+            show(error.answers)
             raise
-    make_console().print(answers_table(answers))
+    show(answers)
 
 
 @app.command("status", epilog="Example: pypredict status")
-def status_command() -> None:
+def status_command(as_json: Json = False) -> None:
     """Show the queue: how many inputs wait, for how long, and how many are predicted per second."""
     from pypredict.status import read_status, status_lines
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
         now = read_status(connection)
+    if as_json:
+        print_json(now)
+        return
     for line in status_lines(now):
         make_console().print(line, highlight=False)
 
@@ -205,15 +221,32 @@ def health_command() -> None:
 
 
 @app.command("report", epilog="Example: pypredict report")
-def report_command() -> None:
+def report_command(as_json: Json = False) -> None:
     """Show progress, accuracy and confusion matrix; exit with 1 when SQL and manifest disagree."""
-    from pypredict.report import check, show
+    from pypredict.report import check, read_report, show
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
-        show(connection, make_console())
         problems = check(connection)
+        if as_json:
+            print_json(read_report(connection) | {"problems": problems})
+        else:
+            show(connection, make_console())
     if problems:
         raise PypredictError("; ".join(problems))
+
+
+@app.command("show", epilog="Example: pypredict show 17 18")
+def show_command(
+    input_id: Annotated[
+        list[int],
+        typer.Argument(metavar="INPUT_ID...", min=1, max=2**63 - 1, help="Numbers of inputs, as the views show them."),
+    ],
+) -> None:
+    """Show inputs with label and prediction: an image as characters, a text by its words, other arrays as numbers."""
+    from pypredict.report import show_inputs
+
+    with open_database(read_settings()) as engine, engine.begin() as connection:
+        show_inputs(connection, make_console(), input_id)
 
 
 @app.command("check", epilog="Example: pypredict check --replay all")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from rich.console import Console
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR", help="The models volume.")]
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pypredict.cli_context import ModelsDirectory, make_console, open_database
+from bundle.terminal import print_json
+from pypredict.cli_context import Json, ModelsDirectory, make_console, open_database
 from pypredict.config import read_settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A model's numbe
 
 
 @models_app.command("list", epilog="Example: pypredict models list")
-def list_command(models: ModelsDirectory = None) -> None:
+def list_command(models: ModelsDirectory = None, as_json: Json = False) -> None:
     """List every published model and its state; the serving model predicts."""
     from pypredict.registry import list_models
     from pypredict.report import models_table
@@ -31,7 +32,11 @@ def list_command(models: ModelsDirectory = None) -> None:
     with open_database(settings) as engine:
         _register_new(engine, models or settings.models)
         with engine.begin() as connection:
-            make_console().print(models_table(list_models(connection)))
+            registered = list_models(connection)
+    if as_json:
+        print_json(registered)
+    else:
+        make_console().print(models_table(registered))
 
 
 @models_app.command("history", epilog="Example: pypredict models history digits")

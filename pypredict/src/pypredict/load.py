@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE
 from bundle.messages import printable
 from bundle.publish import bundle_path, pointers
+from bundle.terminal import progress_bar
 from bundle.verify import Bundle, open_bundle, open_current
 from bundle.vocabulary import read_vocabulary
 from pypredict import PypredictError, listen, registry, store
@@ -114,11 +113,7 @@ def load_chunks(engine: sa.Engine, name: str, chunks: Iterator[Chunk], total: in
     WRITERS connections share the work: the server does most of it, and one connection uses one of its cores. After an
     error, the chunks that are already submitted are stored, and the load ends. A second load stores only the rest.
     """
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        Progress(*columns, disable=not sys.stderr.isatty(), transient=True) as progress,
-        ThreadPoolExecutor(WRITERS, "load") as threads,
-    ):
+    with progress_bar() as progress, ThreadPoolExecutor(WRITERS, "load") as threads:
         task = progress.add_task(printable(name), total=total)
         stored: list[Stored] = []
         submitted: deque[Future[Stored]] = deque()

@@ -85,8 +85,8 @@ def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
     driver: Any = connection.connection.driver_connection  # psycopg2's connection
     driver.notices.clear()
     with closing(driver.cursor()) as cursor:
-        for name in ("views.sql", "references.sql", "roles.sql"):
-            cursor.execute((db / name).read_text())  # without parameters, so that % needs no escape
+        for name in ("functions.sql", "views.sql", "references.sql", "roles.sql"):
+            cursor.execute((db / name).read_text(encoding="utf-8"))  # without parameters, so that % needs no escape
     for notice in driver.notices:
         if notice.startswith("WARNING"):
             log.warning("%s", one_line(notice.partition(":")[2]))

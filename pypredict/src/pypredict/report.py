@@ -1,4 +1,4 @@
-"""Tables for the terminal: progress, accuracy in SQL and in the manifest, the confusion matrix."""
+"""Tables for the terminal: progress, accuracy in SQL and in the manifest, the confusion matrix; single inputs."""
 
 import re
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pypredict import PypredictError
 from pypredict.predict_items import Answer
 from pypredict.registry import Model
 
@@ -29,6 +30,9 @@ UNSCORED = sa.text("""
     SELECT m.model_id, m.name FROM ml.model m
     WHERE m.state = 'serving'
       AND NOT EXISTS (SELECT FROM ml.accuracy a WHERE a.model_id = m.model_id AND a.in_test_set)""")
+INPUT = sa.text("""
+    SELECT i.name, i.label, i.dataset, p.predicted, p.score, ml.show(i.input_id) AS shown
+    FROM ml.inputs i LEFT JOIN ml.latest_predictions p USING (input_id) WHERE i.input_id = :input_id""")
 
 NUMBER = re.compile(r"[\d.,]+(e-?\d+)?|·")
 MIN_NAME_WIDTH, CELL_GAP = 8, 2  # characters, in a confusion matrix
@@ -89,6 +93,33 @@ def show(connection: sa.Connection, console: Console) -> None:
     errors = [(row.reason, row.n) for row in connection.execute(ERRORS)]
     if errors:
         console.print(_table("Inputs that could not be predicted", errors, ("reason", "inputs")))
+
+
+def read_report(connection: sa.Connection) -> dict[str, list[dict[str, object]]]:
+    """Read what `show` prints, as rows of the views: progress, unserved, accuracy, confusion, errors."""
+    confusion = sa.text("SELECT * FROM ml.confusion WHERE in_test_set ORDER BY model_id, label, predicted")
+    accuracy = sa.text("SELECT * FROM ml.accuracy")
+    queries = {"progress": PROGRESS, "unserved": UNSERVED, "accuracy": accuracy, "confusion": confusion}
+    return {
+        name: [dict(row) for row in connection.execute(query).mappings()]
+        for name, query in (queries | {"errors": ERRORS}).items()
+    }
+
+
+def show_inputs(connection: sa.Connection, console: Console, input_ids: Sequence[int]) -> None:
+    """Print inputs with label and prediction, as ml.show draws them. Raises PypredictError if some do not exist."""
+    missing = []
+    for input_id in input_ids:
+        row = connection.execute(INPUT, {"input_id": input_id}).one_or_none()
+        if row is None:
+            missing.append(str(input_id))
+            continue
+        label = "no label" if row.label is None else f"label {row.label}"
+        predicted = "not predicted yet" if row.predicted is None else f"predicted {row.predicted} ({row.score:.4f})"
+        title = f"input {input_id} of {row.dataset}: {row.name}"
+        console.print(title, f"{label}, {predicted}", *row.shown.split("\n"), sep="\n", highlight=False)
+    if missing:
+        raise PypredictError(f"there is no input {', '.join(missing)}; the view ml.inputs lists all inputs")
 
 
 def models_table(models: Sequence[Model]) -> Table:

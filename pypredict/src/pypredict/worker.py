@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Worker:
     poll_seconds: float = 1
     health_file: Path | None = None
     stop: Stop = field(default_factory=Stop)
+    on_written: Callable[[int], None] = lambda n_inputs: None  # after each commit, in the thread that writes
 
     def __post_init__(self) -> None:
         """Start with an empty state."""
@@ -288,6 +290,7 @@ class Worker:
                 len(probabilities),
                 len(inputs.errors),
             )
+            self.on_written(len(probabilities) + len(inputs.errors))
         finally:
             self._leases.drop(job)
 

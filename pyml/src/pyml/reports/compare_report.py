@@ -37,7 +37,8 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
         part = slice(start, start + at_once)
         runs = "1 run" if len(comparison.runs) == 1 else f"{len(comparison.runs)} runs"
         title = f"{comparison.dataset}: {runs}, baseline {comparison.baseline.name}"
-        table = Table("run", title=None if start else title, show_lines=True)
+        table = Table(title=None if start else title, show_lines=True)
+        table.add_column("run", overflow="fold")
         for column in COLUMNS[part]:
             table.add_column(column.title, justify="right", no_wrap=True)
         for run, name in zip(comparison.runs, names, strict=True):
@@ -46,6 +47,22 @@ def make_tables(comparison: Comparison, width: int) -> "Iterator[Table]":
             rich_cells = [_rich_cell(cell, column) for cell, column in cells]
             table.add_row(Group(name, *remarks), *rich_cells)
         yield table
+
+
+def comparison_document(comparison: Comparison) -> dict[str, object]:
+    """Give a comparison for a JSON document. Each metric has its value, to_baseline and to_first."""
+    runs = [
+        {
+            "bundle_id": run.name,
+            "experiment": run.manifest.name,
+            "created_at": run.manifest.created_at,
+            "same_data": comparison.same_data(run),
+            "remarks": run.remarks,
+            "metrics": dict(zip((column.title for column in COLUMNS), comparison.cells(run), strict=True)),
+        }
+        for run in comparison.runs
+    ]
+    return {"dataset": comparison.dataset, "baseline": comparison.baseline.name, "runs": runs}
 
 
 def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:

@@ -1,12 +1,13 @@
 """Show the progress of a training: a bar on a terminal, else a log line for each epoch, nothing if quiet."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bundle.terminal import make_console
+from bundle.terminal import progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -17,27 +18,27 @@ log = logging.getLogger(__name__)
 @contextmanager
 def epoch_progress(epochs: int) -> Iterator[list["keras.callbacks.Callback"]]:
     """Give the callbacks for `fit`. At the end the bar is removed, also if fit is interrupted."""
-    console = make_console(stderr=True)
     if not log.isEnabledFor(logging.INFO):
         yield []
-    elif console.is_terminal:
-        with _bar(epochs, console) as callback:
+    elif sys.stderr.isatty():
+        with _bar(epochs) as callback:
             yield [callback]
     else:
         yield [_lines(epochs)]
 
 
 @contextmanager
-def _bar(epochs: int, console: Any) -> Iterator["keras.callbacks.Callback"]:
+def _bar(epochs: int) -> Iterator["keras.callbacks.Callback"]:
     import keras
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TextColumn
+    from rich.table import Column
 
-    columns = ("epoch", MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=epochs)
+    metrics = TextColumn("{task.fields[metrics]}", table_column=Column(overflow="fold"))  # on more lines if needed
+    with progress_bar(metrics) as progress:
+        task = progress.add_task("epoch", total=epochs, metrics="")
 
         def show(_epoch: int, logs: dict[str, float]) -> None:
-            progress.update(task, advance=1, description=_format_logs(logs))
+            progress.update(task, advance=1, metrics=_format_logs(logs))
 
         yield keras.callbacks.LambdaCallback(on_epoch_end=show)
 

@@ -33,10 +33,11 @@ def class_table(manifest: Manifest) -> "Table":
     order = sorted(range(len(classes)), key=lambda label: _f1(manifest, label))[:MAX_CLASSES]
     title = f"the {MAX_CLASSES} classes with the lowest F1" if len(classes) > MAX_CLASSES else None
     numbers = ("n", "precision", "recall", "F1", "AUROC", "AP")
-    table = Table("class", title=title)
+    table = Table(title=title)
+    table.add_column("class", overflow="fold")
     for name in numbers:
-        table.add_column(name, justify="right")
-    table.add_column("confused with", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("confused with", overflow="fold")
     for label in order if title else range(len(classes)):
         one = metrics.per_class[label]
         values = (one.precision, one.recall, one.f1, one.auroc, one.average_precision)
@@ -54,7 +55,10 @@ def recheck_table(title: str, checks: "Sequence[MetricCheck]") -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("metric", "manifest", "measured", "", title=title)
+    table = Table(title=title)
+    table.add_column("metric", overflow="fold")
+    for name in ("manifest", "measured", ""):
+        table.add_column(name, no_wrap=True)
     for check in checks:
         if not (check.of_class and check.agrees):
             equal = "equal" if check.agrees else "DIFFERENT"
