@@ -101,3 +101,9 @@ def test_print_uses_black_on_white_and_shows_the_details(browser: "Browser", rep
     colours = page.evaluate("[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]")
     assert colours == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
     assert page.locator("nav").is_hidden()
+    heights = page.evaluate(
+        "[...document.querySelectorAll('details table')].map(one => one.checkVisibility({"
+        "contentVisibilityAuto: true}) && one.getBoundingClientRect().height)"
+    )
+    assert len(heights) > 1
+    assert all(height > 0 for height in heights)
