@@ -58,9 +58,10 @@ pipeline:
 	$(call step,store the test set,$(BIN)/pypredict load models/current/*.json)
 	$(call step,predict the pending inputs,$(BIN)/pypredict run --until-empty)
 	$(call step,compare SQL with the manifest,$(BIN)/pypredict report)
-	$(call step,repeat the predictions,$(BIN)/pypredict check --replay all)
+	$(call step,repeat the predictions and write the report,$(BIN)/pypredict report --html .local/report.html --replay all)
 	@$(call title,How long it took); cat $(STEPS)
 	@$(call title,Where to look next)
+	@echo "  .local/report.html    the report with charts and mistakes: open it in a browser"
 	@echo "  make db               starts this database and prints how psql and pgAdmin reach it; make db-stop ends it"
 	@echo "  $(BIN)/wandb leet .local/wandb/wandb    the training's curves in the terminal, no account needed"
 	@echo "  ls models/bundles/*   the model with its manifest, test set and predictions.csv"
@@ -117,6 +118,17 @@ test-training: $(VENV)/.test-installed  ## the long trainings on real data (in P
 $(VENV)/.fuzz-installed: $(VENV)/.test-installed tests/fuzz/requirements.txt
 	$(BIN)/pip $(INSTALL) --quiet -r tests/fuzz/requirements.txt
 	@touch $@
+
+BROWSER := .local/browser
+$(VENV)/.browser-installed: $(VENV)/.test-installed tests/compose/requirements.txt tests/browser/package-lock.json
+	$(BIN)/pip $(INSTALL) --quiet -r tests/compose/requirements.txt
+	@mkdir -p $(BROWSER) && cp tests/browser/package*.json $(BROWSER)/
+	npm ci --prefix $(BROWSER) --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+.PHONY: test-browser
+test-browser: $(VENV)/.browser-installed  ## the HTML report in a real browser, checked by axe-core (needs chromium and npm)
+	$(BIN)/pytest tests/browser $(PYTEST)
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz

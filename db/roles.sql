@@ -133,7 +133,8 @@ GRANT UPDATE (deaths) ON ml.suspect TO ml_predictor;
 
 -- Reader: reads everything except the payloads. ml.show draws one of them.
 GRANT SELECT ON ml.progress, ml.inputs, ml.outcome, ml.accuracy, ml.confusion, ml.class_report, ml.misclassified,
-    ml.gallery, ml.latest_predictions, ml.lineage, ml.integrity, ml.promotions, ml.promotion, ml.model, ml.chunk, ml.test_set,
+    ml.gallery, ml.latest_predictions, ml.lineage, ml.drift, ml.integrity, ml.promotions, ml.promotion, ml.model,
+    ml.chunk, ml.test_set,
     ml.job, ml.input_name, ml.prediction, ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
 GRANT SELECT (input_id, chunk_id, sample_no, label_no) ON ml.input TO ml_reader;
 GRANT EXECUTE ON FUNCTION ml.show(bigint) TO ml_predictor, ml_reader;

@@ -2,7 +2,8 @@
 -- the name, then the result; numbers of rows in tables come last.
 -- No view shows a payload: a data grid that reads BYTEA without a limit runs out of memory.
 
-DROP VIEW IF EXISTS ml.integrity, ml.lineage, ml.gallery, ml.misclassified, ml.latest_predictions, ml.class_report, ml.confusion,
+DROP VIEW IF EXISTS ml.drift, ml.integrity, ml.lineage, ml.gallery, ml.misclassified, ml.latest_predictions,
+    ml.class_report, ml.confusion,
     ml.accuracy, ml.outcome, ml.inputs, ml.progress, ml.promotions;
 
 -- Every pair (model, chunk) that needs a job and has none. The chunk has a number above `after`, and the dtype and shape
@@ -145,6 +146,47 @@ JOIN ml.chunk c USING (chunk_id)
 LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no
 LEFT JOIN ml.job j ON j.model_id = p.model_id AND j.chunk_id = i.chunk_id;
 COMMENT ON VIEW ml.lineage IS 'The origin of each prediction: input hash, model hash, bundle, git commit, W&B run, worker.';
+
+-- Population stability index (Siddiqi, Credit Risk Scorecards, 2006): the sum over the classes of (a - e) ln(a / e). a is the
+-- predicted share of the class among the loaded inputs, e that on the test set; each count is raised by 0.5, so that no
+-- share is 0. Customary: below 0.1 no change, from 0.25 on a large one. A few inputs differ by chance: without a change,
+-- psi / (1/n + 1/test_n) is about chi-squared with k - 1 degrees of freedom, for k classes (Yurdakul, Statistical
+-- Properties of Population Stability Index, 2018). psi_by_chance is its mean and three standard deviations.
+CREATE VIEW ml.drift AS
+WITH counted AS (
+    SELECT p.model_id, h.model_id IS NOT NULL AS in_test_set,
+           CASE WHEN h.model_id IS NULL THEN (c.created_at AT TIME ZONE 'UTC')::date END AS day,
+           CASE WHEN h.model_id IS NULL THEN c.source END AS source,
+           p.class_no, count(*) AS n, sum(p.score::double precision) AS score
+    FROM ml.prediction p
+    JOIN ml.input i USING (input_id)
+    JOIN ml.chunk c USING (chunk_id)
+    LEFT JOIN ml.test_set h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id
+    GROUP BY 1, 2, 3, 4, 5
+), part AS (
+    SELECT model_id, in_test_set, day, source, sum(n)::bigint AS n, sum(score) / sum(n) AS mean_score,
+           jsonb_object_agg(class_no, n) AS counts
+    FROM counted GROUP BY model_id, in_test_set, day, source
+)
+SELECT m.dataset, m.model_id, m.name, a.day, a.source, a.n, a.mean_score, s.shares, s.psi,
+       (k.n - 1 + 3 * sqrt(2.0 * (k.n - 1))) * (1.0 / a.n + 1.0 / e.n) AS psi_by_chance,
+       e.n AS test_n, e.mean_score AS test_mean_score, s.test_shares
+FROM part a
+JOIN part e ON e.model_id = a.model_id AND e.in_test_set
+JOIN ml.model m ON m.model_id = a.model_id
+CROSS JOIN LATERAL (SELECT cardinality(m.classes)::double precision AS n) k
+CROSS JOIN LATERAL (
+    SELECT array_agg(loaded / a.n ORDER BY class_no) AS shares, array_agg(tested / e.n ORDER BY class_no) AS test_shares,
+           sum(((loaded + 0.5) / (a.n + 0.5 * k.n) - (tested + 0.5) / (e.n + 0.5 * k.n))
+               * ln((loaded + 0.5) / (a.n + 0.5 * k.n) * (e.n + 0.5 * k.n) / (tested + 0.5))) AS psi
+    FROM (SELECT class_no, coalesce((a.counts ->> class_no::text)::double precision, 0) AS loaded,
+                 coalesce((e.counts ->> class_no::text)::double precision, 0) AS tested
+          FROM generate_series(0, k.n::integer - 1) AS class_no) per_class
+) s
+WHERE NOT a.in_test_set
+ORDER BY m.model_id, a.day DESC, a.source;
+COMMENT ON VIEW ml.drift IS
+    'Per model, day (UTC) and source: predicted class shares and mean score beside the test set''s; psi over 0.25: other inputs.';
 
 CREATE VIEW ml.integrity AS
 WITH outcome AS (

@@ -157,6 +157,23 @@ def test_all_predictions_are_repeated_bit_for_bit(pipeline: Pipeline) -> None:
     assert "360 of 360 predictions repeated bit for bit" in done.stderr
 
 
+def test_the_html_report_has_the_metrics_of_scikit_learn(pipeline: Pipeline) -> None:
+    done = pipeline.run("pypredict", "report", "--html", "report.html", "--replay", "all")
+    page = (pipeline.directory / "report.html").read_text()
+    assert f"report: report.html ({len(page.encode())} bytes)" in done.stderr
+    assert "replay: 360 of 360 predictions repeated bit for bit." in page
+    assert page.count("<svg") == 2 + 4 + 4 + 3  # learning curves, ROC, precision-recall, confidence
+    manifest = json.loads((pipeline.bundle / "manifest.json").read_text())
+    metrics = manifest["metrics"]
+    names = ("accuracy", "macro_f1", "auroc", "average_precision")
+    cells = "".join(f"<td>{metrics[name]:.4f}</td>" for name in names)
+    assert f'<th scope="row">this model</th>{cells}' in page
+    for name, one in zip(manifest["classes"], metrics["per_class"], strict=True):
+        shown = ("precision", "recall", "f1", "auroc", "average_precision")
+        cells = "".join(f"<td>{one[metric]:.4f}</td>" for metric in shown)
+        assert f'<th scope="row">{name}</th>{cells}<td>{one["n"]}</td>' in page
+
+
 def test_ping_prints_version_and_milliseconds(pipeline: Pipeline) -> None:
     said = pipeline.run("pypredict", "ping").stdout
     assert "PostgreSQL" in said

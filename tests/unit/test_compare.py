@@ -14,11 +14,12 @@ from rich.console import Console
 from support.bundles import manifest_for
 from typer.testing import CliRunner
 
+from bundle.history import Epoch
 from bundle.manifest import Manifest, read_manifest
 from bundle.publish import point, publish, staging
 from pyml import PymlError
 from pyml.cli import app
-from pyml.evaluation.history import Epoch, write_history
+from pyml.evaluation.history import write_history
 from pyml.reports.compare import COLUMNS, Cell, Comparison, compare_runs, read_runs
 from pyml.reports.compare_report import caption, draw_curves, make_tables, write_html
 

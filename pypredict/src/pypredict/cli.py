@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,7 +130,7 @@ def run_command(
     _check_models(models or settings.models)
     with open_database(settings, wait=True) as engine:
         for number in (signal.SIGTERM, signal.SIGINT):  # until here no job is claimed, so a signal may end the process
-            signal.signal(number, _stop_once(stop))
+            signal.signal(number, stop.on_signal)
         check_writable(settings.health_file)
         worker = _make_worker(engine, settings, models, stop)
         if metrics_port is not None:
@@ -220,17 +220,32 @@ def health_command() -> None:
     check_health(read_settings().health_file)
 
 
-@app.command("report", epilog="Example: pypredict report")
-def report_command(as_json: Json = False) -> None:
+@app.command("report", epilog="Example: pypredict report --html report.html")
+def report_command(
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one HTML file, with charts.")] = None,
+    replay: Annotated[str | None, typer.Option(metavar="N|all", help="With --html: as in pypredict check.")] = None,
+    models: ModelsDirectory = None,
+    as_json: Json = False,
+) -> None:
     """Show progress, accuracy and confusion matrix; exit with 1 when SQL and manifest disagree."""
     from pypredict.report import check, read_report, show
+    from pypredict.report_html import make_report
 
-    with open_database(read_settings()) as engine, engine.begin() as connection:
-        problems = check(connection)
-        if as_json:
-            print_json(read_report(connection) | {"problems": problems})
+    if html is not None and as_json:
+        raise PypredictError("--html and --json exclude each other; give one of them")
+    if html is None and replay is not None:
+        raise PypredictError("--replay of the report needs --html FILE; or run pypredict check --replay")
+    settings = read_settings()
+    with open_database(settings) as engine:
+        if html is not None:
+            problems = make_report(engine, models or settings.models, html, replay)
         else:
-            show(connection, make_console())
+            with engine.begin() as connection:
+                problems = check(connection)
+                if as_json:
+                    print_json(read_report(connection) | {"problems": problems})
+                else:
+                    show(connection, make_console())
     if problems:
         raise PypredictError("; ".join(problems))
 
@@ -312,14 +327,3 @@ def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, s
         health_file=settings.health_file,
         stop=stop,
     )
-
-
-def _stop_once(stop: "Stop") -> Callable[[int, object], None]:
-    def handle(number: int, _: object) -> None:
-        if stop.is_set():
-            signal.signal(number, signal.SIG_DFL)  # the second signal ends the process at once
-            signal.raise_signal(number)
-        log.info("stopping after the current job")
-        stop.set()
-
-    return handle

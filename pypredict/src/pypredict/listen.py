@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 
 import psycopg2
 import sqlalchemy as sa
@@ -39,6 +40,14 @@ class Stop:
         if not self._set:
             self._set = True
             os.write(self._write, b"\0")
+
+    def on_signal(self, number: int, _: object) -> None:
+        """Handle a signal: stop after the current job; the second signal ends the process at once."""
+        if self._set:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        log.info("stopping after the current job")
+        self.set()
 
     def is_set(self) -> bool:
         """Return whether `set` was called."""

@@ -1,27 +1,21 @@
-"""The metrics of each epoch: recorded during the training, stored in the bundle as history.json.
+"""The metrics of each epoch: recorded during the training, stored in the bundle as history.json (bundle.history).
 
-    [{"epoch": 1, "seconds": 0.81, "accuracy": 0.71, "loss": 0.92, "val_accuracy": 0.9, "val_loss": 0.31}, ...]
-
-Epochs count from 1. `seconds` is the time of the epoch with its validation. The first and the last epoch also have
-val_auroc, the AUROC of the validation set. It is measured after the training, so that the training is not slower.
+val_auroc is measured after the training, so that the training is not slower.
 """
 
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from bundle.document import FewKeys, explain, read_bounded
+from bundle.document import explain, read_bounded
+from bundle.history import HISTORY, MAX_HISTORY_BYTES, Epoch
 from bundle.manifest import HISTORY_FILE
 from pyml import PymlError
 from pyml.evaluation.metrics import Labels, Probabilities, evaluate
-
-Epoch = dict[str, float]
-MAX_HISTORY_BYTES = 8 * 2**20  # 20,000 epochs
-EPOCHS = TypeAdapter(Annotated[list[Annotated[Epoch, FewKeys]], Field(fail_fast=True)])
 
 
 def make_recorder() -> Any:
@@ -73,7 +67,7 @@ def read_history(directory: Path) -> list[Epoch]:
     """Read a bundle's history.json. Raises PymlError if it is absent or not valid."""
     path = directory / HISTORY_FILE
     try:
-        return EPOCHS.validate_json(read_bounded(path, MAX_HISTORY_BYTES))
+        return HISTORY.validate_json(read_bounded(path, MAX_HISTORY_BYTES))
     except OSError as error:
         raise PymlError(f"{path} cannot be read ({error.strerror}); train again") from error
     except ValidationError as error:

@@ -6,8 +6,8 @@ A model with objections is still published, but `proposal` does not propose it.
 import math
 from collections.abc import Sequence
 
+from bundle.history import Epoch
 from bundle.manifest import Manifest, Metrics
-from pyml.evaluation.history import Epoch
 from pyml.experiment.gate import Gate
 
 STANDARD_ERRORS = 2  # a metric that is at least so many standard errors above chance shows learning

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from bundle import BundleError
 from bundle.document import explain
+from bundle.history import Epoch
 from bundle.manifest import MANIFEST_FILE, Manifest, read_manifest
 from pyml import PymlError
-from pyml.evaluation.history import Epoch, read_history
+from pyml.evaluation.history import read_history
 from pyml.experiment.gate import Gate
 from pyml.promotion.diagnosis import objections
 from pyml.promotion.proposal import current_bundles

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bundle.messages import printable
+from bundle.page import printable_value, read_style
 from bundle.whole_file import write_whole
 from pyml import PymlError
 from pyml.reports.compare import COLUMNS, CURVES, Cell, Column, Comparison
@@ -73,11 +73,12 @@ def draw_curves(comparisons: Sequence[Comparison], path: Path) -> None:
 def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
     """Write tables and learning curves to one HTML file. It needs no other file, no script and no network."""
     import jinja2
+    from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pyml.reports", "."),
         autoescape=True,
-        finalize=_printable,
+        finalize=printable_value,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
@@ -88,6 +89,7 @@ def write_html(comparisons: Sequence[Comparison], path: Path) -> None:
         number=_number,
         differences=_differences,
         curves=_svg,
+        style=Markup(read_style()),  # noqa: S704 - our own file
     )
     _replace(path, page.encode())
 
@@ -180,13 +182,6 @@ def caption(comparisons: Sequence[Comparison]) -> str:
     """Give the explanation of the signs in the tables."""
     same = all(comparison.same_data(run) for comparison in comparisons for run in comparison.runs)
     return LEGEND if same else f"{LEGEND} {OTHER_DATA}"
-
-
-def _printable(value: object) -> object:
-    """Escape control characters in what a template prints; Markup stays as it is."""
-    from markupsafe import Markup
-
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bundle.history import Epoch
 from bundle.messages import one_line
 from pyml import PymlError
 from pyml.datasets.dataset import Dataset
-from pyml.evaluation.history import Epoch, add_auroc, make_recorder
+from pyml.evaluation.history import add_auroc, make_recorder
 from pyml.experiment.experiment import EarlyStopping, Experiment
 from pyml.reports.progress import epoch_progress
 from pyml.training.input_pipeline import batches_of
