@@ -60,6 +60,7 @@ class Run:
     history: list[Json] = field(default_factory=list)  # as sent: a run that is synced twice has all rows twice
     system_metrics: list[Json] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    inputs: list["Artifact"] = field(default_factory=list)  # the artifacts that the run uses
     exit_code: int | None = None  # None until the client reports that the run is complete
 
 
@@ -68,7 +69,9 @@ class Artifact:
     """One version of an artifact: `manifest` lists the announced files, `files` holds the received bytes, by path."""
 
     id: str
-    run: Run
+    entity: str
+    project: str
+    run: Run | None  # None: no run made it, runs only use it
     type: str
     name: str
     digest: str
@@ -138,9 +141,10 @@ class _Records:
             artifact = same[-1]
             self._give_aliases(artifact, aliases)
         else:
-            run, new_id = self.runs[given["runName"]], str(len(self.artifacts))
+            owner, new_id = (given["entityName"], given["projectName"]), str(len(self.artifacts))
+            run = self.runs[given["runName"]] if given.get("runName") else None
             kind, metadata = given["artifactTypeName"], given.get("metadata")
-            artifact = Artifact(new_id, run, kind, name, given["digest"], aliases, metadata)
+            artifact = Artifact(new_id, *owner, run, kind, name, given["digest"], aliases, metadata)
             self.artifacts.append(artifact)
         return {"createArtifact": {"artifact": self._artifact(artifact) | {"artifactSequence": {}}}}
 
@@ -158,6 +162,16 @@ class _Records:
             answer = {"storagePath": file["name"], "artifact": {"id": file["artifactID"]}, "uploadUrl": url}
             files.append(answer | {"uploadHeaders": [], "uploadMultipartUrls": None})
         return {"createArtifactFiles": _edges(files=files)}
+
+    def _on_UseArtifact(self, given: Json) -> Json:
+        artifact, run = self.artifacts[int(given["artifactID"])], self.runs[given["runName"]]
+        if artifact not in run.inputs:
+            run.inputs.append(artifact)
+        return {"useArtifact": {"artifact": {"id": artifact.id}}}
+
+    def _on_RunInputArtifacts(self, given: Json) -> Json:
+        inputs = [self._artifact(artifact) for artifact in self.runs[given["run"]].inputs]
+        return {"project": {"run": _edges(artifacts=inputs)}}
 
     def _on_CommitArtifact(self, given: Json) -> Json:
         artifact = self.artifacts[int(given["artifactID"])]
@@ -211,7 +225,7 @@ class _Records:
         return answer | {"fileCount": len(files)} | _edges(files=files, artifacts=artifacts)
 
     def _artifact(self, a: Artifact) -> Json:
-        project = {"id": "1", "internalId": "1", "name": a.run.project, "entity": {"name": a.run.entity}}
+        project = {"id": "1", "internalId": "1", "name": a.project, "entity": {"name": a.entity}}
         collection = {"__typename": "ArtifactSequence", "id": a.name, "name": a.name, "project": project}
         alias = {"__typename": "ArtifactAlias", "artifactCollection": collection}
         answer: Json = TIMES | dict.fromkeys(("historyStep", "description"))
