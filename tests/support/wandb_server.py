@@ -5,6 +5,7 @@ It keeps the received data in memory. A test can switch faults on and off at any
     reject_auth    401 for every request          hang(), release()  accept requests without an answer
     server_error   500 for every request          die(), revive()    cut the connections, refuse new ones
     drop_uploads   403 for uploads of bytes       lose_artifact      200 for artifact files, but drop their bytes
+    drop_inputs    200 for the use of an artifact, but forget it
 
 `unknown_operations` lists the requests that this server does not know; tests assert that it is empty. Read the records
 with `wait_for`, or after the client has ended.
@@ -56,6 +57,7 @@ class Run:
     job_type: str | None = None
     commit: str | None = None
     config: Json = field(default_factory=dict)
+    all_config: Json = field(default_factory=dict)  # as sent: with the SDK's own keys, such as the charts
     summary: Json = field(default_factory=dict)
     history: list[Json] = field(default_factory=list)  # as sent: a run that is synced twice has all rows twice
     system_metrics: list[Json] = field(default_factory=list)
@@ -101,6 +103,7 @@ class _Records:
 
     def __init__(self) -> None:
         self.url = ""
+        self.drop_inputs = False
         self.runs: dict[str, Run] = {}
         self.artifacts: list[Artifact] = []
         self._uploads: dict[
@@ -117,6 +120,7 @@ class _Records:
             if given.get(variable) is not None:
                 setattr(run, attribute, given[variable])
         if given.get("config") is not None:
+            run.all_config = json.loads(given["config"])
             run.config = {key: item["value"] for key, item in _user_keys(given["config"]).items()}
         return {"upsertBucket": {"bucket": self._run(run), "inserted": inserted}}
 
@@ -165,7 +169,7 @@ class _Records:
 
     def _on_UseArtifact(self, given: Json) -> Json:
         artifact, run = self.artifacts[int(given["artifactID"])], self.runs[given["runName"]]
-        if artifact not in run.inputs:
+        if not self.drop_inputs and artifact not in run.inputs:
             run.inputs.append(artifact)
         return {"useArtifact": {"artifact": {"id": artifact.id}}}
 
@@ -268,6 +272,7 @@ class WandbServer(_Records):
         super().__init__()
         self.api_key = secrets.token_hex(20)
         self.reject_auth = self.server_error = self.drop_uploads = self.lose_artifact = False
+        self.bodies: list[bytes] = []  # of all requests
         self.requests: list[str] = []  # names of GraphQL operations; others as "PUT file", "POST file_stream", "hung"
         self.unknown_operations: list[str] = []
         self.changed = threading.Condition()
@@ -324,6 +329,7 @@ class WandbServer(_Records):
         operation = re.search(r"(?:query|mutation)\s+(\w+)", call.get("query", ""))
         name = operation[1] if operation else f"{method} {kind}"
         self.requests.append(name)
+        self.bodies.append(body)
         signed = path in self._uploads or path in self._downloads  # such a URL needs no key
         if self.server_error:
             return 500, b'{"error": "the server failed"}'
