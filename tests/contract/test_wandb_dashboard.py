@@ -138,11 +138,11 @@ def panel(uploaded: Uploaded, key: str) -> dict[str, Any]:
 
 
 def table_of(key: str) -> str:
-    return f"Custom Chart Tables/{key}_table"
+    return f"{key}_table"
 
 
 def test_an_interactive_confusion_matrix_arrives(digits: Uploaded) -> None:
-    key, manifest = "charts/confusion_matrix", digits.bundle.manifest
+    key, manifest = "test/confusion_chart", digits.bundle.manifest
     assert panel(digits, key)["spec"] == "wandb/confusion_matrix/v1"
     table = digits.table(table_of(key))
     assert table["columns"] == ["Actual", "Predicted", "nPredictions"]
@@ -152,7 +152,7 @@ def test_an_interactive_confusion_matrix_arrives(digits: Uploaded) -> None:
         assert [counts[label, predicted] for predicted in manifest.classes] == list(row)
 
 
-@pytest.mark.parametrize("key", ["charts/roc", "charts/precision_recall"])
+@pytest.mark.parametrize("key", ["test/roc_chart", "test/precision_recall_chart"])
 def test_interactive_curves_arrive(digits: Uploaded, key: str) -> None:
     chart, table = panel(digits, key), digits.table(table_of(key))
     assert chart["spec"] == "wandb/area-under-curve/v0"
@@ -166,7 +166,7 @@ def test_interactive_curves_arrive(digits: Uploaded, key: str) -> None:
 
 def test_the_area_below_an_arrived_roc_curve_is_auroc(digits: Uploaded) -> None:
     for name, metrics in zip(digits.bundle.manifest.classes, digits.bundle.manifest.metrics.per_class, strict=True):
-        x, y = np.array([row[1:] for row in digits.table(table_of("charts/roc"))["data"] if row[0] == name]).T
+        x, y = np.array([row[1:] for row in digits.table(table_of("test/roc_chart"))["data"] if row[0] == name]).T
         assert np.trapezoid(y, x) == pytest.approx(metrics.auroc, abs=0.001)
 
 
@@ -223,21 +223,22 @@ def test_a_dataset_and_a_model_of_one_name_are_two_artifacts(reviews: Uploaded) 
     assert reviews.artifact("dataset").name == "dataset-reviews"
 
 
-def test_two_runs_on_the_same_data_use_one_version(digits: Uploaded, digits_with_samples: Uploaded) -> None:
+def test_two_runs_on_the_same_data_use_one_version(
+    digits: Uploaded, digits_with_samples: Uploaded, tmp_path: Path
+) -> None:
     records = [str(path) for one in (digits, digits_with_samples) for path in one.record.glob("wandb/offline-run-*")]
     with WandbServer() as server:
-        synced = upload(digits.record.parent, server, *records)
+        synced = upload(tmp_path, server, *records)
         assert synced.stdout == "2 runs arrived\n", synced.stderr
         [dataset] = (artifact for artifact in server.artifacts if artifact.type == "dataset")
         assert [run.inputs for run in server.runs.values()] == [[dataset], [dataset]]
 
 
-def test_a_server_that_forgets_the_lineage_is_noticed(digits: Uploaded) -> None:
-    directory = digits.record.parent
+def test_a_server_that_forgets_the_lineage_is_noticed(digits: Uploaded, tmp_path: Path) -> None:
+    [record] = digits.record.glob("wandb/offline-run-*")
     with WandbServer() as server:
         server.drop_inputs = True
-        [record] = digits.record.glob("wandb/offline-run-*")
-        done = upload(directory, server, str(record))
+        done = upload(tmp_path, server, str(record))
         assert done.returncode == 1
         assert "its use of dataset-digits did not arrive" in done.stderr
 
@@ -344,10 +345,10 @@ def test_charts_of_a_thousand_classes_are_bounded(tmp_path: Path, monkeypatch: p
     tracker = start_tracker("many", {}, None, Settings(record=tmp_path / "record", wandb_mode="offline"))
     log_charts(tracker._run, tmp_path, manifest)
     tracker.finish(0)
-    paths = {path.name.partition("_table")[0]: path for path in (tmp_path / "record").rglob("media/**/*.table.json")}
+    paths = {path.name.partition("_chart")[0]: path for path in (tmp_path / "record").rglob("media/**/*.table.json")}
     tables = {name: json.loads(path.read_text())["data"] for name, path in paths.items()}
     assert {name: len(rows) <= 1000 for name, rows in tables.items()} == dict.fromkeys(
-        ("confusion_matrix", "roc", "precision_recall"), True
+        ("confusion", "roc", "precision_recall"), True
     )
     shown = {name: {row[0] for row in rows} for name, rows in tables.items()}
     assert [len(names) for names in shown.values()] == [20, 20, 20]

@@ -23,7 +23,7 @@ MATRIX, CURVES = "wandb/confusion_matrix/v1", "wandb/area-under-curve/v0"
 
 
 def log_charts(run: Any, path: Path, manifest: Manifest) -> None:
-    """Record the three charts as `charts/confusion_matrix`, `charts/roc` and `charts/precision_recall`."""
+    """Record the three charts beside the PNG files, for example `test/roc_chart` beside `test/roc`."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     y, probabilities = read_probabilities(path, manifest.classes)
@@ -37,9 +37,9 @@ def log_charts(run: Any, path: Path, manifest: Manifest) -> None:
         precision_recall += _points(names[label], x, up)
     run.log(
         {
-            "charts/confusion_matrix": _confusion_chart(manifest, names),
-            "charts/roc": _curve_chart("ROC", "false positive rate", "true positive rate", roc, per_class),
-            "charts/precision_recall": _curve_chart(
+            "test/confusion_chart": _confusion_chart(manifest, names),
+            "test/roc_chart": _curve_chart("ROC", "false positive rate", "true positive rate", roc, per_class),
+            "test/precision_recall_chart": _curve_chart(
                 "Precision and recall", "recall", "precision", precision_recall, per_class
             ),
         }
@@ -59,7 +59,6 @@ def _confusion_chart(manifest: Manifest, names: Sequence[str]) -> Any:
         data_table=wandb.Table(columns=columns, data=data),
         fields={name: name for name in ("Actual", "Predicted", "nPredictions")},
         string_fields={"title": f"Confusion matrix{_limit(len(shown), len(names))}"},
-        split_table=True,
     )
 
 
@@ -73,7 +72,6 @@ def _curve_chart(title: str, x: str, y: str, points: list[list[Any]], per_class:
         data_table=wandb.Table(columns=["class", x, y], data=points),
         fields={"class": "class", "x": x, "y": y},
         string_fields={"title": title + _limit(shown, len(per_class)), "x-axis-title": x, "y-axis-title": y},
-        split_table=True,
     )
 
 
