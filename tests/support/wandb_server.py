@@ -145,7 +145,7 @@ class _Records:
             artifact = same[-1]
             self._give_aliases(artifact, aliases)
         else:
-            owner, new_id = (given["entityName"], given["projectName"]), str(len(self.artifacts))
+            owner, new_id = (given["entityName"] or USER["entity"], given["projectName"]), str(len(self.artifacts))
             run = self.runs[given["runName"]] if given.get("runName") else None
             kind, metadata = given["artifactTypeName"], given.get("metadata")
             artifact = Artifact(new_id, *owner, run, kind, name, given["digest"], aliases, metadata)

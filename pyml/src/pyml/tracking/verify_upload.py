@@ -13,7 +13,10 @@ REQUEST_SECONDS = 10
 
 
 def find_missing(record: LocalRun) -> tuple[str, list[str]]:
-    """Give the run's URL and the missing parts of the record. Raises the errors of the SDK."""
+    """Give the run's URL and the missing parts of the record. Raises the errors of the SDK.
+
+    When a part is missing, at most one artifact is read: a record has many, and the answer is known already.
+    """
     import wandb
 
     url, missing = "", [f"the run {record.run_id}"]
@@ -30,6 +33,8 @@ def find_missing(record: LocalRun) -> tuple[str, list[str]]:
         missing = [*_missing_history(run, record), *_missing_files(run, record), *_missing_inputs(run, record)]
         for artifact in record.artifacts:
             missing += _missing_bytes(api, run, artifact, record)
+            if missing:
+                break
         if not missing:
             break
     return url, missing
