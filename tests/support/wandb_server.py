@@ -5,6 +5,7 @@ It keeps the received data in memory. A test can switch faults on and off at any
     reject_auth    401 for every request          hang(), release()  accept requests without an answer
     server_error   500 for every request          die(), revive()    cut the connections, refuse new ones
     drop_uploads   403 for uploads of bytes       lose_artifact      200 for artifact files, but drop their bytes
+    drop_inputs    200 for the use of an artifact, but forget it
 
 `unknown_operations` lists the requests that this server does not know; tests assert that it is empty. Read the records
 with `wait_for`, or after the client has ended.
@@ -56,10 +57,12 @@ class Run:
     job_type: str | None = None
     commit: str | None = None
     config: Json = field(default_factory=dict)
+    all_config: Json = field(default_factory=dict)  # as sent: with the SDK's own keys, such as the charts
     summary: Json = field(default_factory=dict)
     history: list[Json] = field(default_factory=list)  # as sent: a run that is synced twice has all rows twice
     system_metrics: list[Json] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    inputs: list["Artifact"] = field(default_factory=list)  # the artifacts that the run uses
     exit_code: int | None = None  # None until the client reports that the run is complete
 
 
@@ -68,7 +71,9 @@ class Artifact:
     """One version of an artifact: `manifest` lists the announced files, `files` holds the received bytes, by path."""
 
     id: str
-    run: Run
+    entity: str
+    project: str
+    run: Run | None  # None: no run made it, runs only use it
     type: str
     name: str
     digest: str
@@ -98,6 +103,7 @@ class _Records:
 
     def __init__(self) -> None:
         self.url = ""
+        self.drop_inputs = False
         self.runs: dict[str, Run] = {}
         self.artifacts: list[Artifact] = []
         self._uploads: dict[
@@ -114,6 +120,7 @@ class _Records:
             if given.get(variable) is not None:
                 setattr(run, attribute, given[variable])
         if given.get("config") is not None:
+            run.all_config = json.loads(given["config"])
             run.config = {key: item["value"] for key, item in _user_keys(given["config"]).items()}
         return {"upsertBucket": {"bucket": self._run(run), "inserted": inserted}}
 
@@ -138,9 +145,10 @@ class _Records:
             artifact = same[-1]
             self._give_aliases(artifact, aliases)
         else:
-            run, new_id = self.runs[given["runName"]], str(len(self.artifacts))
+            owner, new_id = (given["entityName"] or USER["entity"], given["projectName"]), str(len(self.artifacts))
+            run = self.runs[given["runName"]] if given.get("runName") else None
             kind, metadata = given["artifactTypeName"], given.get("metadata")
-            artifact = Artifact(new_id, run, kind, name, given["digest"], aliases, metadata)
+            artifact = Artifact(new_id, *owner, run, kind, name, given["digest"], aliases, metadata)
             self.artifacts.append(artifact)
         return {"createArtifact": {"artifact": self._artifact(artifact) | {"artifactSequence": {}}}}
 
@@ -158,6 +166,16 @@ class _Records:
             answer = {"storagePath": file["name"], "artifact": {"id": file["artifactID"]}, "uploadUrl": url}
             files.append(answer | {"uploadHeaders": [], "uploadMultipartUrls": None})
         return {"createArtifactFiles": _edges(files=files)}
+
+    def _on_UseArtifact(self, given: Json) -> Json:
+        artifact, run = self.artifacts[int(given["artifactID"])], self.runs[given["runName"]]
+        if not self.drop_inputs and artifact not in run.inputs:
+            run.inputs.append(artifact)
+        return {"useArtifact": {"artifact": {"id": artifact.id}}}
+
+    def _on_RunInputArtifacts(self, given: Json) -> Json:
+        inputs = [self._artifact(artifact) for artifact in self.runs[given["run"]].inputs]
+        return {"project": {"run": _edges(artifacts=inputs)}}
 
     def _on_CommitArtifact(self, given: Json) -> Json:
         artifact = self.artifacts[int(given["artifactID"])]
@@ -211,7 +229,7 @@ class _Records:
         return answer | {"fileCount": len(files)} | _edges(files=files, artifacts=artifacts)
 
     def _artifact(self, a: Artifact) -> Json:
-        project = {"id": "1", "internalId": "1", "name": a.run.project, "entity": {"name": a.run.entity}}
+        project = {"id": "1", "internalId": "1", "name": a.project, "entity": {"name": a.entity}}
         collection = {"__typename": "ArtifactSequence", "id": a.name, "name": a.name, "project": project}
         alias = {"__typename": "ArtifactAlias", "artifactCollection": collection}
         answer: Json = TIMES | dict.fromkeys(("historyStep", "description"))
@@ -254,6 +272,7 @@ class WandbServer(_Records):
         super().__init__()
         self.api_key = secrets.token_hex(20)
         self.reject_auth = self.server_error = self.drop_uploads = self.lose_artifact = False
+        self.bodies: list[bytes] = []  # of all requests
         self.requests: list[str] = []  # names of GraphQL operations; others as "PUT file", "POST file_stream", "hung"
         self.unknown_operations: list[str] = []
         self.changed = threading.Condition()
@@ -310,6 +329,7 @@ class WandbServer(_Records):
         operation = re.search(r"(?:query|mutation)\s+(\w+)", call.get("query", ""))
         name = operation[1] if operation else f"{method} {kind}"
         self.requests.append(name)
+        self.bodies.append(body)
         signed = path in self._uploads or path in self._downloads  # such a URL needs no key
         if self.server_error:
             return 500, b'{"error": "the server failed"}'

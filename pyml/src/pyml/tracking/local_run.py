@@ -38,13 +38,14 @@ class StagedFile:
 
 @dataclass(frozen=True)
 class StagedArtifact:
-    """An artifact of a record. files: by their paths in the artifact."""
+    """An artifact of a record. files: by their paths in the artifact. is_input: the run uses it."""
 
     name: str
     type: str
     digest: str
     aliases: tuple[str, ...]
     files: dict[str, StagedFile]
+    is_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,4 +155,11 @@ def _staged(record: dict[str, Any]) -> StagedArtifact:
         for entry in contents
         if entry.get("local_path")  # an entry without a local path is a reference to another place
     }
-    return StagedArtifact(record["name"], record["type"], record["digest"], tuple(record.get("aliases", ())), files)
+    return StagedArtifact(
+        name=record["name"],
+        type=record["type"],
+        digest=record["digest"],
+        aliases=tuple(record.get("aliases", ())),
+        files=files,
+        is_input=record.get("use_after_commit", False),
+    )

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,13 +18,19 @@ from pydantic import JsonValue
 
 from bundle.manifest import Manifest, Metrics, TrackedRun
 from bundle.messages import one_line
+from bundle.verify import Bundle
 from pyml.config import Settings
 from pyml.tracking.artifacts import RECORDED_FILES, log_artifact, log_files, log_plots
+from pyml.tracking.charts import log_charts
+from pyml.tracking.lineage import use_dataset
 from pyml.tracking.local_run import lock_record, sdk_environment
+from pyml.tracking.shown_samples import show_samples
 from pyml.tracking.upload import Upload
 
 if TYPE_CHECKING:
     import keras
+
+    from pyml.datasets.dataset import Dataset
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,9 +50,15 @@ class Tracker:
         upload: Upload | None = None,
         directory: Path | None = None,
         lock: int | None = None,
+        *,
+        track_samples: bool = False,
     ) -> None:
-        """run: the wandb.Run; None if nothing is recorded. directory: of the record. lock: the held lock on it."""
+        """run: the wandb.Run; None if nothing is recorded. directory: of the record. lock: the held lock on it.
+
+        track_samples: whether some samples of the test set are recorded.
+        """
         self._run, self._record, self._upload, self._directory, self._lock = run, record, upload, directory, lock
+        self._track_samples = track_samples
         self._healthy, self._warned = run is not None, False
         self._bytes = 0  # size of the bundle; the time limit of the upload depends on it
 
@@ -60,6 +73,10 @@ class Tracker:
         curves = self._try("recording the learning curves", self._curves)
         return [curves] if curves else []
 
+    def use_dataset(self, dataset: "Dataset") -> None:
+        """Record the dataset as the input of the run, without its samples."""
+        self._try("recording the dataset", lambda: use_dataset(self._run, dataset))
+
     def log_metrics(self, metrics: Metrics, best_epoch: int) -> None:
         """Write the metrics on the test set to the run's summary."""
         values = metrics.model_dump(exclude={"per_class", "confusion"}, exclude_none=True)
@@ -67,11 +84,12 @@ class Tracker:
         self._try("recording metrics", lambda: self._run.summary.update(summary))
 
     def log_bundle(self, path: Path, manifest: Manifest) -> None:
-        """Record a published bundle: the model as a version of its artifact; files, plots, tables."""
+        """Record a published bundle: the model as a version of its artifact; files, plots, charts, tables."""
         self._bytes = sum(entry.size for name, entry in manifest.files.items() if name in RECORDED_FILES)
         self._try("recording the bundle", lambda: log_artifact(self._run, path, manifest))
-        self._try("recording files", lambda: log_files(self._run, path))
-        self._try("recording plots", lambda: log_plots(self._run, path, manifest))
+        self._try("recording files", lambda: log_files(self._run, path, manifest))
+        self._try("recording plots", lambda: self._log_plots(path, manifest))
+        self._try("recording charts", lambda: log_charts(self._run, path, manifest))
 
     def finish(self, exit_code: int) -> None:
         """Close the record, wait for its upload up to a time limit, and log its URL or directory."""
@@ -90,6 +108,12 @@ class Tracker:
             if self._lock is not None:
                 os.close(self._lock)
             self._run, self._lock, self._healthy = None, None, False
+
+    def _log_plots(self, path: Path, manifest: Manifest) -> None:
+        samples = show_samples(Bundle(path, manifest)) if self._track_samples else None
+        log_plots(self._run, path, manifest, samples.first_rows if samples else ())
+        if samples and samples.mistakes:
+            self._run.log({"test/worst_mistakes": samples.mistakes})
 
     def _check_upload(self) -> None:
         problem = self._upload.failed_early() if self._upload else None
@@ -121,10 +145,13 @@ class Tracker:
     def _curves(self) -> "keras.callbacks.Callback":
         from wandb.integration.keras import WandbMetricsLogger
 
-        tracker = self
+        tracker, defined = self, set[str]()
 
         class Curves(WandbMetricsLogger):
             def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+                for name in sorted((logs or {}).keys() - defined):
+                    tracker._try("recording a metric", partial(define_metric, tracker._run, name))
+                    defined.add(name)
                 tracker._try("recording an epoch", lambda: super(Curves, self).on_epoch_end(epoch, logs))
                 tracker._check_upload()
 
@@ -150,6 +177,15 @@ class Tracker:
         if not self._warned:
             log.warning(message, *arguments)
         self._warned = True
+
+
+def define_metric(run: Any, name: str) -> None:
+    """Tell W&B which value of a metric of the epochs is the best: the lowest loss, else the highest value.
+
+    The run's summary then has the best and the last value. This SDK has no other way to say which direction is better.
+    """
+    best = "min" if name.endswith("loss") else "max"
+    run.define_metric(f"epoch/{name}", step_metric="epoch/epoch", summary=f"{best},last")
 
 
 @contextmanager
@@ -205,4 +241,4 @@ def _open_record(name: str, config: dict[str, JsonValue], commit: str | None, se
     online = settings.wandb_mode == "online" and settings.wandb_api_key is not None
     upload = Upload(directory, settings, lock, live=True) if online else None
     record = TrackedRun(mode="online" if online else "offline", id=run.id, directory=str(directory.relative_to(root)))
-    return Tracker(run, record, upload, directory, lock)
+    return Tracker(run, record, upload, directory, lock, track_samples=settings.track_samples)

@@ -1,4 +1,4 @@
-"""Check what part of a record has arrived at the W&B server: history, files, and the bytes of its artifacts."""
+"""Check what part of a record has arrived at the W&B server: history, files, inputs, and the bytes of its artifacts."""
 
 import tempfile
 import time
@@ -13,7 +13,10 @@ REQUEST_SECONDS = 10
 
 
 def find_missing(record: LocalRun) -> tuple[str, list[str]]:
-    """Give the run's URL and the missing parts of the record. Raises the errors of the SDK."""
+    """Give the run's URL and the missing parts of the record. Raises the errors of the SDK.
+
+    When a part is missing, at most one artifact is read: a record has many, and the answer is known already.
+    """
     import wandb
 
     url, missing = "", [f"the run {record.run_id}"]
@@ -26,9 +29,12 @@ def find_missing(record: LocalRun) -> tuple[str, list[str]]:
         except (wandb.errors.CommError, ValueError) as error:
             missing = [f"the run {record.run_id} ({one_line(error)})"]
             continue
-        url, missing = run.url, [*_missing_history(run, record), *_missing_files(run, record)]
+        url = run.url
+        missing = [*_missing_history(run, record), *_missing_files(run, record), *_missing_inputs(run, record)]
         for artifact in record.artifacts:
             missing += _missing_bytes(api, run, artifact, record)
+            if missing:
+                break
         if not missing:
             break
     return url, missing
@@ -46,6 +52,13 @@ def _missing_files(run: Any, record: LocalRun) -> list[str]:
         for name in sorted(record.files)
         if not _is_complete(record.directory / "files" / name, arrived.get(name))
     ]
+
+
+def _missing_inputs(run: Any, record: LocalRun) -> list[str]:
+    """List the artifacts that the run uses, of which the server does not know it."""
+    inputs = {artifact.name: artifact for artifact in record.artifacts if artifact.is_input}
+    arrived = {artifact.digest for artifact in run.used_artifacts()} if inputs else set()
+    return [f"its use of {name}" for name, artifact in inputs.items() if artifact.digest not in arrived]
 
 
 def _is_complete(local: Path, size: int | None) -> bool:

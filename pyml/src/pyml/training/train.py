@@ -128,6 +128,7 @@ def _train_into(staged: Path, name: str, experiment: Experiment, dataset: Datase
     git, changes = git_state(settings), git_changes(settings)
     config = _tracked_config(name, experiment, dataset, n_parameters) | {"git_dirty": git.dirty}
     with tracking(name, config, git.commit, settings) as tracker:
+        tracker.use_dataset(dataset)
         epochs = f"{'at most ' if experiment.early_stopping else ''}{experiment.epochs} epochs"
         log.info("training %s: %s parameters, %s", name, f"{n_parameters:,}", epochs)
         fit = fit_model(model, experiment, dataset, tracker.callbacks())
