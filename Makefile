@@ -130,6 +130,12 @@ $(VENV)/.browser-installed: $(VENV)/.test-installed tests/compose/requirements.t
 test-browser: $(VENV)/.browser-installed  ## the HTML report in a real browser, checked by axe-core (needs chromium and npm)
 	$(BIN)/pytest tests/browser $(PYTEST)
 
+.PHONY: pictures
+pictures: run $(VENV)/.browser-installed  ## take the pictures of README again, from a run and a comparison (needs chromium)
+	$(BIN)/pyml train experiments/digits_grid.json
+	$(BIN)/pyml compare --baseline digits_cnn --html .local/comparison.html
+	$(BIN)/python tests/support/pictures.py
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: $(VENV)/.fuzz-installed  ## fuzz every reader of foreign files, two at a time, each for FUZZ_SECONDS=60 (one: PYTEST="-k csv")

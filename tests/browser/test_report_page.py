@@ -1,6 +1,5 @@
 """The report in a real browser: axe-core finds no violation, nothing is loaded, and no page is wider than a phone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,9 @@ from pypredict.report_html import write_html
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = "/usr/bin/chromium"
 AXE = REPO / ".local/browser/node_modules/axe-core/axe.min.js"
 HISTORY = b'[{"epoch": 1, "loss": 2, "val_loss": 1}, {"epoch": 2, "loss": 1, "val_loss": 0.5}]'
 KINDS = [("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
