@@ -100,8 +100,8 @@ test-faults: $(SERVICE_VENV)/.installed  ## the service without TensorFlow: kill
 	WITHOUT_TENSORFLOW=1 $(SERVICE_VENV)/bin/pytest tests/faults --ignore tests/faults/test_tracking.py $(PYTEST)
 
 .PHONY: test-tracking
-test-tracking: $(VENV)/.test-installed  ## the trainer with W&B servers that are silent, slow or gone
-	$(BIN)/pytest tests/faults/test_tracking.py $(PYTEST)
+test-tracking: $(VENV)/.test-installed  ## the trainer with W&B: what arrives, and servers that are silent, slow or gone
+	$(BIN)/pytest tests/faults/test_tracking.py tests/tracking $(PYTEST)
 
 $(SERVICE_VENV)/.mutants-installed: $(SERVICE_VENV)/.installed tests/mutants/requirements.txt
 	$(SERVICE_VENV)/bin/pip $(INSTALL) --quiet -r tests/mutants/requirements.txt
