@@ -14,17 +14,24 @@ import part_latency
 import timing
 import worker_pool
 from benchmark_model import DATASET, SHAPE, publish_model
-from bundle.manifest import MODEL_FILE
+from bundle.inference.signature import Signature
+from bundle.inference.trial import try_model
+from bundle.manifest import MODEL_FILE, SERVING_FILE
 from bundle.verify import Bundle
 from page import Goal, Part
 from pypredict.load import load_chunks
 
 N = 100_000  # inputs that are predicted before the memory is read
 RUN, PREDICT, KERAS = "pypredict run", "pypredict predict FILE", "bare Keras"
+IMPORTS, TRIAL = "the imports of pypredict run alone", "the trial of the model alone"
 BARE = """
 import sys, keras, numpy
 model = keras.models.load_model(sys.argv[1], compile=False)
 model.predict_on_batch(numpy.zeros((1, 28, 28, 1), "uint8"))
+print("ready", flush=True)
+"""
+IMPORT = """
+import pypredict.cli, pypredict.database, pypredict.status, pypredict.worker, bundle.inference.load
 print("ready", flush=True)
 """
 ABOUT = (
@@ -32,8 +39,8 @@ ABOUT = (
     "and structure, load, test prediction and claim, until the prediction is visible in the database. "
     "`pypredict predict FILE` runs without a daemon, from its start to its end: it stores the input of a `.npy` file, "
     "predicts it, stores and prints the prediction. The bare script imports Keras, loads the `.h5` file of the same "
-    "model and predicts one input; it checks and stores nothing. All files are in the page cache. Memory is the "
-    f"resident memory of `pypredict run` after {N:,} predictions of `mnist_cnn`."
+    "model and predicts one input; it checks and stores nothing. The last two rows are parts of the first. All files "
+    f"are in the page cache. Memory is the resident memory of `pypredict run` after {N:,} predictions of `mnist_cnn`."
 )
 
 
@@ -57,6 +64,7 @@ def measure(rounds: int) -> Part:
 
         bare = [sys.executable, "-c", BARE, str(bundle.path / MODEL_FILE)]
         file = models / "input.npy"
+        signature = Signature("uint8", SHAPE, len(bundle.manifest.classes))
 
         def prepare() -> None:
             store_input()
@@ -70,6 +78,8 @@ def measure(rounds: int) -> Part:
             RUN: start,
             PREDICT: predict,
             KERAS: lambda: _seconds_until_ready(bare),
+            IMPORTS: lambda: _seconds_until_ready([sys.executable, "-c", IMPORT]),
+            TRIAL: lambda: try_model(bundle.read(SERVING_FILE), signature),
         }
         seconds = timing.interleave(ways, rounds, prepare)
         resident = _resident_mb(engine, bundle, models)
