@@ -24,7 +24,7 @@ from pypredict.worker import Worker
 N = 20_000
 PYTHON = environment.REPO / ".local" / "peers-venv" / "bin" / "python"
 PROGRAMS = environment.REPO / "benchmarks" / "peers"
-PIXELTABLE, RAY, LITERT = "Pixeltable", "Ray Data", "LiteRT in memory"
+PIXELTABLE, RAY = "Pixeltable", "Ray Data"
 DATA = "ml.prediction, ml.prediction_error, ml.suspect, ml.job, ml.test_set, ml.input, ml.chunk"
 LIMIT_SECONDS, STOP_SECONDS = 300, 10
 
@@ -33,7 +33,7 @@ ABOUT = (
     "own: `insert` of arrays, then a computed column whose function takes batches. Ray Data reads the rows of "
     "`ml.input` with `read_sql`, predicts in `map_batches`, and stores into a table without constraints with "
     "`write_sql`. `this` is `pypredict load` and then the worker. The start of each program does not count. Number and "
-    "sum of the stored probabilities are compared. LiteRT in memory is a part of `this`, without the database."
+    "sum of the stored probabilities are compared."
 )
 
 
@@ -50,9 +50,6 @@ def measure(rounds: int) -> Part:
 
         def worker() -> Worker:
             return Worker(engine, Path(directory), Models(Path(directory), lambda _: predict), "bench")
-
-        def predict_in_memory() -> None:
-            predict(arrays)
 
         def reset() -> None:
             environment.clear(admin, DATA)
@@ -94,7 +91,6 @@ def measure(rounds: int) -> Part:
             "this": work,
             PIXELTABLE: lambda: run(PIXELTABLE, "pixeltable_table.py"),
             RAY: lambda: run(RAY, "ray_data.py"),
-            LITERT: predict_in_memory,
         }
         seconds = timing.interleave(ways, rounds, reset)
         engine.dispose()
