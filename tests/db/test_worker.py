@@ -16,6 +16,7 @@ from conftest import Cluster, Database
 from support.bundles import CLASSES, fake_predict, publish_bundle
 from support.workers import daemon, load, rows, scalar, until, worker_for
 
+from bundle.messages import printable
 from bundle.verify import Bundle
 from pypredict import PypredictError, jobs, listen, promotion, registry, store
 from pypredict.chunk import cut
@@ -132,6 +133,26 @@ def test_an_error_while_reading_does_not_stop_the_daemon(
     with daemon(engine, tmp_path):
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.outcome WHERE NOT in_test_set") == 2)
         until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE last_error = 'no room for this one'") == 1)
+
+
+@pytest.mark.parametrize("text", ["nul \0", "half a letter \udc80", "\x1b]0;title\x07"])
+def test_56_an_error_text_that_cannot_be_stored_does_not_stop_the_others(
+    engine: sa.Engine, tmp_path: Path, no_backoff: None, text: str
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        if (arrays == 7).any():
+            raise RuntimeError(text)
+        return fake_predict(arrays)
+
+    for number in (7, 5):
+        load(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
+    assert worker_for(engine, tmp_path, predict).run(until_empty=True) == 1
+    (row,) = rows(engine, "SELECT reason, detail FROM ml.prediction_error")
+    assert row == ("model_error", f"RuntimeError: {printable(text)}")
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
 def refuse_predictions(owner: sa.Engine, first_input: int) -> None:

@@ -13,8 +13,8 @@ SHOWN_CHARACTERS = 60  # of each name
 
 
 def one_line(error: BaseException) -> str:
-    """Shorten another library's error, often a page long, to at most 300 characters on one line."""
-    return shorten(" ".join(str(error).split()) or type(error).__name__, MAX_CHARACTERS)
+    """Shorten another library's error, often a page long, to at most 300 characters on one line that can be stored."""
+    return shorten(printable(" ".join(str(error).split())) or type(error).__name__, MAX_CHARACTERS)
 
 
 def printable(text: str) -> str:
