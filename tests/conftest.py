@@ -75,6 +75,12 @@ class Database:
         return database.connect(self.url(login), wait_seconds=5)
 
 
+def given_binaries() -> Path | None:
+    """Return the directory of the PostgreSQL that POSTGRES_BIN names; None: the one of the embedded server."""
+    given = os.environ.get("POSTGRES_BIN")
+    return Path(given) if given else None
+
+
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     given = os.environ.get("TEST_DATABASE_URL")
@@ -82,10 +88,9 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield given
         return
     state = tmp_path_factory.mktemp("server") / "state"
-    binaries = os.environ.get("POSTGRES_BIN")
     server = embedded.start(
         state,
-        bin=Path(binaries) if binaries else None,
+        bin=given_binaries(),
         settings={"fsync": "off", "full_page_writes": "off", "max_connections": "100"},
     )
     try:

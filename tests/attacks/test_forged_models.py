@@ -22,12 +22,13 @@ from support.tflite_models import FLOAT32, INT32, OP, GraphBuilder, dense_model,
 
 from bundle import BundleError
 from bundle.inference import trial
-from bundle.inference.load import load_model
+from bundle.inference.load import load_model, start_model
 from bundle.inference.model import Model
 from bundle.inference.signature import Signature
 from bundle.inference.structure import StructureError, check_structure
 from bundle.inference.trial import try_model
-from bundle.verify import Bundle
+from bundle.manifest import MAX_BYTES, SERVING_FILE, InputSpec
+from bundle.verify import Bundle, open_bundle
 
 SIGNATURE = Signature("uint8", (4, 4, 1), 3)
 GOOD = pack(dense_model())
@@ -314,10 +315,16 @@ def test_28_a_forged_model_in_a_bundle_is_refused_with_its_path(tmp_path: Path) 
 def test_30_a_too_large_model_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the worker would need as much memory as a forged file has bytes, and die of it again and again."""
     bundle = publish_bundle(tmp_path, serving=GOOD)
-    monkeypatch.setattr("bundle.inference.load.MAX_MODEL_BYTES", len(GOOD) - 1)
+    monkeypatch.setitem(MAX_BYTES, SERVING_FILE, len(GOOD) - 1)
     monkeypatch.setattr(Bundle, "read", lambda *_: pytest.fail("the file was read"))
+    with pytest.raises(BundleError, match=rf"model\.tflite has {len(GOOD)} bytes, at most {len(GOOD) - 1} are read"):
+        open_bundle(bundle.path)
+
+
+def test_30_a_too_large_model_is_refused_before_it_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.inference.load.MAX_MODEL_BYTES", len(GOOD) - 1)
     with pytest.raises(BundleError, match=rf"model\.tflite has {len(GOOD)} bytes, at most {len(GOOD) - 1} are served"):
-        load_model(bundle)
+        start_model(GOOD, InputSpec(dtype=SIGNATURE.dtype, shape=SIGNATURE.shape), SIGNATURE.n_classes)
 
 
 def test_a_process_that_serves_a_model_needs_little_memory(tmp_path: Path) -> None:

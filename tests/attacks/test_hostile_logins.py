@@ -12,7 +12,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 import sqlalchemy as sa
-from conftest import REPO, Cluster, Database
+from conftest import REPO, Cluster, Database, given_binaries
 from support.bundles import publish_bundle
 from support.workers import daemon, listens, load, rows, scalar, until, worker_for
 
@@ -268,7 +268,7 @@ def test_an_owner_without_superuser_rights_is_told_what_is_left(
 ) -> None:
     """As on a managed server: the owner of the database may create roles, and is no superuser."""
     state = tmp_path_factory.mktemp("managed") / "state"
-    server = embedded.start(state, settings={"fsync": "off"})
+    server = embedded.start(state, bin=given_binaries(), settings={"fsync": "off"})
     try:
         password = secrets.token_hex(8)
         superuser = database.connect(server.url(database="postgres"), wait_seconds=5)

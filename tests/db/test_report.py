@@ -11,7 +11,7 @@ from support.workers import console, load, worker_for
 
 from pypredict import PypredictError, registry
 from pypredict.models import Predict
-from pypredict.report import history_table, models_table, show, show_inputs
+from pypredict.report import history_table, models_table, print_inputs, show
 
 NAME = "a_very_long_experiment_name-learning_rate_0.0001-units_150"
 
@@ -88,7 +88,7 @@ def test_inputs_are_shown_with_label_prediction_and_drawing(
         row = connection.execute(sa.text("SELECT * FROM ml.outcome ORDER BY input_id DESC LIMIT 1")).one()
         drawn = connection.execute(sa.text(f"SELECT ml.show({row.input_id})")).scalar_one()
         with pytest.raises(PypredictError, match=r"^there is no input 0; the view ml\.inputs lists all inputs$"):
-            show_inputs(connection, console(80), [0, row.input_id])
+            print_inputs(connection, console(80), [0, row.input_id])
     title, label, *image = capsys.readouterr().out.splitlines()
     assert title == f"input {row.input_id} of toys: {row.name}"
     assert label == f"label {row.label}, predicted {row.predicted} ({row.score:.4f})"
@@ -101,5 +101,5 @@ def test_an_input_without_label_and_prediction_says_so(
     load(engine, publish_bundle(tmp_path), np.ones((1, 4, 4, 1), np.uint8))
     with engine.begin() as connection:
         number = connection.execute(sa.text("SELECT input_id FROM ml.input")).scalar_one()
-        show_inputs(connection, console(80), [number])
+        print_inputs(connection, console(80), [number])
     assert "no label, not predicted yet" in capsys.readouterr().out.splitlines()

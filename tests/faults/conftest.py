@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from conftest import REPO, Database
+from conftest import REPO, Database, given_binaries
 from support.bundles import fake_predict, publish_bundle
 from support.fault_setup import FaultSetup
 from support.tflite_models import fake_model
@@ -50,20 +50,15 @@ class OwnServer:
         until(lambda: not (self.server.data / "postmaster.pid").exists())
 
     def start(self) -> None:
-        self.server = embedded.start(self.state, bin=_binaries(), settings=self.settings)
+        self.server = embedded.start(self.state, bin=given_binaries(), settings=self.settings)
 
 
 def start_server(state: Path, **settings: str) -> OwnServer:
-    server = embedded.start(state, bin=_binaries(), settings=settings)
+    server = embedded.start(state, bin=given_binaries(), settings=settings)
     engine = database.connect(server.url(), wait_seconds=10)
     migrate.migrate(engine, REPO / "db", [server.passfile])
     engine.dispose()
     return OwnServer(state, server, settings)
-
-
-def _binaries() -> Path | None:
-    given = os.environ.get("POSTGRES_BIN")
-    return Path(given) if given else None
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from pydantic_core import PydanticCustomError
 
 from bundle import BundleError
 from bundle.document import Document, FewKeys, Name, Sha256, Storable, explain, read_bounded, sha256_of_json
+from bundle.inputs.files import MAX_CLASS_NAME
 from bundle.inputs.preprocessing import Preprocessing
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_VALUES = 1_200_000  # of a manifest; the largest part is the confusion matrix
 MAX_CLASSES = 1_000  # the confusion matrix of so many classes has 9 MB
-MAX_CLASS_NAME = 255  # characters; a folder's name has at most so many bytes
 MAX_INPUT_BYTES = 64 * 2**20 - 1024  # of one input; with the header of a .npy file it fits into one stored payload
 MAX_TEST_SET_BYTES = 512 * 2**20  # of x and y in memory, where the file is, too
 MODEL_FILE, MANIFEST_FILE, TEST_SET_FILE = "model.h5", "manifest.json", "test_set.npz"

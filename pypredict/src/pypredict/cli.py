@@ -135,7 +135,8 @@ def run_command(
         worker = _make_worker(engine, settings, models, stop)
         if metrics_port is not None:
             serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
-        with run_bar(engine, shown=until_empty) as worker.on_written:
+        with run_bar(engine, shown=until_empty) as advance:
+            worker.on_written = advance
             predicted = worker.run(until_empty=until_empty)
     log.info("%d inputs predicted%s", predicted, "" if predicted or stop.is_set() else "; nothing was pending")
 
@@ -228,8 +229,7 @@ def report_command(
     as_json: Json = False,
 ) -> None:
     """Show progress, accuracy and confusion matrix; exit with 1 when SQL and manifest disagree."""
-    from pypredict.report import check, read_report, show
-    from pypredict.report_html import make_report
+    from pypredict.report import check, read_tables, show
 
     if html is not None and as_json:
         raise PypredictError("--html and --json exclude each other; give one of them")
@@ -238,12 +238,14 @@ def report_command(
     settings = read_settings()
     with open_database(settings) as engine:
         if html is not None:
+            from pypredict.report_html import make_report
+
             problems = make_report(engine, models or settings.models, html, replay)
         else:
             with engine.begin() as connection:
                 problems = check(connection)
                 if as_json:
-                    print_json(read_report(connection) | {"problems": problems})
+                    print_json(read_tables(connection) | {"problems": problems})
                 else:
                     show(connection, make_console())
     if problems:
@@ -258,10 +260,10 @@ def show_command(
     ],
 ) -> None:
     """Show inputs with label and prediction: an image as characters, a text by its words, other arrays as numbers."""
-    from pypredict.report import show_inputs
+    from pypredict.report import print_inputs
 
     with open_database(read_settings()) as engine, engine.begin() as connection:
-        show_inputs(connection, make_console(), input_id)
+        print_inputs(connection, make_console(), input_id)
 
 
 @app.command("check", epilog="Example: pypredict check --replay all")

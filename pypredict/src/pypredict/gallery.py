@@ -13,7 +13,7 @@ from bundle.messages import shorten
 from pypredict.codec import Array, CodecError, decode
 
 MAX_SIDE = 96  # pixels of a picture; a larger image is made smaller
-MAX_PAYLOAD_BYTES = 4 * 2**20  # a larger payload is not read
+MAX_SHOWN_BYTES = 4 * 2**20  # a larger payload is not read
 FIRST_WORDS, MAX_WORDS, MAX_NUMBERS = 40, 300, 12  # of one input
 
 PAYLOADS = sa.text("""
@@ -39,7 +39,7 @@ class Shown:
 
 def show_inputs(connection: sa.Connection, input_ids: Sequence[int], kind: str, prep_sha256: bytes) -> dict[int, Shown]:
     """Read a few inputs and make them visible, by input_id. kind: `image`, `text` or `array`, of the preprocessing."""
-    rows = connection.execute(PAYLOADS, {"input_ids": list(input_ids), "most": MAX_PAYLOAD_BYTES})
+    rows = connection.execute(PAYLOADS, {"input_ids": list(input_ids), "most": MAX_SHOWN_BYTES})
     arrays: dict[int, Array] = {}
     shown: dict[int, Shown] = {}
     for row in rows:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
+from bundle.inference.trial import never
 from bundle.publish import bundle_path
 from bundle.split import content_sha256, read_split
 from bundle.verify import Bundle, open_bundle
@@ -28,7 +29,7 @@ Predict = Callable[[Array], Probabilities]
 Hashes = npt.NDArray[np.uint64]
 
 
-def load_predict(bundle: Bundle, stopped: Callable[[], bool] = lambda: False) -> Predict:
+def load_predict(bundle: Bundle, stopped: Callable[[], bool] = never) -> Predict:
     """Load a bundle's model; arrays (n, ...) in, probabilities (n, k) float32 out. Raises BundleError.
 
     stopped: whether to end the trial of the model early.

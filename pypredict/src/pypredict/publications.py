@@ -11,6 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bundle import BundleError
+from bundle.inference.trial import never
 from bundle.messages import printable
 from bundle.publish import bundle_path, list_bundles, pointers, read_pointer
 from bundle.verify import Bundle, open_bundle, open_current
@@ -26,9 +27,7 @@ log = logging.getLogger(__name__)
 class Publications:
     """The bundles and pointers on the models volume, and which of them this process has imported."""
 
-    def __init__(
-        self, engine: sa.Engine, directory: Path, models: Models, stopped: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, engine: sa.Engine, directory: Path, models: Models, stopped: Callable[[], bool] = never) -> None:
         """Import nothing yet. stopped: whether to end an import early."""
         self._engine = engine
         self._directory = directory

@@ -95,7 +95,7 @@ def show(connection: sa.Connection, console: Console) -> None:
         console.print(_table("Inputs that could not be predicted", errors, ("reason", "inputs")))
 
 
-def read_report(connection: sa.Connection) -> dict[str, list[dict[str, object]]]:
+def read_tables(connection: sa.Connection) -> dict[str, list[dict[str, object]]]:
     """Read what `show` prints, as rows of the views: progress, unserved, accuracy, confusion, errors."""
     confusion = sa.text("SELECT * FROM ml.confusion WHERE in_test_set ORDER BY model_id, label, predicted")
     accuracy = sa.text("SELECT * FROM ml.accuracy")
@@ -106,7 +106,7 @@ def read_report(connection: sa.Connection) -> dict[str, list[dict[str, object]]]
     }
 
 
-def show_inputs(connection: sa.Connection, console: Console, input_ids: Sequence[int]) -> None:
+def print_inputs(connection: sa.Connection, console: Console, input_ids: Sequence[int]) -> None:
     """Print inputs with label and prediction, as ml.show draws them. Raises PypredictError if some do not exist."""
     missing = []
     for input_id in input_ids:

@@ -5,16 +5,11 @@ from collections.abc import Callable
 from bundle import BundleError
 from bundle.inference.model import Model
 from bundle.inference.signature import Signature
-from bundle.inference.trial import try_model
+from bundle.inference.trial import never, try_model
 from bundle.manifest import MAX_BYTES, SERVING_FILE, InputSpec
 from bundle.verify import Bundle
 
 MAX_MODEL_BYTES = MAX_BYTES[SERVING_FILE]  # a worker holds the file and a copy for each interpreter in memory
-
-
-def never() -> bool:
-    """Return False: nobody stops the load of a model."""
-    return False
 
 
 def load_model(bundle: Bundle, stopped: Callable[[], bool] = never) -> Model:
@@ -23,7 +18,6 @@ def load_model(bundle: Bundle, stopped: Callable[[], bool] = never) -> Model:
     stopped: see try_model. Raises BundleError.
     """
     manifest, path = bundle.manifest, bundle.path / SERVING_FILE
-    _check_size(manifest.files[SERVING_FILE].size, str(path))  # before the file is read into memory
     content = bundle.read(SERVING_FILE)
     try:
         model = start_model(content, manifest.input, len(manifest.classes), stopped)
@@ -36,12 +30,10 @@ def load_model(bundle: Bundle, stopped: Callable[[], bool] = never) -> Model:
 
 def start_model(content: bytes, spec: InputSpec, n_classes: int, stopped: Callable[[], bool] = never) -> Model:
     """Try the bytes of a model.tflite in a separate process, then start the interpreter here. Raises BundleError."""
-    _check_size(len(content), SERVING_FILE)
+    if len(content) > MAX_MODEL_BYTES:
+        raise BundleError(
+            f"{SERVING_FILE} has {len(content)} bytes, at most {MAX_MODEL_BYTES} are served; train a smaller model"
+        )
     signature = Signature(spec.dtype, spec.shape, n_classes)
     try_model(content, signature, stopped)
     return Model(content, signature)
-
-
-def _check_size(n_bytes: int, name: str) -> None:
-    if n_bytes > MAX_MODEL_BYTES:
-        raise BundleError(f"{name} has {n_bytes} bytes, at most {MAX_MODEL_BYTES} are served; train a smaller model")
