@@ -1,112 +1,21 @@
 """db/references.sql refuses what foreign keys would refuse: in one transaction, between two, and after a restore.
 
-Longer than 300 lines, because each kind of statement is tested from both sides, with one set of sessions.
+Longer than 300 lines, because each kind of statement is tested from both sides.
 """
 
-import io
 import subprocess
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import psycopg2
 import psycopg2.errors
 import pytest
 import sqlalchemy as sa
 from conftest import REPO, Database
-from support.workers import until
+from support.sql_sessions import INSERT, ORPHAN, Session, copy_rows, orphans
 
 import postgres_programs
-from pypredict import jobs, migrate, schema, store
+from pypredict import migrate, schema
 
-ORPHAN = psycopg2.errors.ForeignKeyViolation
 REFUSED = psycopg2.errors.FeatureNotSupported
-STORE = """
-    INSERT INTO ml.model (model_id, sha256, serving_sha256, bundle_id, dataset, prep_sha256, name, input_dtype,
-                          input_shape, classes, metrics, manifest, state)
-    SELECT n, sha256(n::text::bytea), sha256('s'), n, 'toys', sha256('p'), n, 'uint8', '{3}', '{a,b}', '{}', '{}',
-           'available'
-    FROM generate_series(1, 2) n;
-    INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, source)
-    SELECT n, 'toys', sha256('p'), 0, 1000, 'uint8', '{3}', 'a test' FROM generate_series(1, 2) n;
-    INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)
-    SELECT n, 1, n - 1, '\\x934e554d50590100' FROM generate_series(1, 1000) n;
-    INSERT INTO ml.job (model_id, chunk_id, state, done_at, runtime, processor)
-    SELECT n, 1, 'done', now(), '', '' FROM generate_series(1, 2) n;
-"""
-INSERT = "INSERT INTO ml.prediction (model_id, input_id, class_no, score, probs) VALUES ({}, {}, 0, 1, '{{1,0}}')"
-COPY = "COPY ml.prediction (model_id, input_id, class_no, score, probs) FROM STDIN"
-
-
-class Session:
-    """A connection whose statements can run in a thread, so that another session can let them wait."""
-
-    def __init__(self, db: Database, login: str | None) -> None:
-        self.connection = psycopg2.connect(db.url(login))
-        self.thread = ThreadPoolExecutor(1)
-
-    def run(self, statement: str) -> int:
-        """Run a statement; a COPY gets the rows that follow its line."""
-        with self.connection.cursor() as cursor:
-            head, _, rows = statement.partition("\n")
-            if head.startswith("COPY"):
-                cursor.copy_expert(head, io.StringIO(rows))
-            else:
-                cursor.execute(statement)
-            return cursor.rowcount
-
-    def commit(self) -> None:
-        self.connection.commit()
-
-    def start(self, statement: str, watcher: "Session") -> "Future[int]":
-        """Run a statement in the thread, and return when it waits for a lock. It must not end before."""
-        started = self.thread.submit(self.run, statement)
-        waits = f"SELECT FROM pg_stat_activity WHERE pid = {self.pid} AND wait_event_type = 'Lock'"
-        until(lambda: started.done() or watcher.run(waits) == 1)
-        assert not started.done(), "the statement did not wait"
-        return started
-
-    @property
-    def pid(self) -> int:
-        return self.connection.info.backend_pid
-
-    def close(self) -> None:
-        if not self.connection.closed:
-            self.connection.cancel()
-        self.thread.shutdown()
-        self.connection.close()
-
-
-@pytest.fixture
-def sessions(db: Database) -> Iterator[dict[str, Session]]:
-    """Two models with a done job each for the first of two chunks, its 1,000 inputs, the prediction (1, 1).
-
-    Yields a session for each login.
-    """
-    made = {name: Session(db, login) for name, login in (("owner", None), ("other", None), ("service", "pypredict"))}
-    made["watcher"] = Session(db, None)
-    made["watcher"].connection.autocommit = True
-    made["owner"].run(STORE)
-    made["owner"].run(INSERT.format(1, 1))
-    made["owner"].commit()
-    yield made
-    for session in made.values():
-        session.close()
-
-
-def copy_rows(*keys: tuple[int, int]) -> str:
-    return "\n".join([COPY, *(f"{model}\t{row}\t0\t1\t{{1,0}}" for model, row in keys)]) + "\n"
-
-
-def orphans(session: Session) -> int:
-    return session.run(
-        "SELECT FROM ml.prediction p LEFT JOIN ml.input i USING (input_id)"
-        " LEFT JOIN ml.job j ON j.model_id = p.model_id AND j.chunk_id = i.chunk_id AND j.state = 'done'"
-        " WHERE i.input_id IS NULL OR j.chunk_id IS NULL"
-        " UNION ALL SELECT FROM ml.input i LEFT JOIN ml.chunk c USING (chunk_id) WHERE c.chunk_id IS NULL"
-    )
-
-
 # Each of these statements is refused beside the others' rows: a child names model 2 and input 2, a parent removes one.
 MOVE = "UPDATE ml.prediction SET model_id = 2, input_id = 2"
 ADD_INPUT = (
@@ -365,42 +274,6 @@ def test_integrity_names_orphans_that_came_in_without_the_triggers(sessions: dic
         assert cursor.fetchall() == [("model 1, input 1001",), ("input 7, chunk 3",)]
 
 
-@pytest.mark.parametrize("login", ["owner", "service"])
-@pytest.mark.parametrize(
-    "statement", ["state = 'pending', done_at = NULL", "state = 'running', done_at = NULL, lease_until = now()"]
-)
-def test_61_a_done_job_stays_done(sessions: dict[str, Session], login: str, statement: str) -> None:
-    with pytest.raises(psycopg2.errors.CheckViolation, match=r"^job of model 1 and chunk 1 is done and stays done\n"):
-        sessions[login].run(f"UPDATE ml.job SET {statement} WHERE model_id = 1")
-
-
-@pytest.mark.parametrize("column", ["model_id = 2, chunk_id = 2", "chunk_id = 2"])
-def test_61_a_done_job_keeps_its_model_and_chunk(sessions: dict[str, Session], column: str) -> None:
-    with pytest.raises(psycopg2.errors.CheckViolation, match="is done and stays done"):
-        sessions["owner"].run(f"UPDATE ml.job SET {column} WHERE model_id = 1")
-
-
-def test_61_a_job_may_be_deleted_before_its_outcomes_in_one_transaction(sessions: dict[str, Session]) -> None:
-    owner = sessions["owner"]
-    owner.run("DELETE FROM ml.job WHERE model_id = 1")
-    with pytest.raises(ORPHAN, match="the job of model 1 and chunk 1 is deleted, but input 1 has an outcome"):
-        owner.commit()
-    owner.run("DELETE FROM ml.job WHERE model_id = 1")
-    owner.run("DELETE FROM ml.prediction WHERE model_id = 1")
-    owner.commit()
-    assert orphans(sessions["watcher"]) == 0
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM ml.job; SET CONSTRAINTS ALL IMMEDIATE", "TRUNCATE ml.job CASCADE"])
-def test_61_a_job_that_has_only_errors_is_kept_too(sessions: dict[str, Session], statement: str) -> None:
-    owner = sessions["owner"]
-    owner.run("DELETE FROM ml.prediction")
-    owner.run("INSERT INTO ml.prediction_error (model_id, input_id, reason, detail) VALUES (2, 7, 'corrupt', '')")
-    owner.commit()
-    with pytest.raises(ORPHAN, match=r"input 7 has an outcome|prediction_error holds rows"):
-        owner.run(statement)
-
-
 def test_the_service_cannot_disable_the_triggers(sessions: dict[str, Session]) -> None:
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="must be owner"):
         sessions["service"].run("ALTER TABLE ml.prediction DISABLE TRIGGER USER")
@@ -448,83 +321,6 @@ def test_a_restored_dump_holds_the_rows_and_checks_new_ones(
     restored.connection.rollback()
     with pytest.raises(ORPHAN, match="input 1 has predictions"):
         restored.run("DELETE FROM ml.input")
-
-
-def deletion() -> list[str]:
-    """Read the statements of docs/operations.md that delete old inputs."""
-    page = (REPO / "docs" / "operations.md").read_text().split("## Delete old inputs")[1]
-    begin, *statements, commit, _ = page.split("```sql")[1].split("```")[0].replace("90 days", "0 days").split(";")
-    assert (begin.strip(), commit.strip()) == ("BEGIN", "COMMIT")
-    return statements
-
-
-def add_jobs(session: Session) -> jobs.Job:
-    """Add chunk 3, newer than all old ones, with two inputs and a running job."""
-    session.run(
-        "INSERT INTO ml.chunk (chunk_id, dataset, prep_sha256, first_row, n_inputs, dtype, shape, source, created_at)"
-        " VALUES (3, 'toys', sha256('p'), 0, 2, 'uint8', '{3}', 'a test', now() + interval '1 day');"
-        "INSERT INTO ml.input (input_id, chunk_id, sample_no, payload)"
-        r" SELECT n, 3, n - 1001, '\x934e554d50590100' FROM generate_series(1001, 1002) n;"
-        "INSERT INTO ml.job (model_id, chunk_id, state, attempt, lease_until)"
-        " VALUES (1, 3, 'running', 1, now() + interval '1 hour')"
-    )
-    session.commit()
-    return jobs.Job(
-        model_id=1, chunk_id=3, attempt=1, failures=0, n_inputs=2, dtype="uint8", shape=(3,), labelled=False
-    )
-
-
-def finish(connection: sa.Connection, job: jobs.Job) -> None:
-    """Store a prediction of input 1001 and an error of input 1002."""
-    errors = [store.InputError(1002, "corrupt", "a test")]
-    inputs = store.Inputs(np.array([1001]), np.zeros((1, 3), np.uint8), errors)
-    jobs.finish_job(connection, job, inputs, np.array([[0.9, 0.1]], np.float32))
-
-
-@pytest.mark.parametrize("steps", range(1, 9))
-def test_the_deletion_of_old_inputs_and_a_worker_wait_but_both_end(
-    sessions: dict[str, Session], engine: sa.Engine, steps: int
-) -> None:
-    """The worker finishes its job after each of the steps of the deletion, in turn, and the deletion goes on."""
-    owner, watcher, job = sessions["owner"], sessions["watcher"], add_jobs(sessions["owner"])
-    statements = deletion()
-    assert len(statements) == 8
-    for statement in statements[:steps]:
-        owner.run(statement)
-    with ThreadPoolExecutor(1) as thread, engine.connect() as connection:
-        pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-        finishing = thread.submit(finish, connection, job)
-        waits = f"SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
-        until(lambda: finishing.done() or watcher.run(waits) == 1)
-        for statement in statements[steps:]:
-            if finishing.done() and "DELETE FROM ml.input\n" in statement:
-                removal = owner.start(statement, watcher)  # it waits for the worker's commit
-                connection.commit()
-                removal.result(timeout=30)
-            else:
-                owner.run(statement)
-        owner.commit()
-        finishing.result(timeout=30)
-        connection.commit()
-    assert watcher.run("SELECT FROM ml.chunk") == 1
-    assert watcher.run("SELECT FROM ml.prediction WHERE input_id = 1001") == 1
-    assert orphans(watcher) == 0
-
-
-def test_errors_are_stored_before_the_predictions_are_locked(sessions: dict[str, Session], engine: sa.Engine) -> None:
-    """Or else a person who deletes inputs of a running job and its worker would wait for each other."""
-    owner, watcher, job = sessions["owner"], sessions["watcher"], add_jobs(sessions["owner"])
-    owner.run("LOCK TABLE ml.prediction_error")
-    with ThreadPoolExecutor(1) as thread, engine.connect() as connection:
-        finishing = thread.submit(finish, connection, job)
-        waiting = "SELECT pid FROM pg_locks WHERE relation = 'ml.prediction_error'::regclass AND NOT granted"
-        until(lambda: watcher.run(waiting) == 1)
-        assert (
-            watcher.run(f"SELECT FROM pg_locks WHERE relation = 'ml.prediction'::regclass AND pid = ({waiting})") == 0
-        )
-        owner.connection.rollback()
-        finishing.result(timeout=30)
-        connection.commit()
 
 
 def test_two_workers_do_not_wait_for_each_other(sessions: dict[str, Session]) -> None:

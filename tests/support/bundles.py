@@ -192,3 +192,8 @@ def write_image(path: Path, value: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (12, 8), (value,) * 3).save(path)
     return path
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    """Read the files of a directory, by name."""
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
