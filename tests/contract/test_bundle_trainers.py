@@ -66,6 +66,14 @@ STAGED_BUT_NOT_PUBLISHED = """
 """
 
 
+def start_staging(trainer: Callable[[str], subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    """Start a trainer, and return when its files are staged."""
+    process = trainer(STAGED_BUT_NOT_PUBLISHED)
+    assert process.stdout
+    assert process.stdout.readline() == "staged\n"
+    return process
+
+
 def temporary(models: Path) -> list[Path]:
     return sorted((models / "bundles").glob(STAGING_PREFIX + "*"))
 
@@ -73,9 +81,7 @@ def temporary(models: Path) -> list[Path]:
 def test_26_a_kill_before_the_rename_leaves_a_temporary_directory(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    process = trainer(STAGED_BUT_NOT_PUBLISHED)
-    assert process.stdout
-    assert process.stdout.readline() == "staged\n"
+    process = start_staging(trainer)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert sorted((tmp_path / "bundles").iterdir()) == temporary(tmp_path)
@@ -86,9 +92,7 @@ def test_26_a_kill_before_the_rename_leaves_a_temporary_directory(
 def test_26_the_next_trainer_removes_files_of_a_killed_trainer(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    process = trainer(STAGED_BUT_NOT_PUBLISHED)
-    assert process.stdout
-    process.stdout.readline()
+    process = start_staging(trainer)
     process.send_signal(signal.SIGKILL)
     process.wait()
     publish_bundle(tmp_path, "next")
@@ -98,9 +102,7 @@ def test_26_the_next_trainer_removes_files_of_a_killed_trainer(
 def test_26_staged_files_of_a_running_trainer_stay(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    process = trainer(STAGED_BUT_NOT_PUBLISHED)
-    assert process.stdout
-    process.stdout.readline()
+    start_staging(trainer)
     (living,) = temporary(tmp_path)
     publish_bundle(tmp_path, "next")
     assert sorted(files_of(living)) == ["model.h5", "predictions.csv", "test_set.npz"]
@@ -109,9 +111,7 @@ def test_26_staged_files_of_a_running_trainer_stay(
 def test_26_the_directories_of_all_killed_trainers_are_removed(
     tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
-    process = trainer(STAGED_BUT_NOT_PUBLISHED)
-    assert process.stdout
-    process.stdout.readline()
+    start_staging(trainer)
     (living,) = temporary(tmp_path)
     for number in range(20):
         (tmp_path / f"bundles/{STAGING_PREFIX}{number}").mkdir()
