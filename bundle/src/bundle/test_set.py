@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
-from bundle.inputs.arrays import Array
+from bundle.inputs.arrays import NUMPY_COMPRESSIONS, Array, read_npy_header
 from bundle.manifest import TEST_SET_FILE
 from bundle.messages import one_line
 from bundle.verify import Bundle
@@ -52,25 +52,15 @@ def read_test_set(bundle: Bundle) -> tuple[Array, npt.NDArray[np.int64]]:
 def _read_array(archive: zipfile.ZipFile, name: str, kind: str, shape: tuple[int, ...]) -> Array:
     """Read an array of this dtype (or of any integer dtype) and shape, in C order."""
     member = archive.getinfo(f"{name}.npy")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError("it is not compressed with deflate")  # other ways may need gigabytes
+    if member.compress_type not in NUMPY_COMPRESSIONS:
+        raise ValueError("it is not compressed with deflate")
     with archive.open(member) as file:
-        dtype, found, in_columns = _read_header(file)
+        dtype, found, in_columns = read_npy_header(file)
         fits = dtype.kind in "iu" if kind == "integer" else dtype == np.dtype(kind)
         if not fits or found != shape:
             raise _DifferentError(f"{name} {dtype} {found}, the manifest says {kind} {shape}")
         data = _read_data(file, math.prod(shape) * dtype.itemsize)
     return np.ascontiguousarray(data.view(dtype).reshape(shape, order="F" if in_columns else "C"))
-
-
-def _read_header(file: IO[bytes]) -> tuple["np.dtype[np.generic]", tuple[int, ...], bool]:
-    """Read the header of a .npy file: dtype, shape, and whether the order is that of Fortran. Raises ValueError."""
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    version = np.lib.format.read_magic(file)
-    if version not in read:
-        raise ValueError(f"version {version} of the .npy format is not known")
-    shape, in_columns, dtype = read[version](file)
-    return dtype, shape, in_columns
 
 
 def _read_data(file: IO[bytes], n_bytes: int) -> npt.NDArray[np.uint8]:

@@ -70,6 +70,16 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]
     return found
 
 
+def read_npy_header(file: IO[bytes]) -> tuple["np.dtype[np.generic]", tuple[int, ...], bool]:
+    """Read the header of a .npy file: dtype, shape, and whether the order is that of Fortran. Raises ValueError."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in read:
+        raise ValueError(f"version {version} of the .npy format is not known")
+    shape, in_columns, dtype = read[version](file)
+    return dtype, shape, in_columns
+
+
 def cast_samples(path: Path, x: Array, wanted: str | None = None) -> Array:
     """Cast samples of any shape to a dtype (uint8, int32 or float32; default: see CASTS), in C order and native.
 
@@ -165,9 +175,7 @@ def _read_members(file: IO[bytes], names: Sequence[str] | None) -> dict[str, Arr
 def _read_array(file: IO[bytes], size: int) -> Array:
     """Read an array from the start of a file of size bytes, after its header agrees with the size."""
     file.seek(0)
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    dtype, shape, _ = read_npy_header(file)
     declared = math.prod(shape) * dtype.itemsize
     if not dtype.hasobject and (min(shape, default=0) < 0 or declared > size - file.tell()):
         raise ValueError(f"its header declares {dtype} {shape}, {declared} bytes; it holds {size - file.tell()}")
