@@ -33,4 +33,4 @@ fi
 version=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 [ -z "$version" ] || [ "$version" = "$PG_MAJOR" ] ||
     fail "the volume pgdata holds a database of PostgreSQL $version, and POSTGRES_IMAGE has version $PG_MAJOR: set it" \
-        "back, or move the data by dump and restore (docs/operations.md, \"Another Postgres\")"
+        "back, or move the data by dump and restore (docs/upgrade.md)"

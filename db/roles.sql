@@ -110,7 +110,7 @@ BEGIN
                                     AND has_database_privilege('reader', oid, 'CONNECT')), true)
     ) AS rights (what, is_kept) WHERE is_kept AND what IS NOT NULL;
     IF kept IS NOT NULL THEN
-        RAISE WARNING 'the login reader can still %: only a superuser can take that away (docs/operations.md)', kept;
+        RAISE WARNING 'the login reader can still %: only a superuser can take that away (docs/passwords.md)', kept;
     END IF;
 END $$;
 

@@ -1,4 +1,4 @@
-"""Files into the stack and out of it, as docs/operations.md says: own data, exports, bundles, SQL."""
+"""Files into the stack and out of it, as docs/stack.md says: own data, exports, bundles, SQL."""
 
 import csv
 import json

@@ -86,7 +86,7 @@ def test_data_of_another_version_is_refused_by_name(empty: Stack) -> None:
     empty.compose("run", "--rm", "--no-TTY", "--entrypoint", "sh", "pgdata", "-ec", written)
     sentence = refusal(empty)
     assert "a database of PostgreSQL 11" in sentence
-    assert "docs/operations.md" in sentence
+    assert "docs/upgrade.md" in sentence
 
 
 def test_down_leaves_no_anonymous_volume(empty: Stack) -> None:

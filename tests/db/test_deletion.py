@@ -1,4 +1,4 @@
-"""The deletion of old inputs, as docs/operations.md has it, beside a worker that finishes its job."""
+"""The deletion of old inputs, as docs/retention.md has it, beside a worker that finishes its job."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,8 +13,8 @@ from pypredict import jobs, store
 
 
 def deletion() -> list[str]:
-    """Read the statements of docs/operations.md that delete old inputs."""
-    page = (REPO / "docs" / "operations.md").read_text().split("## Delete old inputs")[1]
+    """Read the statements of docs/retention.md that delete old inputs."""
+    page = (REPO / "docs" / "retention.md").read_text().split("## Delete old inputs")[1]
     begin, *statements, commit, _ = page.split("```sql")[1].split("```")[0].replace("90 days", "0 days").split(";")
     assert (begin.strip(), commit.strip()) == ("BEGIN", "COMMIT")
     return statements

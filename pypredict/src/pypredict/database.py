@@ -1,6 +1,6 @@
 """Connect to Postgres with libpq's own variables, and turn database errors into plain sentences.
 
-libpq reads PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSFILE itself (docs/operations.md). DATABASE_URL, if set, has
+libpq reads PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSFILE itself (docs/install.md). DATABASE_URL, if set, has
 priority. Our messages never contain a password.
 """
 
