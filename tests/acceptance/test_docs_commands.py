@@ -1,10 +1,14 @@
-"""Each command that README and docs/ name exists, with all its options. docs/tutorial.md is run in tests/training."""
+"""Each command that README and docs/ name exists, with all its options, and a test runs each one of a block.
+
+Those with docker run in tests/compose/test_pages.py, pyml and pypredict in tests/training, targets of make in .ci/run.
+"""
 
 import re
 from collections.abc import Iterator
 
 import pytest
 from conftest import REPO
+from support.page_commands import PageCommand, all_commands
 from typer.main import get_command
 
 from pyml.cli import app as pyml_app
@@ -45,3 +49,24 @@ def test_each_command_that_is_named_has_its_options(program: str) -> None:
         assert set(options) <= known | {"--help"}, f"{page}: {program} {' '.join(words)}"
         found += 1
     assert found > 20
+
+
+# The pages whose commands a test runs, by program. `export` is the shell's own.
+RUN_BY = {
+    "docker": ("README.md", "docs/stack.md", "docs/passwords.md"),
+    "pyml": ("docs/tutorial.md", "docs/own-data.md", "docs/inspecting.md"),
+    "pypredict": ("docs/tutorial.md", "docs/own-data.md", "docs/inspecting.md"),
+    "cp": ("README.md",),
+    "export": ("docs/tutorial.md",),
+}
+CI = (REPO / ".ci/run").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", all_commands(), ids=lambda command: f"{command.page}: {command.text}")
+def test_a_command_of_a_page_is_run_by_a_test_or_says_why_not(command: PageCommand) -> None:
+    if command.program == "make":
+        target = command.text.split("make ")[1].split()[0]
+        run = re.search(rf"\bmake {target}\b(?!-)", CI) is not None
+    else:
+        run = command.page in RUN_BY.get(command.program, ())
+    assert run != bool(command.not_run), command

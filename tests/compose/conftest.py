@@ -28,6 +28,7 @@ ORDER = (
     "networks",
     "secrets",
     "pgadmin",
+    "pages",
     "faults",
     "stop",
     "keep",

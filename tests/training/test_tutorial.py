@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from conftest import REPO, Cluster, Database
 from PIL import Image
+from support.page_commands import commands
 
 BIN = Path(sys.executable).parent
 PAGE = (REPO / "docs/tutorial.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines() if line.strip()
-]
+COMMANDS = [command.text for command in commands(REPO / "docs/tutorial.md")]
 FIRST_RUN = [  # what `make run` does on its embedded server
     "pyml train experiments/digits_cnn.json",
     "pypredict load models/current/digits.json",

@@ -1,0 +1,71 @@
+"""The shell commands in the blocks of README and docs/, as a reader would type them.
+
+A block is fenced with ```sh, or indented by four spaces. `<!-- not run: REASON -->` before a block says why no test
+runs its commands. What follows a command after two spaces, or after #, is a remark for the reader.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+PAGES = sorted([REPO / "README.md", REPO / "secrets/README.md", *(REPO / "docs").glob("*.md")])
+PROGRAMS = "make|docker|pyml|pypredict|wandb|psql|kubectl|ray|git|cp|chmod|export|pip|[./a-z]*/bin/[a-z]+"
+COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS}) .*|(?:{PROGRAMS})$")
+NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
+
+
+@dataclass(frozen=True)
+class PageCommand:
+    """A command: its page, its text, why no test runs it ("" if one does), and the lines below it on the page."""
+
+    page: str
+    text: str
+    not_run: str
+    shown: str
+
+    @property
+    def program(self) -> str:
+        """The first word that is no variable, without its directory."""
+        return next(word for word in self.text.split() if "=" not in word).rpartition("/")[2]
+
+
+def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Give each block of a page: the reason not to run it, and its lines."""
+    reason, lines, fence = "", [], ""
+    for line in [*text.splitlines(), "end"]:
+        if line.startswith("```"):
+            fence = "" if fence else line
+        elif fence == "```sh" or (not fence and line.startswith("    ")):
+            lines.append(line.strip())
+            continue
+        elif fence:
+            continue
+        elif found := NOT_RUN.fullmatch(line):
+            reason = found[1]
+            continue
+        if lines and (line or fence):
+            yield reason, lines
+            reason, lines = "", []
+
+
+def commands(page: Path) -> list[PageCommand]:
+    """List the commands of a page in their order."""
+    found: list[PageCommand] = []
+    for reason, lines in blocks(page.read_text(encoding="utf-8")):
+        shown: list[list[str]] = []
+        for line in "\n".join(lines).replace("\\\n", "").splitlines():
+            typed = line.removeprefix("$ ")
+            if COMMAND.fullmatch(typed):
+                shown.append([re.split(r" {2,}|\s#\s", typed)[0].strip()])
+            elif shown:
+                shown[-1].append(line)
+        name = str(page.relative_to(REPO))
+        found += [PageCommand(name, text, reason, " ".join(below).strip()) for text, *below in shown]
+    return found
+
+
+def all_commands() -> list[PageCommand]:
+    """List the commands of all pages."""
+    return [command for page in PAGES for command in commands(page)]
