@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,12 +29,20 @@ Entry = dict[str, Any]
 
 def installed_licences(python: Path) -> dict[str, tuple[str, str]]:
     """Map each package of an environment to its version and its licences, as its metadata names them."""
-    options = ["--with-system", "--from=mixed", "--format=json"]
+    options = ["--with-system", "--from=all", "--format=json"]
     command = [str(PIP_LICENSES), f"--python={python}", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AuditError(f"{python}: its packages cannot be read, {done.stderr.strip()[-300:]}: run `make install`.")
-    return {canonicalize_name(row["Name"]): (row["Version"], row["License"]) for row in json.loads(done.stdout)}
+    return {canonicalize_name(row["Name"]): (row["Version"], join_licences(row)) for row in json.loads(done.stdout)}
+
+
+def join_licences(row: dict[str, str]) -> str:
+    """Join the classifiers with the license field, which may say something else; a whole text there has no name."""
+    classifiers, field = row["License-Classifier"], row["License-Metadata"]
+    if classifiers == "UNKNOWN":
+        return field
+    return classifiers if field == "UNKNOWN" or "\n" in field else f"{classifiers}; {field}"
 
 
 def split_licences(licences: str) -> list[str]:
@@ -44,7 +52,7 @@ def split_licences(licences: str) -> list[str]:
 
 
 class LicencePolicy:
-    """The lists of audit/licences.toml; it remembers which entries were needed."""
+    """The lists of audit/licences.toml; it remembers which exceptions were used."""
 
     def __init__(self, path: Path) -> None:
         policy = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -53,7 +61,7 @@ class LicencePolicy:
         self.denied: list[Entry] = policy["denied"]
         self.exceptions: list[Entry] = policy.get("exception", [])
         self.stated: list[Entry] = policy.get("stated", [])
-        self.needed: list[Entry] = []
+        self.used: list[Entry] = []  # exceptions
 
     def check_entries(self) -> None:
         """Raise AuditError if an exception is not for one licence, has no reason, or no date."""
@@ -64,32 +72,36 @@ class LicencePolicy:
                     f"{self.name}: the exception for {entry.get('package')} needs package, licence, reason and date."
                 )
 
-    def find(self, entries: list[Entry], name: str) -> Entry | None:
-        """Find the entry for a package, and remember that it is needed."""
-        entry = next((each for each in entries if fnmatchcase(name, each["package"])), None)
-        if entry is not None:
-            self.needed.append(entry)
-        return entry
-
     def judge(self, name: str, licences: str) -> Iterator[str]:
         """Give a sentence for each licence of a package that is denied or unknown."""
-        if licences == "UNKNOWN":
-            stated = self.find(self.stated, name)
-            licences = stated["licence"] if stated else licences
+        stated = find_entry(self.stated, name)
+        if licences == "UNKNOWN" and stated is not None:
+            licences = stated["licence"]
         for licence in split_licences(licences):
             denied = next((each for each in self.denied if re.search(each["licence"], licence, re.IGNORECASE)), None)
             if denied is not None:
-                if self.find([each for each in self.exceptions if each["licence"] == licence], name) is None:
+                suitable = [each for each in self.exceptions if re.search(each["licence"], licence)]
+                exception = find_entry(suitable, name)
+                if exception is not None:
+                    self.used.append(exception)
+                else:
                     yield f"{name} has the denied licence {licence!r}: {denied['reason']}. Take another package."
             elif licence not in self.allowed:
                 yield f"{name} has the licence {licence[:80]!r}, which {self.name} does not know: add it to a list."
 
-    def unneeded(self) -> Iterator[str]:
-        """Give a sentence for each entry that no package needed."""
-        for kind, entries in (("exception", self.exceptions), ("stated licence", self.stated)):
-            for entry in entries:
-                if entry not in self.needed:
-                    yield f"{self.name}: no package needs the {kind} for {entry['package']} any more: remove it."
+    def find_unneeded(self, names: Iterable[str]) -> Iterator[str]:
+        """Give a sentence for each exception that was not used, and each stated licence of a package in no lock."""
+        for entry in self.exceptions:
+            if entry not in self.used:
+                yield f"{self.name}: {entry['package']} needs no exception for {entry['licence']!r}: remove it."
+        for entry in self.stated:
+            if not any(fnmatchcase(name, entry["package"]) for name in names):
+                yield f"{self.name}: no lock has {entry['package']}, whose licence is stated: remove it."
+
+
+def find_entry(entries: list[Entry], name: str) -> Entry | None:
+    """Find the first entry for a package."""
+    return next((each for each in entries if fnmatchcase(name, each["package"])), None)
 
 
 def check(python: Path, policy: LicencePolicy, locks: list[Path]) -> Iterator[str]:
@@ -103,11 +115,11 @@ def check(python: Path, policy: LicencePolicy, locks: list[Path]) -> Iterator[st
         version, licences = installed.get(name, ("", "UNKNOWN"))
         if version and version not in pinned:
             yield f"{name} {version} is installed, and the locks say {' or '.join(sorted(pinned))}: run `make install`."
-        elif not version and not policy.find(policy.stated, name):
+        elif not version and find_entry(policy.stated, name) is None:
             yield f"{name} is not installed: run `make install`, or state its licence in {policy.name}."
         else:
             yield from policy.judge(name, licences)
-    yield from policy.unneeded()
+    yield from policy.find_unneeded(versions)
 
 
 def main() -> int:
