@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks) \
+LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks audit) \
   pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
 # --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
@@ -83,7 +83,7 @@ SUITES := $(addprefix tests/,unit db contract attacks acceptance fuzz)
 .PHONY: test
 test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on the embedded database
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure
-	$(BIN)/mypy $(PACKAGES) tests benchmarks db
+	$(BIN)/mypy $(PACKAGES) tests benchmarks db audit
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(if $(TEST),$(TEST),$(SUITES)) $(PYTEST)
 
 # The service's own environment, without TensorFlow: these suites show that the service needs none.
@@ -163,6 +163,33 @@ bench-train: install  ## measure the trainer's speed beside Keras alone, on MNIS
 .PHONY: test-db
 test-db: $(SERVICE_VENV)/.installed  ## only the db tests, without TensorFlow; POSTGRES_BIN=DIR selects another server's binaries
 	WITHOUT_TENSORFLOW=1 POSTGRES_BIN=$(POSTGRES_BIN) $(SERVICE_VENV)/bin/pytest tests/db tests/attacks --ignore tests/db/test_embedded.py $(PYTEST)
+
+# The tools that look at our packages have an environment of their own, so that they cannot change what they look at.
+AUDIT_VENV := .local/audit-venv
+RUNTIME_LOCKS := $(wildcard $(addsuffix /requirements*.txt,pyml pypredict db))
+$(AUDIT_VENV)/.installed: audit/requirements.txt
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/pip $(INSTALL) --quiet -r $<
+	@touch $@
+
+.PHONY: audit
+audit: licences sbom advisories  ## licences, SBOMs and known vulnerabilities of all locked packages (needs the internet)
+
+.PHONY: licences
+licences: $(AUDIT_VENV)/.installed $(VENV)/.test-installed  ## check the licences of the runtime packages against audit/licences.toml
+	@$(AUDIT_VENV)/bin/python audit/licences.py --python $(BIN)/python $(RUNTIME_LOCKS)
+
+.PHONY: sbom
+sbom: $(AUDIT_VENV)/.installed  ## write a CycloneDX SBOM for each image into .local/sbom (other machines: MACHINE=aarch64)
+	@$(AUDIT_VENV)/bin/python audit/sbom.py $(if $(MACHINE),--machine $(MACHINE)) .local/sbom
+
+.PHONY: advisories
+advisories: $(AUDIT_VENV)/.installed  ## ask the advisory service about every version of every lock
+	@$(AUDIT_VENV)/bin/python audit/advisories.py
+
+.PHONY: test-audit
+test-audit: $(AUDIT_VENV)/.installed $(VENV)/.test-installed  ## test the audit: what it refuses, with a local advisory service
+	$(BIN)/pytest tests/audit $(PYTEST)
 
 .PHONY: clean
 clean:  ## remove what was made: environment, database, models, records

@@ -125,3 +125,14 @@ def test_shipped_files_name_nothing_of_this_machine(bare: Stack) -> None:
             ["grep", "-n", word, *shipped], cwd=bare.directory, capture_output=True, text=True, check=False
         )
         assert found.stdout == "", f"{word!r} has no place here"
+
+
+def test_every_foreign_image_may_have_a_digest(bare: Stack) -> None:
+    digest = f"sha256:{'0' * 64}"
+    base, postgres, pgadmin = f"python@{digest}", f"postgres:12.4@{digest}", f"dpage/pgadmin4:9.18@{digest}"
+    command = ("config", "--format", "json")
+    done = bare.compose(*command, BASE_IMAGE=base, POSTGRES_IMAGE=postgres, PGADMIN_IMAGE=pgadmin)
+    services = json.loads(done.stdout)["services"]
+    assert services["db"]["image"] == services["pgdata"]["image"] == postgres
+    assert services["pgadmin"]["image"] == pgadmin
+    assert {services[each]["build"]["args"]["BASE_IMAGE"] for each in ("secrets", "pyml")} == {base}
