@@ -59,14 +59,17 @@ RUN_BY = {
     "cp": ("README.md",),
     "export": ("docs/tutorial.md",),
 }
-CI = (REPO / ".ci/run").read_text(encoding="utf-8")
+CI = re.findall(
+    r"^ *(?:[A-Z_]+=\S+ )*make ([a-z -]+[a-z])", (REPO / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE
+)
+CI_TARGETS = {target for targets in CI for target in targets.split()}
 
 
 @pytest.mark.parametrize("command", all_commands(), ids=lambda command: f"{command.page}: {command.text}")
 def test_a_command_of_a_page_is_run_by_a_test_or_says_why_not(command: PageCommand) -> None:
     if command.program == "make":
         target = command.text.split("make ")[1].split()[0]
-        run = re.search(rf"\bmake {target}\b(?!-)", CI) is not None
+        run = target in CI_TARGETS
     else:
         run = command.page in RUN_BY.get(command.program, ())
     assert run != bool(command.not_run), command

@@ -42,12 +42,11 @@ def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
             continue
         elif fence:
             continue
-        elif found := NOT_RUN.fullmatch(line):
-            reason = found[1]
-            continue
         if lines and (line or fence):
             yield reason, lines
             reason, lines = "", []
+        if found := NOT_RUN.fullmatch(line):
+            reason = found[1]
 
 
 def commands(page: Path) -> list[PageCommand]:
