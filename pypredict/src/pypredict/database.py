@@ -61,8 +61,7 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
     _check_address(url)
     engine = sa.create_engine(
         "postgresql+psycopg2://",
-        creator=lambda: psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE),
-        isolation_level="READ COMMITTED",  # db/references.sql needs it; a server may have another default
+        creator=lambda: _open(url, application),
         pool_pre_ping=True,
         pool_size=4,
     )
@@ -87,6 +86,17 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
                 log.info("waiting up to %g s for the database: %s", wait_seconds, why)
                 announced = True
             time.sleep(min(1.0, 0.2 + 0.2 * random.random()))  # noqa: S311 - jitter, no secret
+
+
+def _open(url: str | None, application: str) -> psycopg2.extensions.connection:
+    """Connect with READ COMMITTED: db/references.sql needs it, and a server may have another default.
+
+    It is set once. With SQLAlchemy's isolation_level, psycopg2 sets it again at each use of a pooled connection.
+    """
+    connection = psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_isolation = 'read committed'")
+    return connection
 
 
 def _raise_outage(context: sa.engine.ExceptionContext) -> None:

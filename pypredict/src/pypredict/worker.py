@@ -88,6 +88,7 @@ class Worker:
         """
         ahead: Future[Work | None] | None = None
         written: Future[None] | None = None
+        waited = True  # the first job after a wait is predicted and written before the next one is read: at once
         with (
             self._leases,
             ThreadPoolExecutor(2, "worker") as threads,
@@ -107,11 +108,15 @@ class Worker:
                         self._wait_for_database(error, until_empty)
                         continue
                     if work is not None:
-                        ahead = ahead or threads.submit(self._fetch, until_empty)
+                        if not waited:
+                            ahead = ahead or threads.submit(self._fetch, until_empty)
                         outcome = self._predict(work)
                         if written is not None:
                             written.result()  # at most one chunk is being written
                         written = threads.submit(self._write, work.job, outcome, until_empty) if outcome else None
+                        if waited and written is not None:
+                            written.result()
+                        waited = False
                         continue
                     if written is not None:
                         written.result()
@@ -119,6 +124,7 @@ class Worker:
                     if until_empty and self._nothing_open():
                         break
                     self._listener.wait(self.poll_seconds)
+                    waited = True
             finally:
                 self._release_fetched(ahead)
                 self._listener.close()
