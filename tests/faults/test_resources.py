@@ -19,7 +19,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from faults.conftest import OwnServer, start_server
-from support.bundles import publish_bundle
+from support.bundles import fake_predict, publish_bundle
 from support.workers import daemon, load, scalar, until
 
 import embedded
@@ -73,10 +73,15 @@ def metrics_process(url: str, models: Path) -> Iterator[str]:
         assert process.returncode == 0
 
 
-def warning_gauges(address: str) -> dict[str, float]:
+def read_metrics(address: str) -> str:
     with urllib.request.urlopen(address) as answer:  # noqa: S310 - our own address
-        text = answer.read().decode()
-    return {kind: float(value) for kind, value in re.findall(r'^pypredict_warning\{kind="(\w+)"\} (\S+)', text, re.M)}
+        text: str = answer.read().decode()
+    return text
+
+
+def warning_gauges(address: str) -> dict[str, float]:
+    found = re.findall(r'^pypredict_warning\{kind="(\w+)"\} (\S+)', read_metrics(address), re.MULTILINE)
+    return {kind: float(value) for kind, value in found}
 
 
 def said_of(kind: str, caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -200,3 +205,34 @@ def test_a_refused_bundle_is_counted(engine: sa.Engine, tmp_path: Path) -> None:
         (tmp_path / "bundles/broken/manifest.json").write_text("{}")
         with engine.begin() as connection:
             assert read_resources(connection, tmp_path, None).unregistered_bundles == 1
+
+
+def test_metrics_say_that_the_database_does_not_answer(own_server: OwnServer, tmp_path: Path) -> None:
+    with metrics_process(own_server.server.url("pypredict"), tmp_path) as address:
+        assert "pypredict_database_up 1.0" in read_metrics(address)
+        own_server.crash()
+        text = read_metrics(address)
+        assert "pypredict_database_up 0.0" in text
+        assert "pypredict_open_inputs" not in text
+        own_server.start()
+        assert "pypredict_open_inputs 0.0" in read_metrics(address)
+
+
+def test_metrics_count_the_workers_and_the_jobs_that_failed(
+    engine: sa.Engine, db: Database, tmp_path: Path, no_backoff: None
+) -> None:
+    bundle = publish_bundle(tmp_path)
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        if (arrays == 9).any():
+            raise RuntimeError("this one fails")
+        return fake_predict(arrays)
+
+    with metrics_process(db.url("pypredict"), tmp_path) as address:
+        assert "pypredict_workers 0.0" in read_metrics(address)
+        with daemon(engine, tmp_path, predict):
+            predict_more(engine, bundle, 1)
+            assert "pypredict_workers 1.0" in read_metrics(address)
+            load(engine, bundle, np.full((1, 4, 4, 1), 9, np.uint8))
+            until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE failures > 0 AND state <> 'done'") == 1)
+            assert "pypredict_failed_jobs 1.0" in read_metrics(address)
