@@ -75,6 +75,17 @@ def test_an_error_is_a_json_object_too(db: Database, tmp_path: Path) -> None:
     assert line["message"].startswith("there is no models directory ")
 
 
+def test_a_bug_of_the_program_is_a_json_object_with_its_traceback() -> None:
+    start = "from pypredict import cli; cli.read_settings = None; cli.main()"
+    env = os.environ | {"PYPREDICT_LOG": "json"}
+    command = [sys.executable, "-c", start, "status"]
+    done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert line["level"] == "CRITICAL"
+    assert line["traceback"].splitlines()[-1] == "TypeError: 'NoneType' object is not callable"
+
+
 def test_another_form_of_the_log_is_refused(db: Database, tmp_path: Path) -> None:
     done = run(db, tmp_path, PYPREDICT_LOG="xml")
     assert done.returncode == 1

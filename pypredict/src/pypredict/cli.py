@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +44,9 @@ def main() -> None:
         app()
     except Exception as error:
         sentence = explain_error(error)
+        if sentence is None and as_json:
+            log.critical("an error of this program: %s", error, exc_info=error)
+            sys.exit(1)
         if sentence is None:
             raise
         exit_with_error("pypredict", sentence)

@@ -38,16 +38,22 @@ class Resources:
     """What is used and what there is; each field's metadata has its meaning and its unit. None: it cannot be seen."""
 
     connections: int | None = field(metadata={"meaning": "Connections to the database server"})
-    max_connections: int | None = field(metadata={"meaning": "Connections that it allows"})
+    max_connections: int | None = field(metadata={"meaning": "Connections that the database server allows"})
     wal_bytes: int | None = field(metadata={"meaning": "WAL that the server holds", "unit": "B"})
-    max_wal_bytes: int | None = field(metadata={"meaning": "WAL that it should hold", "unit": "B"})
+    max_wal_bytes: int | None = field(metadata={"meaning": "WAL that the server is meant to hold", "unit": "B"})
     slot_wal_bytes: int | None = field(metadata={"meaning": "WAL that replication slots hold back", "unit": "B"})
     database_bytes: int | None = field(metadata={"meaning": "Size of the whole server, with WAL", "unit": "B"})
-    database_disk_bytes: int | None = field(metadata={"meaning": "PYPREDICT_DB_DISK", "unit": "B"})
+    database_disk_bytes: int | None = field(
+        metadata={"meaning": "Disk space of the server, by PYPREDICT_DB_DISK", "unit": "B"}
+    )
     models_disk_bytes: int | None = field(metadata={"meaning": "Disk of the models volume", "unit": "B"})
-    models_disk_used_bytes: int | None = field(metadata={"meaning": "Used of it", "unit": "B"})
+    models_disk_used_bytes: int | None = field(
+        metadata={"meaning": "Used on the disk of the models volume", "unit": "B"}
+    )
     temporary_disk_bytes: int | None = field(metadata={"meaning": "Disk of temporary files", "unit": "B"})
-    temporary_disk_used_bytes: int | None = field(metadata={"meaning": "Used of it", "unit": "B"})
+    temporary_disk_used_bytes: int | None = field(
+        metadata={"meaning": "Used on the disk of temporary files", "unit": "B"}
+    )
     unregistered_bundles: int | None = field(
         metadata={"meaning": "Published bundles that are refused, or not registered yet"}
     )
