@@ -1,4 +1,5 @@
--- Functions that make an input visible in psql and pgAdmin, applied after each migration, before the views.
+-- Functions that make an input visible in psql and pgAdmin, and one that measures the server; applied after each
+-- migration, before the views.
 -- A payload is a .npy file as pypredict.codec describes it. Bytes of another form give NULL: no function here raises an
 -- error for them. Each function reads a bounded part of a payload. substring() fetches that part only; get_byte() on a
 -- stored payload would fetch all of it for each byte, so it is called on the result of substring().
@@ -199,3 +200,38 @@ COMMENT ON FUNCTION ml.show(bigint) IS
     'An input as text: an image as block characters, up to 40 columns; a text by its words; other arrays as numbers.';
 
 REVOKE EXECUTE ON FUNCTION ml.show(bigint) FROM PUBLIC;
+
+-- SECURITY DEFINER: the service's login may not see the files of the server. It gets numbers only. An owner who is
+-- neither a superuser nor a member of pg_monitor does not see the sizes, which are then NULL. Made anew, because a
+-- function's columns cannot be replaced.
+DROP FUNCTION IF EXISTS ml.server_state();
+CREATE FUNCTION ml.server_state(
+    OUT connections integer, OUT max_connections integer, OUT wal_bytes bigint, OUT max_wal_bytes bigint,
+    OUT slot_wal_bytes bigint, OUT database_bytes bigint
+) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    kept text := current_setting('wal_keep_size', true);  -- since 13; before, a number of segments
+BEGIN
+    -- What is hidden from the owner is counted: backend_type is NULL then.
+    SELECT count(*) INTO connections FROM pg_stat_activity
+    WHERE usesysid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend';
+    max_connections := current_setting('max_connections')::integer
+        - current_setting('superuser_reserved_connections')::integer
+        - coalesce(current_setting('reserved_connections', true), '0')::integer;  -- since 16
+    max_wal_bytes := pg_size_bytes(current_setting('max_wal_size')) + coalesce(pg_size_bytes(kept),
+        current_setting('wal_keep_segments', true)::bigint * pg_size_bytes(current_setting('wal_segment_size')));
+    SELECT coalesce(max(pg_wal_lsn_diff(
+        CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)), 0)
+    INTO slot_wal_bytes FROM pg_replication_slots;
+    BEGIN
+        SELECT sum(size) INTO wal_bytes FROM pg_ls_waldir();
+        SELECT sum(pg_tablespace_size(oid)) + wal_bytes INTO database_bytes FROM pg_tablespace;
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL;
+    END;
+END $$;
+COMMENT ON FUNCTION ml.server_state() IS
+    'Connections in use and allowed, WAL that the server holds and should hold, WAL that a replication slot holds back, '
+    'and the size of the whole server, in bytes; NULL: the owner may not see it.';
+
+REVOKE EXECUTE ON FUNCTION ml.server_state() FROM PUBLIC;

@@ -112,6 +112,10 @@ BEGIN
     IF kept IS NOT NULL THEN
         RAISE WARNING 'the login reader can still %: only a superuser can take that away (docs/passwords.md)', kept;
     END IF;
+    IF NOT pg_has_role('pg_monitor', 'USAGE') THEN
+        RAISE WARNING 'no warning about WAL and the size of the server can be given: a superuser can GRANT pg_monitor TO %',
+            current_user;
+    END IF;
 END $$;
 
 GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;
@@ -137,4 +141,4 @@ GRANT SELECT ON ml.progress, ml.inputs, ml.outcome, ml.accuracy, ml.confusion, m
     ml.chunk, ml.test_set,
     ml.job, ml.input_name, ml.prediction, ml.prediction_error, ml.suspect, ml.vocabulary, ml.alembic_version TO ml_reader;
 GRANT SELECT (input_id, chunk_id, sample_no, label_no) ON ml.input TO ml_reader;
-GRANT EXECUTE ON FUNCTION ml.show(bigint) TO ml_predictor, ml_reader;
+GRANT EXECUTE ON FUNCTION ml.show(bigint), ml.server_state() TO ml_predictor, ml_reader;

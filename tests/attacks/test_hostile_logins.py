@@ -281,6 +281,7 @@ def test_an_owner_without_superuser_rights_is_told_what_is_left(
         migrate.migrate(tenant, REPO / "db", [server.passfile])
         assert "the login reader can still " in caplog.text
         assert "call lo_creat and pg_advisory_lock and pg_logical_emit_message, write temporary files" in caplog.text
+        assert "no warning about WAL and the size of the server can be given: a superuser can GRANT" in caplog.text
         caplog.clear()
         assert migrate.migrate(tenant, REPO / "db", [server.passfile]) == schema.REVISION
         engine = database.connect(server.url("pypredict", "managed"), wait_seconds=5)
@@ -293,6 +294,13 @@ def test_an_owner_without_superuser_rights_is_told_what_is_left(
             with pytest.raises(psycopg2.OperationalError, match=ENDED):
                 cursor.execute("SELECT 1")
         assert rows(engine, "SELECT agrees FROM ml.accuracy") == [(True,)]
+        seen = "SELECT connections > 0, max_connections > 0, wal_bytes, slot_wal_bytes, database_bytes > 0"
+        assert rows(engine, f"{seen} FROM ml.server_state()") == [(True, True, None, 0, None)]
+        superuser = database.connect(server.url(), wait_seconds=5)
+        with superuser.begin() as connection:
+            connection.execute(sa.text("GRANT pg_monitor TO tenant"))
+        superuser.dispose()
+        assert rows(engine, f"{seen} FROM ml.server_state()")[0][4] is True
         for one in (tenant, engine):
             one.dispose()
     finally:

@@ -109,6 +109,44 @@ def test_password_volumes_are_mounted_only_by_their_services(config: dict[str, A
     }
 
 
+OBSERVE = ("metrics", "prometheus", "grafana")
+
+
+@pytest.fixture(scope="module")
+def observed(bare: Stack) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(bare.compose("--profile", "observe", "config", "--format", "json").stdout)
+    return known
+
+
+def test_profile_observe_adds_three_hardened_services(config: dict[str, Any], observed: dict[str, Any]) -> None:
+    assert observed["services"].keys() - config["services"].keys() == set(OBSERVE)
+    assert {name: observed["services"][name] for name in config["services"]} == config["services"]
+    for name in OBSERVE:
+        service = observed["services"][name]
+        assert (service["read_only"], service["cap_drop"], service["restart"]) == (True, ["ALL"], "unless-stopped")
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["user"].partition(":")[0] not in ("", "0")
+        assert {"mem_limit", "pids_limit", "stop_grace_period", "init"} <= service.keys()
+
+
+def test_profile_observe_publishes_only_grafana_and_only_locally(observed: dict[str, Any]) -> None:
+    services = {name: observed["services"][name] for name in OBSERVE}
+    assert {name: set(service["networks"]) for name, service in services.items()} == {
+        "metrics": {"database", "metrics"},
+        "prometheus": {"metrics"},
+        "grafana": {"metrics", "front"},
+    }
+    assert observed["networks"]["metrics"]["internal"] is True
+    published = {name: [port["host_ip"] for port in service.get("ports", ())] for name, service in services.items()}
+    assert published == {"metrics": [], "prometheus": [], "grafana": ["127.0.0.1"]}
+
+
+def test_password_of_grafana_is_a_file_without_default(observed: dict[str, Any]) -> None:
+    assert observed["secrets"]["grafana"]["file"].endswith("/secrets/grafana")
+    grafana = observed["services"]["grafana"]["environment"]
+    assert {name for name in grafana if "PASSWORD" in name} == {"GF_SECURITY_ADMIN_PASSWORD__FILE"}
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_has_limits_a_grace_period_and_a_restart_policy(config: dict[str, Any], name: str) -> None:
     service = config["services"][name]

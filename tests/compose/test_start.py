@@ -31,7 +31,7 @@ def test_first_up_builds_each_image_once_and_pulls_none(stack: Stack) -> None:
 
 def test_last_line_of_the_first_up_says_where_to_look(stack: Stack) -> None:
     assert_says_where_to_look(stack, stack.first_up)
-    assert "360 predicted, 0 refused" in stack.first_up
+    assert "360 inputs predicted, 0 refused" in stack.first_up
     place = f"http://127.0.0.1:{stack.values['PGADMIN_PORT']}"
     assert urllib.request.urlopen(f"{place}/misc/ping", timeout=30).status == 200  # noqa: S310 - our own server
 

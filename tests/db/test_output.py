@@ -25,6 +25,21 @@ STATUS_KEYS = {
     "lag_seconds",
     "inputs_per_second",
     "refused_inputs",
+    "failed_jobs",
+    "workers",
+    "connections",
+    "max_connections",
+    "wal_bytes",
+    "max_wal_bytes",
+    "slot_wal_bytes",
+    "database_bytes",
+    "database_disk_bytes",
+    "models_disk_bytes",
+    "models_disk_used_bytes",
+    "temporary_disk_bytes",
+    "temporary_disk_used_bytes",
+    "unregistered_bundles",
+    "warnings",
 }
 
 
@@ -144,6 +159,7 @@ def test_a_run_on_a_terminal_shows_done_of_all_inputs_and_rate(db: Database, tmp
 def test_a_run_in_a_pipe_shows_lines_of_the_log_only(db: Database, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=2500)
     shown = predict_all(db, tmp_path, subprocess.PIPE).stderr
-    assert "chunk 1: 1000 predicted, 0 refused" in shown
+    assert "model 1 (toy) now serves toys" in shown
+    assert "chunk" not in shown  # a line for each chunk needs --verbose
     assert "/s" not in shown
     assert "━" not in shown

@@ -14,8 +14,9 @@ from support.workers import console, daemon, load, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
 from pypredict.health import check_health
+from pypredict.metrics import Collector, serve_metrics
 from pypredict.report import show
-from pypredict.status import Status, read_status, serve_metrics, status_lines
+from pypredict.status import Status, read_status, status_lines
 
 
 def now(engine: sa.Engine) -> Status:
@@ -71,7 +72,7 @@ def test_report_shows_inputs_that_are_not_planned(
 def test_prometheus_reads_the_same_numbers(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
-    port = serve_metrics(0, "127.0.0.1", engine, lambda: 30)
+    port = serve_metrics(0, "127.0.0.1", Collector(engine, tmp_path, None, lambda: 30))
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         text = answer.read().decode()
     assert "pypredict_open_jobs 0.0" in text
@@ -79,11 +80,11 @@ def test_prometheus_reads_the_same_numbers(engine: sa.Engine, tmp_path: Path) ->
     assert "# HELP pypredict_lag_seconds Age of the oldest input that waits" in text
 
 
-def test_a_metrics_port_in_use_is_refused(engine: sa.Engine) -> None:
+def test_a_metrics_port_in_use_is_refused(engine: sa.Engine, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PypredictError, match=f"port {port} of 127.0.0.1 .*in use"):
-            serve_metrics(port, "127.0.0.1", engine, lambda: 0)
+            serve_metrics(port, "127.0.0.1", Collector(engine, tmp_path, None))
 
 
 def test_health_checks_the_age_of_the_file(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Names of files and classes cannot control the terminal or the log, and do not look like other lines."""
 
 import io
+import json
 import logging
 import os
 import pty
@@ -16,7 +17,7 @@ from support.bundles import manifest_for
 
 from bundle.manifest import ClassMetrics, Manifest
 from bundle.messages import list_names, printable
-from bundle.terminal import PrintableFormatter, format_rate, make_console
+from bundle.terminal import JsonFormatter, PrintableFormatter, fields, format_rate, make_console
 from pyml.reports.summary import class_table
 
 TITLE = "\x1b]0;owned\x07"  # a terminal takes it for its new title
@@ -56,6 +57,30 @@ def test_log_record_stays_one_line_and_a_traceback_keeps_its_lines() -> None:
     assert second == "ERROR failed"
     assert len(traceback) > 2
     assert traceback[-1] == r"ValueError: \x1b]0;owned\x07"
+
+
+def test_json_record_stays_one_line_with_the_same_escapes() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    log = logging.Logger("test")
+    log.addHandler(handler)
+    log.warning("skipped: %s", FORGED, extra=fields(dataset=FORGED, inputs=3))
+    try:
+        raise ValueError(TITLE)
+    except ValueError:
+        log.exception("failed")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["time"].endswith("+00:00")
+    assert {**first, "time": ""} == {
+        "time": "",
+        "level": "WARNING",
+        "message": f"skipped: {SHOWN}",
+        "dataset": SHOWN,
+        "inputs": 3,
+    }
+    assert (second["level"], second["message"]) == ("ERROR", "failed")
+    assert second["traceback"].splitlines()[-1] == r"ValueError: \x1b]0;owned\x07"
 
 
 def test_74_console_escapes_lines_titles_headers_and_cells() -> None:
@@ -134,6 +159,20 @@ def test_progress_bar_writes_nothing_into_a_pipe() -> None:
 )
 def test_a_rate_below_one_is_the_time_for_each(per_second: float | None, shown: str) -> None:
     assert format_rate(per_second) == shown
+
+
+@pytest.mark.parametrize("program", ["pyml", "pypredict"])
+def test_json_log_has_the_error_of_a_command(program: str, tmp_path: Path) -> None:
+    start = f"from {program}.cli import main; main()"
+    name = str(tmp_path / "absent.txt")
+    arguments = ["train", name] if program == "pyml" else ["load", "x", "--label-map", name]
+    env = os.environ | {f"{program.upper()}_LOG": "json"}
+    command = [sys.executable, "-c", start, *arguments]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    error = json.loads(done.stderr)
+    assert error["level"] == "ERROR"
+    assert name in error["message"]
 
 
 @pytest.mark.parametrize("program", ["pyml", "pypredict"])

@@ -2,12 +2,14 @@
 
 A name may hold the escape sequences of a terminal, line ends that look like another log line, or characters that turn
 the order of the letters around. Each command line makes its log and its console here, and both escape such characters.
+The log has lines for people, or one JSON object a line for programs that collect logs.
 """
 
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bundle.messages import printable
 
@@ -16,11 +18,25 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, Task
 
 
-def log_to_stderr(line: str, level: int) -> None:
-    """Send the log to stderr. line: the format of one line, as in logging."""
+def log_to_stderr(line: str, level: int, *, as_json: bool = False) -> None:
+    """Send the log to stderr. line: the format of one line, as in logging; as_json: write JSON objects instead."""
     handler = StderrHandler()
-    handler.setFormatter(PrintableFormatter(line))
+    handler.setFormatter(JsonFormatter() if as_json else PrintableFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
+
+
+def fields(**values: object) -> dict[str, dict[str, object]]:
+    """Name the values of a log line for JSON: log.info("...", extra=fields(model=1)); a line for people omits them."""
+    return {"fields": values}
+
+
+def exit_with_error(program: str, sentence: str, code: str | int | None = 1) -> NoReturn:
+    """Write the sentence of an error in the form of the log, and exit."""
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
+        logging.getLogger(program).error("%s", sentence)
+    else:
+        sys.stderr.write(f"{program}: {printable(sentence)}\n")
+    sys.exit(code)
 
 
 def make_console(*, width: int | None = None, markup: bool = True, stderr: bool = False) -> "Console":
@@ -97,3 +113,20 @@ class PrintableFormatter(logging.Formatter):
     def formatException(self, ei: Any) -> str:  # noqa: N802
         """Escape a traceback, whose lines stay lines."""
         return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class JsonFormatter(PrintableFormatter):
+    """Writes one JSON object a line: time (UTC), level, message, the named fields, and the traceback of an error.
+
+    Texts have the same escapes as in a line for people, because a program may show them on a terminal.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        texts = {"time": time, "level": record.levelname, "message": record.getMessage()}
+        texts |= getattr(record, "fields", {})
+        document = {name: printable(value) if isinstance(value, str) else value for name, value in texts.items()}
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document)

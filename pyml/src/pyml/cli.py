@@ -15,7 +15,7 @@ import typer
 
 from bundle import BundleError, __version__
 from bundle.messages import printable
-from bundle.terminal import log_to_stderr, make_console, print_json
+from bundle.terminal import exit_with_error, log_to_stderr, make_console, print_json
 from pyml import PymlError
 from pyml.process import Stopped, raise_on_signals
 
@@ -56,16 +56,15 @@ AfterEach = Callable[[Path, bool], None]  # takes a bundle's directory and `quie
 
 def main() -> None:
     """Run the command line. An error prints one sentence on stderr and no traceback, and sets the exit code."""
-    log_to_stderr("%(message)s", logging.WARNING)
+    log_to_stderr("%(message)s", logging.WARNING, as_json=os.environ.get("PYML_LOG") == "json")
     log.setLevel(logging.INFO)
     raise_on_signals()
     try:
         app()
     except (PymlError, BundleError) as error:
-        sys.exit(f"pyml: {printable(str(error))}")
+        exit_with_error("pyml", str(error))
     except Stopped as stopped:
-        typer.echo(f"pyml: stopped by {stopped.signal}; no incomplete bundle is left", err=True)
-        sys.exit(stopped.code)
+        exit_with_error("pyml", f"stopped by {stopped.signal}; no incomplete bundle is left", stopped.code)
 
 
 def _show_version(wanted: bool) -> None:

@@ -14,10 +14,10 @@ class Settings(BaseSettings):
     """The directories of the trainer, its account at Weights & Biases, and the commit that it was built from.
 
     Our own variables are PYML_MODELS, PYML_RECORD (records of W&B runs), PYML_DATA_DIR, PYML_ORIGIN (the URL from which
-    datasets are downloaded), PYML_MEMORY_MB (prepared images that need more memory are read from a file) and
-    PYML_TRACK_SAMPLES (some samples of the test set go into the record of the run). The other variables have the names
-    that W&B and the image's build give them. An empty variable counts as unset, because Compose passes an unset
-    variable as an empty one.
+    datasets are downloaded), PYML_MEMORY_MB (prepared images that need more memory are read from a file),
+    PYML_TRACK_SAMPLES (some samples of the test set go into the record of the run) and PYML_LOG (the form of the log:
+    text or json). The other variables have the names that W&B and the image's build give them. An empty variable counts
+    as unset, because Compose passes an unset variable as an empty one.
     """
 
     model_config = SettingsConfigDict(env_prefix="PYML_", env_ignore_empty=True, frozen=True, populate_by_name=True)
@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     origin: str = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
     memory_mb: Annotated[int, Field(ge=1)] = 1024
     track_samples: bool = False
+    log: Literal["text", "json"] = "text"
     wandb_project: str = Field("pyml", validation_alias="WANDB_PROJECT")
     wandb_entity: str | None = Field(None, validation_alias="WANDB_ENTITY")
     wandb_group: str | None = Field(None, validation_alias="WANDB_RUN_GROUP")

@@ -10,16 +10,16 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bundle import __version__
-from bundle.messages import printable
-from bundle.terminal import log_to_stderr, print_json
+from bundle.terminal import exit_with_error, log_to_stderr, print_json
 from pypredict import PypredictError
-from pypredict.cli_context import Json, ModelsDirectory, explain_error, make_console, open_database
+from pypredict.cli_context import Json, MetricsAddress, ModelsDirectory, explain_error, make_console, open_database
 from pypredict.cli_models import models_app
 from pypredict.config import Settings, read_settings
 
@@ -37,15 +37,19 @@ log = logging.getLogger("pypredict")
 
 def main() -> None:
     """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
-    log_to_stderr("%(asctime)s %(levelname)s %(message)s", logging.INFO)
+    as_json = os.environ.get("PYPREDICT_LOG") == "json"  # the settings check its value later
+    log_to_stderr("%(asctime)s %(levelname)s %(message)s", logging.INFO, as_json=as_json)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         app()
     except Exception as error:
         sentence = explain_error(error)
+        if sentence is None and as_json:
+            log.critical("an error of this program: %s", error, exc_info=error)
+            sys.exit(1)
         if sentence is None:
             raise
-        sys.exit(f"pypredict: {printable(sentence)}")
+        exit_with_error("pypredict", sentence)
 
 
 def _show_version(wanted: bool) -> None:
@@ -117,28 +121,33 @@ def run_command(
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when no input is pending.")] = False,
     models: ModelsDirectory = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port for Prometheus metrics.")] = None,
-    metrics_address: Annotated[str, typer.Option(help="Address for Prometheus metrics.")] = "127.0.0.1",
+    metrics_address: MetricsAddress = "127.0.0.1",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log one line for each chunk, not one a minute.")] = False,
 ) -> None:
     """Predict every pending input with the published model, as a daemon or until no input is pending."""
     from pypredict.health import check_writable
     from pypredict.listen import Stop
+    from pypredict.metrics import Collector, serve_metrics
     from pypredict.run_bar import run_bar
-    from pypredict.status import serve_metrics
+    from pypredict.run_log import log_start
 
     settings = read_settings()
     stop = Stop()
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)
     _check_models(models or settings.models)
     with open_database(settings, wait=True) as engine:
         for number in (signal.SIGTERM, signal.SIGINT):  # until here no job is claimed, so a signal may end the process
             signal.signal(number, stop.on_signal)
         check_writable(settings.health_file)
         worker = _make_worker(engine, settings, models, stop)
+        log_start(engine, worker.name)
         if metrics_port is not None:
-            serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
+            collector = Collector(engine, worker.directory, settings.db_disk, lambda: worker.predicted)
+            serve_metrics(metrics_port, metrics_address, collector)
         with run_bar(engine, shown=until_empty) as advance:
             worker.on_written = advance
-            predicted = worker.run(until_empty=until_empty)
-    log.info("%d inputs predicted%s", predicted, "" if predicted or stop.is_set() else "; nothing was pending")
+            worker.run(until_empty=until_empty)
+    worker.run_log.write_total(nothing="" if stop.is_set() else "; nothing was pending")
 
 
 @app.command("predict", epilog="Example: pypredict predict cat.jpg dog.jpg --dataset animals")
@@ -181,17 +190,39 @@ def predict_command(
 
 
 @app.command("status", epilog="Example: pypredict status")
-def status_command(as_json: Json = False) -> None:
-    """Show the queue: how many inputs wait, for how long, and how many are predicted per second."""
+def status_command(models: ModelsDirectory = None, as_json: Json = False) -> None:
+    """Show the queue, the workers, connections, disk space and WAL, with a warning for what is nearly used up."""
+    from pypredict.resources import find_warnings, read_resources
     from pypredict.status import read_status, status_lines
 
-    with open_database(read_settings()) as engine, engine.begin() as connection:
+    settings = read_settings()
+    with open_database(settings) as engine, engine.begin() as connection:
         now = read_status(connection)
+        resources = read_resources(connection, models or settings.models, settings.db_disk)
+    warnings = find_warnings(resources)
     if as_json:
-        print_json(now)
+        print_json(asdict(now) | asdict(resources) | {"warnings": warnings})
         return
-    for line in status_lines(now):
-        make_console().print(line, highlight=False)
+    said = [f"warning: {sentence}" for sentence in warnings.values()]
+    make_console().print(*status_lines(now), *status_lines(resources), *said, sep="\n", highlight=False)
+
+
+@app.command("metrics", epilog="Example: pypredict metrics --port 9100")
+def metrics_command(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for Prometheus metrics.")] = 9100,
+    address: MetricsAddress = "127.0.0.1",
+    models: ModelsDirectory = None,
+) -> None:
+    """Show the numbers of `pypredict status` to Prometheus until a signal ends it, also when no worker runs."""
+    from pypredict.metrics import Collector, serve_metrics
+
+    settings = read_settings()
+    with open_database(settings, wait=True) as engine:
+        ends = {signal.SIGTERM, signal.SIGINT}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before a thread starts, which would take them
+        used = serve_metrics(port, address, Collector(engine, models or settings.models, settings.db_disk))
+        log.info("metrics are on http://%s:%d/metrics", address, used)
+        signal.sigwait(ends)
 
 
 @app.command("export", epilog="Example: pypredict export predictions.csv --dataset digits")
@@ -327,5 +358,6 @@ def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, s
         lease_seconds=settings.lease_seconds,
         poll_seconds=settings.poll_seconds,
         health_file=settings.health_file,
+        db_disk=settings.db_disk,
         stop=stop,
     )

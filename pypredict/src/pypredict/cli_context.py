@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+MetricsAddress = Annotated[str, typer.Option(help="Address for Prometheus metrics.")]
 ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR", help="The models volume.")]
 
 

@@ -1,15 +1,19 @@
 """The settings of the predict service. `cli` reads them once from the environment (PYPREDICT_*, DATABASE_URL)."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pypredict import PypredictError
 
 
 class Settings(BaseSettings):
-    """The places of the models and the database, and the times of the worker; times in seconds, finite."""
+    """The places of the models and the database, the times of the worker, and the form of the log.
+
+    Times are in seconds, finite. db_disk: the disk space that the operator gives to the database server.
+    """
 
     model_config = SettingsConfigDict(env_prefix="PYPREDICT_", frozen=True, allow_inf_nan=False)
 
@@ -20,6 +24,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60, gt=0)
     poll_seconds: float = Field(1, gt=0)
     health_file: Path | None = None
+    db_disk: ByteSize | None = Field(None, gt=0)
+    log: Literal["text", "json"] = "text"
 
 
 def read_settings() -> Settings:

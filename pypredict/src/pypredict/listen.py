@@ -58,9 +58,14 @@ class Stop:
         return self._read
 
 
+def count_daemons(connection: sa.Connection) -> int:
+    """Count the daemons that listen, and so will predict new chunks."""
+    return int(connection.execute(COUNT_DAEMONS, {"daemon": DAEMON}).scalar_one())
+
+
 def somebody_listens(connection: sa.Connection) -> bool:
-    """Return whether a daemon listens, so that it will predict new chunks."""
-    return bool(connection.execute(COUNT_DAEMONS, {"daemon": DAEMON}).scalar_one())
+    """Return whether a daemon listens."""
+    return count_daemons(connection) > 0
 
 
 def notify(engine: sa.Engine) -> None:

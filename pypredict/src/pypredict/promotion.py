@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from bundle.manifest import Manifest
 from bundle.promotion import compare_accuracy, is_worse
 from bundle.publish import Pointer
+from bundle.terminal import fields
 from pypredict import PypredictError, registry
 from pypredict.registry import Model
 
@@ -72,6 +73,7 @@ def decline(connection: sa.Connection, proposal: Proposal, why: str) -> None:
             model.bundle_id,
             why,
             model.model_id,
+            extra=fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id),
         )
 
 
@@ -92,7 +94,8 @@ def accept(connection: sa.Connection, proposal: Proposal) -> None:
         else:
             why += f": {compare_accuracy(proposal.manifest, serving)}"
         _serve(connection, "promoted", model, why, proposal.pointer)
-        log.info("model %d (%s) now serves %s, %s", model.model_id, model.bundle_id, model.dataset, why)
+        extra = fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id)
+        log.info("model %d (%s) now serves %s, %s", model.model_id, model.bundle_id, model.dataset, why, extra=extra)
 
 
 def promote(connection: sa.Connection, model: Model) -> None:

@@ -14,6 +14,7 @@ from bundle import BundleError
 from bundle.inference.trial import never
 from bundle.messages import printable
 from bundle.publish import bundle_path, list_bundles, pointers, read_pointer
+from bundle.terminal import fields
 from bundle.verify import Bundle, open_bundle, open_current
 from pypredict import promotion, registry, store
 from pypredict.database import OUTAGE
@@ -87,7 +88,8 @@ class Publications:
             problem = explain_refusal(path, error)
             known = problem in self._refusals.problems()  # the same problem of a bundle and of its pointer
             if self._refusals.add(path, files, problem) and not known and not self._stopped():
-                log.error("%s is refused, its dataset does not change: %s", printable(path.name), problem)
+                extra = fields(bundle=path.name, problem=problem)
+                log.error("%s is refused, its dataset does not change: %s", printable(path.name), problem, extra=extra)
             return [problem]
         self._refusals.drop(path)
         self._imported[path] = state
@@ -104,7 +106,8 @@ class Publications:
         bundle = open_bundle(path)
         with self._engine.begin() as connection:
             model = registry.register_model(connection, bundle)
-        log.info("model %d (%s) is available for %s", model.model_id, path.name, model.dataset)
+        extra = fields(dataset=model.dataset, model=model.model_id, bundle=path.name)
+        log.info("model %d (%s) is available for %s", model.model_id, path.name, model.dataset, extra=extra)
 
     def _import_proposal(self, path: Path) -> None:
         """Decide on the bundle that a pointer names; load and test the model before it serves."""

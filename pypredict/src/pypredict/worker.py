@@ -18,6 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bundle import BundleError
+from bundle.terminal import fields
 from pypredict import PypredictError, jobs, registry, store
 from pypredict.database import OUTAGE, is_refused_login, reason
 from pypredict.jobs import Job
@@ -27,6 +28,8 @@ from pypredict.models import Models, Probabilities
 from pypredict.one_by_one import predict_alone
 from pypredict.plan import Planner
 from pypredict.publications import Publications
+from pypredict.resources import Warnings, find_warnings, read_resources
+from pypredict.run_log import RunLog
 from pypredict.sessions import MAX_READER_SECONDS, end_reader_sessions
 from pypredict.store import Inputs
 
@@ -36,7 +39,7 @@ MAX_FAILURES = 3  # after so many failures, a job is predicted row by row
 IMPORT_SECONDS = 1.0  # so long a claim waits for new bundles; a longer import goes on beside the predictions
 BACKOFF_SECONDS = (0.5, 1, 2, 5, 10, 30)  # after the 1st, 2nd, ... failure in a row; times a random 0.5 to 1.5
 MAX_JOB_SECONDS = 600  # a job that fails again and again waits twice as long each time, up to this
-SESSIONS_SECONDS = 60  # how often old sessions of readers are ended
+ATTENTION_SECONDS = 60  # how often the worker looks at old sessions of readers and at the resources
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Worker:
     lease_seconds: float = 60
     poll_seconds: float = 1
     health_file: Path | None = None
+    db_disk: int | None = None  # bytes of disk space that the database server has
     stop: Stop = field(default_factory=Stop)
     on_written: Callable[[int], None] = lambda n_inputs: None  # after each commit, in the thread that writes
 
@@ -69,7 +73,8 @@ class Worker:
         self._failed: dict[int, str] = {}  # chunks that a run until empty could not read or store, and the reasons
         self._problems: list[str] = []  # the problems with bundles, found by the last check
         self._next_check = -math.inf  # when to look for new bundles and chunks again (time.monotonic)
-        self._next_sessions = -math.inf  # when to end old sessions of readers again
+        self._next_attention = -math.inf  # when to look at sessions and resources again
+        self._warnings = Warnings()
         self._outages = 0
         self._trouble = ""  # why the daemon cannot work now; empty: it can
         self._planner = Planner()
@@ -77,7 +82,12 @@ class Worker:
         self._announced = False
         self._leases = Leases(self.engine, self.lease_seconds)
         self._listener = Listener(self.engine, self.stop)
-        self.predicted = 0
+        self.run_log = RunLog(self.engine)
+
+    @property
+    def predicted(self) -> int:
+        """Count the inputs that were predicted."""
+        return self.run_log.counts.inputs
 
     def run(self, *, until_empty: bool) -> int:
         """Work until `stop` is set, or with until_empty until no job is open; return how many inputs were predicted.
@@ -97,6 +107,7 @@ class Worker:
             try:
                 while not self.stop.is_set():
                     self._write_health()
+                    self.run_log.write_line(idle=False)
                     try:
                         work = self._fetch_urgent() if ahead is not None else None
                         if work is None:
@@ -123,6 +134,7 @@ class Worker:
                         written = None
                     if until_empty and self._nothing_open():
                         break
+                    self.run_log.write_line(idle=not until_empty)
                     self._listener.wait(self.poll_seconds)
                     waited = True
             finally:
@@ -170,7 +182,7 @@ class Worker:
             self._listener.open()
         if check:
             self._next_check = time.monotonic() + self.poll_seconds
-            self._end_sessions()
+            self._attend_server()
             proposals = self._publications.import_new() if until_empty else self._import_aside()
             with self.engine.begin() as connection:
                 self._planner.plan(connection)
@@ -189,11 +201,14 @@ class Worker:
                 if work is not None:
                     return work
 
-    def _end_sessions(self) -> None:
-        if time.monotonic() >= self._next_sessions:
-            self._next_sessions = time.monotonic() + SESSIONS_SECONDS
+    def _attend_server(self) -> None:
+        """End old sessions of readers, and warn of what is nearly used up."""
+        if time.monotonic() >= self._next_attention:
+            self._next_attention = time.monotonic() + ATTENTION_SECONDS
             with self.engine.begin() as connection:
                 end_reader_sessions(connection, MAX_READER_SECONDS)
+            with self.engine.begin() as connection:
+                self._warnings.tell(find_warnings(read_resources(connection, self.directory, self.db_disk)))
 
     def _import_aside(self) -> list[str]:
         """Import new bundles in a thread of its own: the checks of a forged bundle may take minutes."""
@@ -288,14 +303,7 @@ class Worker:
             if until_empty:
                 self._failed[job.chunk_id] = f"chunk {job.chunk_id} cannot be stored: {reason(error)}"
         else:
-            self.predicted += len(probabilities)
-            log.info(
-                "model %d, chunk %d: %d predicted, %d refused",
-                job.model_id,
-                job.chunk_id,
-                len(probabilities),
-                len(inputs.errors),
-            )
+            self.run_log.add(job, len(probabilities), len(inputs.errors))
             self.on_written(len(probabilities) + len(inputs.errors))
         finally:
             self._leases.drop(job)
@@ -305,7 +313,8 @@ class Worker:
         self._leases.drop(job)
         why = None if error is None else reason(error)
         if error is not None:
-            log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, why)
+            extra = fields(model=job.model_id, chunk=job.chunk_id)
+            log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, why, extra=extra)
         try:
             with self.engine.begin() as connection:
                 delay = _backoff_seconds(job.failures + 1, MAX_JOB_SECONDS) if failed else 0
