@@ -13,12 +13,14 @@ import pytest
 import sqlalchemy as sa
 from conftest import REPO, Database
 from faults.conftest import N, OwnServer, make_setup, start_server
+from support.bundles import fake_predict
 from support.fault_setup import FaultSetup, reach
 from support.workers import until
 
 import embedded
 import postgres_programs
-from pypredict import database, migrate
+from pypredict import database, jobs, migrate, store
+from pypredict.plan import Planner
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="SKIPPED, LOUDLY: needs root (a tmpfs, a network namespace)")
@@ -45,6 +47,41 @@ def test_13_predictions_are_exact_after_a_server_crash(own_server: OwnServer, tm
     setup.assert_exact(N + 3000)
     setup.end()
     engine.dispose()
+
+
+def test_13_a_claim_lost_in_a_server_crash_is_stored_once(tmp_path: Path) -> None:
+    """A claim does not wait for the disk. After a crash two workers may hold the same attempt; the first one wins."""
+    own_server = start_server(tmp_path / "state", wal_writer_delay="10s")
+    engine = database.connect(own_server.server.url("pypredict"), wait_seconds=10)
+    setup = make_setup(own_server.server.url("pypredict"), engine, tmp_path / "models")
+
+    def claim() -> tuple[jobs.Job, store.Inputs]:
+        with engine.begin() as connection:
+            Planner().plan(connection)
+        with engine.begin() as connection:
+            job = jobs.claim_job(connection, [1], "worker", 60)
+        assert job is not None
+        with engine.begin() as connection:
+            return job, store.read_inputs(connection, job)
+
+    def finish(job: jobs.Job, inputs: store.Inputs) -> None:
+        with engine.begin() as connection:
+            jobs.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
+
+    try:
+        first, inputs = claim()
+        own_server.crash()
+        own_server.start()
+        assert setup.rows("SELECT state, attempt FROM ml.job") == [("pending", 0)], "the crash did not lose the claim"
+        second, again = claim()
+        assert first.attempt == second.attempt
+        finish(first, inputs)
+        with pytest.raises(jobs.LeaseLostError):
+            finish(second, again)
+        setup.assert_exact(N)
+    finally:
+        engine.dispose()
+        embedded.destroy(own_server.state)
 
 
 def test_06_a_worker_frozen_in_its_commit_loses_its_job(setup: FaultSetup, db: Database, owner: sa.Engine) -> None:

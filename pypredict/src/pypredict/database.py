@@ -93,6 +93,7 @@ def _open(url: str | None, application: str) -> psycopg2.extensions.connection:
 
     It is set once. With SQLAlchemy's isolation_level, psycopg2 sets it again at each use of a pooled connection.
     """
+    connection: psycopg2.extensions.connection
     connection = psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE)
     with connection, connection.cursor() as cursor:
         cursor.execute("SET default_transaction_isolation = 'read committed'")
