@@ -131,10 +131,10 @@ test-browser: $(VENV)/.browser-installed  ## the HTML report in a real browser, 
 	$(BIN)/pytest tests/browser $(PYTEST)
 
 .PHONY: pictures
-pictures: run $(VENV)/.browser-installed  ## take the pictures of README again, from a run and a comparison (needs chromium)
+pictures: run $(VENV)/.browser-installed  ## take the pictures of README again, from a run, a comparison and pgAdmin, and say what has changed (needs chromium and Docker)
 	$(BIN)/pyml train experiments/digits_grid.json
 	$(BIN)/pyml compare --baseline digits_cnn --html .local/comparison.html
-	$(BIN)/python tests/support/pictures.py
+	PYTHONPATH=tests $(BIN)/python tests/support/pictures.py
 
 $(VENV)/.notebook-installed: $(VENV)/.test-installed notebooks/requirements.txt
 	$(BIN)/pip $(INSTALL) --quiet -r notebooks/requirements.txt
