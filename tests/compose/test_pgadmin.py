@@ -3,7 +3,6 @@
 import http.cookiejar
 import json
 import re
-import struct
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 from compose.browser import CHROMIUM, PgAdmin, open_browser
 from compose.stack import Stack
-from support.shown import stored, without_numbers
 
 EMAIL = "admin@example.com"
 ATTEMPTS = 20  # docker-compose.yml
@@ -118,17 +116,6 @@ def test_cell_shows_a_drawn_seven_with_its_lines(stack: Stack, pgadmin: PgAdmin,
 def test_cell_of_the_gallery_shows_the_input(stack: Stack, pgadmin: PgAdmin, views: list[str]) -> None:
     ((shown,),) = stack.sql("SELECT translate(input, chr(10), '|') FROM ml.gallery LIMIT 1")
     assert pgadmin.cell("gallery", "SELECT input, name FROM ml.gallery").split("\n") == shown.split("|")
-
-
-def test_gallery_shows_what_the_picture_of_readme_shows(stack: Stack, shots: Path) -> None:
-    statement = (stack.directory / "db/pgadmin/queries/mistakes.sql").read_text()
-    with open_browser(shots) as window:
-        window.log_in(f"{address(stack)}/", EMAIL, stack.values["PGADMIN_PASSWORD"])
-        png, texts = window.show_gallery(statement)
-    (shots / "gallery.png").write_bytes(png)
-    size, wanted = stored("gallery")
-    assert struct.unpack(">II", png[16:24]) == tuple(size)
-    assert without_numbers(texts) == without_numbers(wanted)
 
 
 def test_example_query_opens_from_the_shared_storage(stack: Stack, pgadmin: PgAdmin, views: list[str]) -> None:

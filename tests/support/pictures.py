@@ -26,7 +26,7 @@ REPO = Path(__file__).resolve().parents[2]
 MAX_BYTES = 150_000
 # The name of each picture of a page, the page, and how many pixels of it are shown.
 PAGES = {
-    "report": ("report.html", 1100, 1070),
+    "report": ("report.html", 1100, 1040),
     "comparison": ("comparison.html", 1700, 1010),
 }
 SIZES = {name: (width, height) for name, (_, width, height) in PAGES.items()} | {"gallery": GALLERY}

@@ -27,7 +27,10 @@ VISIBLE = """() => {
         const node = walker.currentNode
         range.selectNodeContents(node)
         if (!shown(node.parentElement) || !inside(range.getBoundingClientRect())) continue
-        if (node.parentElement === parent) found[found.length - 1] += node.textContent
+        const cell = node.parentElement.closest('td')
+        const column = cell && cell.closest('table').rows[0].cells[cell.cellIndex]
+        if (column && column.textContent.includes('seconds')) found.push('(duration)')
+        else if (node.parentElement === parent) found[found.length - 1] += node.textContent
         else found.push(node.textContent)
         parent = node.parentElement
     }
@@ -38,7 +41,7 @@ VISIBLE = """() => {
 MASKS = (
     (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?", "(time)"),
     (r"\d\d:\d\d:\d\d\.\d+", "(duration)"),
-    (r"\b[0-9a-f]{12,64}\b", "(hash)"),
+    (r"(?<!\.)\b[0-9a-f]{12,64}\b", "(hash)"),
 )
 
 
