@@ -6,7 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks audit) \
+LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks audit notebooks) \
   pypredict/requirements-parquet
 SOURCES := bundle pyml pypredict
 # --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
@@ -83,7 +83,7 @@ SUITES := $(addprefix tests/,unit db contract attacks acceptance fuzz)
 .PHONY: test
 test: $(VENV)/.test-installed  ## lint, types, secrets, and all fast suites on the embedded database
 	$(BIN)/pre-commit run --all-files --show-diff-on-failure
-	$(BIN)/mypy $(PACKAGES) tests benchmarks db audit
+	$(BIN)/mypy $(PACKAGES) tests benchmarks db audit notebooks
 	$(BIN)/pytest --numprocesses auto --dist loadfile $(if $(TEST),$(TEST),$(SUITES)) $(PYTEST)
 
 # The service's own environment, without TensorFlow: these suites show that the service needs none.
@@ -131,10 +131,29 @@ test-browser: $(VENV)/.browser-installed  ## the HTML report in a real browser, 
 	$(BIN)/pytest tests/browser $(PYTEST)
 
 .PHONY: pictures
-pictures: run $(VENV)/.browser-installed  ## take the pictures of README again, from a run and a comparison (needs chromium)
+pictures: run $(VENV)/.browser-installed  ## take the pictures of README again, from a run, a comparison and pgAdmin, and say what has changed (needs chromium and Docker)
 	$(BIN)/pyml train experiments/digits_grid.json
 	$(BIN)/pyml compare --baseline digits_cnn --html .local/comparison.html
-	$(BIN)/python tests/support/pictures.py
+	PYTHONPATH=tests $(BIN)/python tests/support/pictures.py
+
+$(VENV)/.notebook-installed: $(VENV)/.test-installed notebooks/requirements.txt
+	$(BIN)/pip $(INSTALL) --quiet -r notebooks/requirements.txt
+	@touch $@
+
+.PHONY: notebook
+notebook: $(VENV)/.notebook-installed  ## write notebooks/analysis.ipynb from analysis.py, without outputs
+	$(BIN)/jupytext --quiet --to ipynb --update notebooks/analysis.py
+	$(BIN)/jupyter nbconvert --log-level WARN --clear-output --inplace notebooks/analysis.ipynb
+
+.PHONY: analysis
+analysis: $(VENV)/.notebook-installed  ## run the notebook on a published model and write .local/analysis.html (another dataset: ANALYSIS_DATASET=imdb)
+	$(BIN)/python db/embedded.py exec -- $(BIN)/jupyter nbconvert --log-level ERROR --execute --to html \
+	  --output-dir .local notebooks/analysis.ipynb
+	@echo "Open .local/analysis.html in a browser"
+
+.PHONY: test-notebook
+test-notebook: $(VENV)/.notebook-installed  ## run the notebook on digits, film reviews and photographs (the last two in PYML_DATA_DIR)
+	$(BIN)/pytest tests/notebook $(PYTEST)
 
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz

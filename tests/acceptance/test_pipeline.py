@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,27 @@ def test_plain_keras_gives_the_stored_predictions(pipeline: Pipeline) -> None:
     assert [row[0] for row in rows] == plain.argmax(axis=1).tolist()
     assert np.abs(np.array([row[1] for row in rows]) - plain.max(axis=1)).max() <= 1e-6
     assert np.abs(np.array([row[2] for row in rows]) - plain).max() <= 1e-6
+
+
+def without_numbers(line: str) -> str:
+    """Give a line without the log's time, numbers, hashes and columns' widths, which differ between machines."""
+    line = re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ INFO ", "", line)
+    line = re.sub(r"-[0-9a-f]{12}\b", "-(hash)", line).replace(".local/report.html", "report.html")
+    return " ".join(re.sub(r"\d[\d.,]*", "#", re.sub("─+", "─", line)).split())
+
+
+def test_readme_shows_lines_that_make_run_prints_in_this_order(pipeline: Pipeline) -> None:
+    (block,) = re.findall(r"What `make run` prints.*?```\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    said = {"repeat": pipeline.run("pypredict", "report", "--html", "report.html", "--replay", "all").stderr}
+    titles = {"train": "train and publish", "load": "store the test set", "run": "predict the pending inputs"}
+    titles |= {"report": "compare SQL with the manifest", "repeat": "repeat the predictions and write the report"}
+    makefile = (REPO / "Makefile").read_text()
+    assert [title for title in titles.values() if f"call step,{title}," not in makefile] == []
+    printed = [line for part, title in titles.items() for line in [title, *(pipeline.said | said)[part].splitlines()]]
+    real = iter([without_numbers(line) for line in printed])
+    shown = [without_numbers(line) for line in block.splitlines() if line.strip() not in ("", "...")]
+    assert len(shown) > 15
+    assert [line for line in shown if line not in real] == []  # `in` goes on behind the line found before
 
 
 def test_a_second_run_trains_nothing_and_writes_no_row(pipeline: Pipeline) -> None:

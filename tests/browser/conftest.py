@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from support.pictures import CHROMIUM
+from compose.browser import CHROMIUM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.shown import visible_text
+
 if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
 
@@ -22,6 +24,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+GALLERY = (1400, 700)  # width and height of the picture, in pixels
 SECONDS = 1000  # in milliseconds, Playwright's unit
 
 
@@ -121,6 +124,58 @@ class PgAdmin:
             self.shoot(f"cell-{self.statements}")
             text: str = editor.input_value()
         return text
+
+    def show_gallery(self, statement: str) -> tuple[bytes, list[str]]:
+        """Run the gallery's example query and open the drawing of the first row; return a PNG and its visible text.
+
+        The columns are made as wide as their texts, the query's panel as low. pgAdmin keeps the panels for the user.
+        """
+        self.unfold("Servers", "ML pipeline", "Databases", "ml", "Schemas", "ml", "Views")
+        with self._tool("gallery", "Query Tool") as frame:
+            self._execute(frame, statement)
+            notes = frame.locator(".dock-tab", has_text="Scratch Pad").locator("button")
+            if notes.count():
+                notes.first.click()
+            divider = frame.locator(".dock-divider").last.bounding_box()
+            assert divider is not None
+            self._drag(divider["x"] + 100, divider["y"] + divider["height"] / 2, to_x=divider["x"] + 100, to_y=240)
+            self.page.set_viewport_size({"width": 3200, "height": GALLERY[1]})  # the column `input` is wide
+            self._resize_column(frame, "name", 100)
+            self._resize_column(frame, "input", 330)
+            self.page.set_viewport_size({"width": GALLERY[0], "height": GALLERY[1]})
+            columns = [text.split("\n")[0] for text in frame.locator("[role=columnheader]").all_inner_texts()]
+            row = frame.locator("[role=row][aria-rowindex='2'] [role=gridcell]")
+            row.nth(columns.index("input")).dblclick()
+            editor = frame.locator("textarea.Editors-textarea")
+            editor.evaluate(
+                "area => { area.style.width = '460px'; area.style.height = '320px'; area.setSelectionRange(0, 0) }"
+            )
+            for place in (self.page, frame):
+                place.get_by_text("Successfully run").wait_for(state="hidden", timeout=60 * SECONDS)
+            return self.page.screenshot(), visible_text(self.page, frame)
+
+    def _resize_column(self, frame: "Frame", name: str, width: int) -> None:
+        """Drag the right edge of a column."""
+        header = frame.locator("[role=columnheader]").filter(has_text=re.compile(f"^{name}")).first
+        box: dict[str, float] = {}
+
+        def still() -> bool:
+            before = box.copy()
+            box.update(header.bounding_box() or {})
+            return box == before
+
+        self._until(still, f"the column {name} does not move")
+        at = box["y"] + box["height"] / 2
+        self._drag(box["x"] + box["width"] - 2, at, to_x=box["x"] + width, to_y=at)
+        self._until(lambda: abs((header.bounding_box() or {})["width"] - width) < 10, f"{name} is {width} pixels wide")
+
+    def _drag(self, x: float, y: float, *, to_x: float, to_y: float) -> None:
+        mouse = self.page.mouse
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move((x + to_x) / 2, (y + to_y) / 2)
+        mouse.move(to_x, to_y)
+        mouse.up()
 
     def open_example(self, view: str, storage: str, name: str) -> str:
         """Open a file of a shared storage in the query tool; return the text in the query's editor."""

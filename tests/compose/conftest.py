@@ -21,6 +21,7 @@ OUTPUT = REPO / ".local/compose"
 ORDER = (
     "config",
     "pgdata",
+    "gallery",
     "start",
     "modes",
     "exchange",

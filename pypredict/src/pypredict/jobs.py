@@ -42,8 +42,8 @@ PLAN_URGENT = sa.text("""
     ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")
 # Claim the oldest open job without a valid lease. The run_after of a running job is the end of its lease, so one
 # condition and one index find pending jobs and jobs with an expired lease. An expired lease counts as a failure.
-# SET LOCAL: the claim does not wait for the disk. After a crash of the server, two workers may hold the same attempt of a
-# job; only the first of them finds it running at the end (FINISH).
+# SET LOCAL: the claim does not wait for the disk. After a crash of the server, two workers may hold the same attempt of
+# a job; only the first of them finds it running at the end (FINISH).
 CLAIM = sa.text("""
     SET LOCAL synchronous_commit = off;
     UPDATE ml.job j
