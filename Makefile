@@ -93,6 +93,14 @@ restore: $(NEEDED)  ## restore DIR=... into an empty installation and repeat all
 	$(named)
 	@$(BACKUP) restore "$(DIR)"
 
+.PHONY: upgrade
+upgrade: $(NEEDED)  ## move the database to PostgreSQL 18 by dump and restore (of the stack: STACK=1); the old data are kept
+	@$(BACKUP) upgrade
+
+.PHONY: remove-old
+remove-old: $(NEEDED)  ## remove the data that upgrade has kept (of the stack: STACK=1)
+	@$(BACKUP) remove-old
+
 PACKAGES := bundle/src pyml/src pypredict/src
 SUITES := $(addprefix tests/,unit db contract attacks acceptance fuzz)
 .PHONY: test

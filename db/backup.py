@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import embedded
+import upgrade
 from installation import (
     FILE_STREAM,
     MODELS,
@@ -208,9 +209,11 @@ def main() -> int:
     parser.add_argument("--stack", action="store_true", help="the stack of containers, not the embedded server")
     parser.add_argument("--state", type=Path, default=embedded.DEFAULT_STATE, metavar="DIR", help="as in embedded.py")
     parser.add_argument("--bin", type=Path, metavar="DIR", help="as in embedded.py; with upgrade: the old programs")
-    parser.add_argument("action", choices=("backup", "restore"))
-    parser.add_argument("directory", type=Path, metavar="DIR")
+    parser.add_argument("action", choices=("backup", "restore", "upgrade", "remove-old"))
+    parser.add_argument("directory", type=Path, nargs="?", metavar="DIR", help="the backup, with backup and restore")
     options = parser.parse_args()
+    if (options.action in ("backup", "restore")) != bool(options.directory):
+        parser.error("backup and restore need DIR; upgrade and remove-old take none")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for name in embedded.FOREIGN:
         os.environ.pop(name, None)
@@ -226,6 +229,14 @@ def main() -> int:
 
 
 def _act(options: argparse.Namespace) -> None:
+    if not options.directory:
+        change = {"upgrade": upgrade.upgrade, "remove-old": upgrade.remove_old}[options.action]
+        if options.stack:
+            change(upgrade.StackUpgrade())
+            return
+        with embedded.lock(options.state.resolve()):
+            change(upgrade.EmbeddedUpgrade(options.state.resolve(), options.bin))
+        return
     make, directory = options.action == "restore", Path(os.path.abspath(options.directory))  # noqa: PTH100 - keeps links
     about = check_backup(directory) if make else {}
     if make:

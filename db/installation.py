@@ -187,18 +187,19 @@ def open_embedded(state: Path, bin: Path | None, *, make: bool) -> Iterator[Inst
         raise BackupError(f"there is no database in {state} yet; `make run` makes one")
     found = find_postmaster(data)
     if found and found.ready and not make:
-        yield _embedded(embedded.start(state, bin=bin))
+        yield embedded_installation(embedded.start(state, bin=bin))
         return
     with embedded.lock(state):
         server = embedded.start(state, bin=bin)
         try:
-            yield _embedded(server)
+            yield embedded_installation(server)
         finally:
             if not (state / "keep").exists():
                 embedded.stop(state)
 
 
-def _embedded(server: embedded.Server) -> Installation:
+def embedded_installation(server: embedded.Server) -> Installation:
+    """Use an embedded server that runs."""
     pypredict = Path(sys.executable).with_name("pypredict")
     return Installation(
         database=Database(find_binaries(None), server.environment(OWNER)),  # the newest programs read every server

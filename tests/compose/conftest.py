@@ -31,6 +31,7 @@ ORDER = (
     "faults",
     "stop",
     "keep",
+    "backup",
     "cold",
 )
 MEASURED = pytest.StashKey[list[str]]()

@@ -23,6 +23,7 @@ from support.tflite_models import fake_model
 
 import backup
 import embedded
+import postgres_programs
 from installation import BackupError
 
 BOTH = "SELECT (SELECT count(*) FROM ml.input), (SELECT count(*) FROM ml.prediction)"
@@ -65,10 +66,10 @@ class Home:
         return embedded.start(self.state, bin=bin, settings=FAST)
 
 
-def fill(home: Home) -> None:
-    """Store and predict the test set of a model, and leave the server of `given_binaries` running."""
+def fill(home: Home, bin: Path | None) -> None:
+    """Store and predict the test set of a model, and leave the server running."""
     publish_bundle(home.root / "models", serving=fake_model())
-    server = home.start(given_binaries())
+    server = home.start(bin)
     home.pypredict(server, "migrate", "--passfile", server.passfile, user="ml_owner")
     home.pypredict(server, "load", home.root / "models/current/toys.json")
     home.pypredict(server, "run", "--until-empty")
@@ -107,7 +108,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     (arrived / "run-2.wandb").write_bytes(b"arrived")
     (arrived / "arrived.json").write_text("{}")
     try:
-        fill(made)
+        fill(made, given_binaries())
         yield made
     finally:
         embedded.destroy(made.state)
@@ -322,3 +323,96 @@ def test_backup_stops_the_server_that_it_started(home: Home, tmp_path: Path) -> 
     embedded.stop(home.state)
     assert home.backup(*with_bin(), "backup", tmp_path / "backup").returncode == 0
     assert not embedded.status(home.state)[0]
+
+
+# Upgrade, with PostgreSQL 12
+
+
+@pytest.fixture(scope="module")
+def programs12(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of PostgreSQL 12: POSTGRES_BIN, or those beside the repository."""
+    given, unpack = given_binaries(), REPO.parent / "shared/docker/unpack-postgres.sh"
+    if given and postgres_programs.major_version(given) == "12":
+        return given
+    if not unpack.exists():
+        pytest.skip("NOT TESTED: the upgrade, because POSTGRES_BIN does not name the programs of PostgreSQL 12")
+    directory = tmp_path_factory.mktemp("postgres12")
+    subprocess.run([unpack, directory], check=True, capture_output=True)
+    return directory / "bin"
+
+
+@pytest.fixture
+def old(tmp_path: Path, programs12: Path) -> Iterator[Home]:
+    """An installation on PostgreSQL 12 with 30 predictions, stopped."""
+    made = Home(tmp_path / "old")
+    try:
+        fill(made, programs12)
+        embedded.stop(made.state)
+        yield made
+    finally:
+        embedded.destroy(made.state)
+
+
+def cluster(home: Home) -> Path:
+    return (home.state / "cluster").resolve()
+
+
+def test_upgrade_moves_the_database_to_18_and_keeps_the_old_one(old: Home, programs12: Path) -> None:
+    server = old.start(programs12)
+    before, port = counts(server), server.port
+    done = old.backup("upgrade")
+    assert done.returncode == 0, done.stderr
+    assert "30 of 30 predictions repeated bit for bit" in done.stderr
+    server = old.start()
+    assert (counts(server), server.port) == (before, port)
+    assert query(server, "SHOW server_version_num")[0] >= ("180000",)
+    assert query(server, "SHOW default_transaction_read_only") == [("off",)]
+    assert (cluster(old) / "data-12/PG_VERSION").read_text() == "12\n"
+
+
+def test_second_upgrade_has_nothing_to_do_and_remove_old_removes(old: Home) -> None:
+    assert old.backup("upgrade").returncode == 0
+    again = old.backup("upgrade")
+    assert (again.returncode, again.stderr) == (
+        0, "the database is one of PostgreSQL 18 already; there is nothing to do\n",
+    )  # fmt: skip
+    assert old.backup("remove-old").returncode == 0
+    assert sorted(path.name for path in cluster(old).iterdir()) == ["data", "server.log"]
+
+
+def test_upgrade_keeps_the_passwords_of_own_roles(old: Home, programs12: Path) -> None:
+    query(old.start(programs12), "CREATE ROLE student LOGIN PASSWORD 'words' IN ROLE ml_reader")
+    assert old.backup("upgrade").returncode == 0
+    server = old.start()
+    login = psycopg2.connect(host=server.host, port=server.port, dbname="ml", user="student", password="words")
+    with closing(login) as connection:
+        assert connection.info.user == "student"
+
+
+def test_a_killed_upgrade_can_go_on(old: Home, programs12: Path) -> None:
+    before = counts(old.start(programs12))
+    with subprocess.Popen(old.words("upgrade"), env=old.environment(), start_new_session=True) as process:
+        while not (cluster(old) / "data.upgrading/PG_VERSION").exists():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    assert (cluster(old) / "data/PG_VERSION").read_text() == "12\n"
+    assert old.backup("upgrade").returncode == 0
+    assert counts(old.start()) == before
+
+
+def test_a_start_finishes_an_upgrade_that_was_killed_between_its_renames(old: Home, programs12: Path) -> None:
+    before = counts(old.start(programs12))
+    assert old.backup("upgrade").returncode == 0
+    (cluster(old) / "data").rename(cluster(old) / "data.upgrading")
+    assert counts(old.start()) == before
+
+
+def test_upgrade_without_the_old_programs_names_them(old: Home) -> None:
+    opts = cluster(old) / "data/postmaster.opts"
+    opts.write_text(opts.read_text().replace(opts.read_text().split()[0], "/gone/postgres"))
+    done = old.backup("upgrade")
+    assert (done.returncode, done.stderr) == (
+        1, "moving the database from PostgreSQL 12 to 18\n"
+        "upgrade: the programs of PostgreSQL 12 are needed; give their directory: POSTGRES_BIN=DIR\n",
+    )  # fmt: skip
+    assert sorted(path.name for path in cluster(old).iterdir()) == ["data", "server.log"]
