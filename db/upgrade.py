@@ -8,6 +8,8 @@ equal numbers of rows, two renames exchange them:
 
 A run that is killed before the renames leaves the old data in their place, and the next one begins again. A run that is
 killed between them leaves no `data`; the next run or start does the second rename (`finish_upgrade`, db/pgdata.sh).
+
+Longer than 300 lines, so that both ways of running can be compared in one place.
 """
 
 import json
@@ -107,6 +109,20 @@ def copy_database(source: Database, target: Database) -> None:
     pipe(source.dump(), target.restore_dump())
     if source.sql(COUNTS) != target.sql(COUNTS):
         raise BackupError("the copy has other numbers of rows than the database; nothing was changed, try again")
+
+
+def wait_ready(database: Database) -> None:
+    """Wait until the server answers on TCP; while it makes its data, it answers on the socket only."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            run(database.program("pg_isready", "--quiet", "--host=127.0.0.1"))
+        except BackupError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def remove_old(way: Way) -> None:
@@ -225,30 +241,30 @@ class StackUpgrade:
         run(Command(["docker", "rm", "--force", *names]))  # of a run that was killed
         run(compose("stop", *CLIENTS, "db"))
         self._shell('rm -rf "$PGDATA.upgrading"', IMAGE)
+        aside = ("--env", "PGDATA=/var/lib/postgresql/cluster.upgrading")
         try:
-            yield (
-                self._start(names[0], self.image, (), ("-c", f"{READ_ONLY}=on")),
-                self._start(names[1], IMAGE, ("--env", "PGDATA=/var/lib/postgresql/cluster.upgrading"), ()),
-            )
-        finally:
-            for name in names:
-                run(Command(["docker", "stop", "--time", "60", name]))
-                run(Command(["docker", "rm", "--force", name]))
+            with (
+                self._server(names[0], self.image, (), ("-c", f"{READ_ONLY}=on")) as source,
+                self._server(names[1], IMAGE, aside, ()) as target,
+            ):
+                yield source, target
+        except BackupError:
+            before = [name for name in ("db", *CLIENTS) if name in self.ran]
+            if before:
+                show(compose("up", "--detach", *before))
+            raise
 
-    def _start(self, name: str, image: str, options: tuple[str, ...], settings: tuple[str, ...]) -> Database:
+    @contextmanager
+    def _server(self, name: str, image: str, options: tuple[str, ...], settings: tuple[str, ...]) -> Iterator[Database]:
         words = ("run", "--detach", "--no-deps", "--name", name, *options, "db", *settings)
         run(compose(*words, POSTGRES_IMAGE=image))
-        database = Database(("docker", "exec", "--interactive", name))
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                run(database.program("pg_isready", "--quiet", "--host=127.0.0.1"))  # the first start has no TCP
-            except BackupError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-            else:
-                return database
+        try:
+            database = Database(("docker", "exec", "--interactive", name))
+            wait_ready(database)
+            yield database
+        finally:
+            run(Command(["docker", "stop", "--time", "60", name]))
+            run(Command(["docker", "rm", "--force", name]))
 
     def exchange(self, old: int) -> None:
         """See Way."""
