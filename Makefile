@@ -78,6 +78,29 @@ db: install  ## start the embedded database, keep it up, print how to reach it
 db-stop:  ## stop it
 	@$(EMBEDDED) stop
 
+# With STACK=1 these targets are about the stack of containers; they need no .venv then.
+BACKUP = $(if $(STACK),$(PYTHON) db/backup.py --stack,$(BIN)/python db/backup.py $(if $(POSTGRES_BIN),--bin $(POSTGRES_BIN)))
+NEEDED := $(if $(STACK),,install)
+named = @test -n "$(DIR)" || { echo "Name the directory of the backup: make $@ DIR=..." >&2; exit 1; }
+
+.PHONY: backup
+backup: $(NEEDED)  ## write database, models and records into the new directory DIR=... (of the stack: STACK=1)
+	$(named)
+	@$(BACKUP) backup "$(DIR)"
+
+.PHONY: restore
+restore: $(NEEDED)  ## restore DIR=... into an empty installation and repeat all predictions (of the stack: STACK=1)
+	$(named)
+	@$(BACKUP) restore "$(DIR)"
+
+.PHONY: upgrade
+upgrade: $(NEEDED)  ## move the database to PostgreSQL 18 by dump and restore (of the stack: STACK=1); the old data are kept
+	@$(BACKUP) upgrade
+
+.PHONY: remove-old
+remove-old: $(NEEDED)  ## remove the data that upgrade has kept (of the stack: STACK=1)
+	@$(BACKUP) remove-old
+
 PACKAGES := bundle/src pyml/src pypredict/src
 SUITES := $(addprefix tests/,unit db contract attacks acceptance fuzz)
 .PHONY: test

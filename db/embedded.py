@@ -45,18 +45,17 @@ from postgres_cluster import (
     check_data,
     data_directory,
     find_postmaster,
-    last_start,
+    finish_upgrade,
     make_cluster_directory,
     start_server,
+    stop_server,
 )
 from postgres_programs import (
-    WAIT_SECONDS,
     EmbeddedError,
     explain_errors,
     find_binaries,
     last_lines,
     major_version,
-    run_program,
 )
 
 DATABASE = "ml"
@@ -86,7 +85,7 @@ class Server:
 
     def url(self, user: str = OWNER, database: str = DATABASE) -> str:
         """Return a URL that contains the password: for tests, never for a log."""
-        return f"postgresql://{user}:{_passwords(self.passfile)[user]}@{self.host}:{self.port}/{database}"
+        return f"postgresql://{user}:{passwords(self.passfile)[user]}@{self.host}:{self.port}/{database}"
 
 
 def start(state: Path, *, bin: Path | None = None, settings: Mapping[str, str] | None = None) -> Server:
@@ -98,11 +97,12 @@ def start(state: Path, *, bin: Path | None = None, settings: Mapping[str, str] |
     state, bin, settings, began = state.resolve(), find_binaries(bin), settings or {}, time.monotonic()
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = make_cluster_directory(state)
+    finish_upgrade(data)
     if data.exists():
         check_data(data, bin)
     elif not (state / "pgpass").exists():
         _make_passwords(state / "pgpass")
-    password = _passwords(state / "pgpass")[OWNER]
+    password = passwords(state / "pgpass")[OWNER]
 
     found = find_postmaster(data)
     if found and not found.ready:  # a run was killed while the server started or stopped
@@ -119,15 +119,8 @@ def start(state: Path, *, bin: Path | None = None, settings: Mapping[str, str] |
 def stop(state: Path) -> bool:
     """Stop the server (fast shutdown) and return whether it ran; also remove the `keep` file of `start`."""
     (state / "keep").unlink(missing_ok=True)
-    data = data_directory(state)
-    if not find_postmaster(data):
+    if not stop_server(data_directory(state)):
         return False
-    run, _ = last_start(data)
-    if not (run / "pg_ctl").exists():  # the virtual environment was made again
-        run = find_binaries(None)
-    done = run_program(data.parent, run / "pg_ctl", "stop", "-D", data, "-m", "fast", "-w", "-t", str(WAIT_SECONDS))
-    if left := find_postmaster(data):
-        raise EmbeddedError(f"the server in {data.parent} (pid {left.pid}) does not stop: {last_lines(done.stderr)}")
     log.info("PostgreSQL stopped")
     return True
 
@@ -213,7 +206,7 @@ def _make_passwords(passfile: Path) -> None:
     os.replace(file.name, passfile)
 
 
-def _passwords(passfile: Path) -> dict[str, str]:
+def passwords(passfile: Path) -> dict[str, str]:
     """Read the password of each role."""
     with explain_errors(f"{passfile} is not readable, {CLEAN}"):
         fields = [line.split(":") for line in passfile.read_text().splitlines()]

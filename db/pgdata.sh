@@ -30,7 +30,9 @@ fi
 [ -z "$version" ] ||
     fail "the volume pgdata holds its database in the root, the layout of earlier versions of this stack; this" \
         "command moves it into a folder: docker compose down && docker compose run --rm pgdata move"
+# `make upgrade STACK=1` was killed after it renamed the old folder: the new one is complete.
+[ -e "$PGDATA" ] || [ ! -e "$PGDATA.upgrading" ] || mv "$PGDATA.upgrading" "$PGDATA"
 version=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)
 [ -z "$version" ] || [ "$version" = "$PG_MAJOR" ] ||
     fail "the volume pgdata holds a database of PostgreSQL $version, and POSTGRES_IMAGE has version $PG_MAJOR: set it" \
-        "back, or move the data by dump and restore (docs/upgrade.md)"
+        "back; make upgrade STACK=1 then moves the data to a newer version (docs/upgrade.md)"

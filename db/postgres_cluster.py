@@ -21,6 +21,7 @@ from postgres_programs import (
     WAIT_SECONDS,
     EmbeddedError,
     explain_errors,
+    find_binaries,
     last_lines,
     major_version,
     run_program,
@@ -31,6 +32,7 @@ from postgres_programs import (
 HOST, OWNER = "127.0.0.1", "ml_owner"
 PREFIX = "ml-postgres-"  # of root's directories under /var/tmp
 CLEAN = "run `make clean` for an empty database"
+UPGRADING = "data.upgrading"  # the new data directory of `make upgrade`, until it takes the place of the old one
 
 
 class Postmaster(NamedTuple):
@@ -61,6 +63,12 @@ def make_cluster_directory(state: Path) -> Path:
     return data_directory(state)
 
 
+def finish_upgrade(data: Path) -> None:
+    """Rename the new data directory if an upgrade was killed after it renamed the old one: it is complete then."""
+    if not data.exists() and data.with_name(UPGRADING).exists():
+        data.with_name(UPGRADING).rename(data)
+
+
 def check_data(data: Path, bin: Path) -> None:
     """Refuse a data directory of another user or of another major version."""
     account = server_account()
@@ -71,7 +79,8 @@ def check_data(data: Path, bin: Path) -> None:
         made_by, major = (data / "PG_VERSION").read_text().strip(), major_version(bin)
     if made_by != major:
         raise EmbeddedError(
-            f"PostgreSQL {made_by} made {data}, but {bin} is {major}: give version {made_by} with --bin, or {CLEAN}"
+            f"PostgreSQL {made_by} made {data}, but {bin} is {major}: run `make upgrade`, "
+            f"give version {made_by} with --bin, or {CLEAN}"
         )
 
 
@@ -96,6 +105,19 @@ def start_server(data: Path, bin: Path, password: str, settings: Mapping[str, st
             break
     said = server_log.read_text(errors="replace") if server_log.exists() else done.stderr
     raise EmbeddedError(f"the server in {data.parent} does not start; its log ends: {last_lines(said)}")
+
+
+def stop_server(data: Path) -> bool:
+    """Stop the server of this data directory (fast shutdown) and return whether it ran."""
+    if not find_postmaster(data):
+        return False
+    run, _ = last_start(data)
+    if not (run / "pg_ctl").exists():  # the virtual environment was made again
+        run = find_binaries(None)
+    done = run_program(data.parent, run / "pg_ctl", "stop", "-D", data, "-m", "fast", "-w", "-t", str(WAIT_SECONDS))
+    if left := find_postmaster(data):
+        raise EmbeddedError(f"the server in {data.parent} (pid {left.pid}) does not stop: {last_lines(done.stderr)}")
+    return True
 
 
 def _init_database(data: Path, run: Path, password: str, sync: bool) -> None:

@@ -94,7 +94,7 @@ def runnable_binaries(bin: Path, cluster: Path) -> Path:
     with suppress(EmbeddedError):
         if run_program(cluster, bin / "initdb", "--version").returncode == 0:
             return bin
-    tree, package, target = bin.parent, bin.parent.parent, cluster.with_name("server")
+    tree, package, target = bin.parent, bin.parent.parent, cluster.with_name(f"server-{major_version(bin)}")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(tree, target / "package" / tree.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
     # A wheel has its libraries in one of these directories; the programs find them by a relative path.

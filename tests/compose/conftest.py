@@ -33,6 +33,7 @@ ORDER = (
     "faults",
     "stop",
     "keep",
+    "backup",
     "cold",
 )
 MEASURED = pytest.StashKey[list[str]]()

@@ -1,0 +1,103 @@
+"""Backup, restore and upgrade of the stack, by the commands of docs/backup.md and docs/upgrade.md. In this order."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from compose.stack import Done, Stack
+
+
+def make(stack: Stack, *words: str, check: bool = True) -> Done:
+    return stack.call("make", *words, "STACK=1", check=check, timeout=600)
+
+
+def counts(stack: Stack) -> dict[str, str]:
+    """Count the rows of each table; `contents` without the transactions."""
+    return {table: content.split()[0] for table, content in stack.contents().items()}
+
+
+@pytest.fixture(scope="module")
+def saved(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of the running stack, which is started anew."""
+    stack.up()
+    stack.wait_predicted()
+    directory = tmp_path_factory.mktemp("backups") / "first"
+    make(stack, "backup", f"DIR={directory}")
+    assert stack.inspect(stack.container("pypredict"))["State"]["Running"]
+    return directory
+
+
+def test_one_flipped_byte_is_refused(stack: Stack, saved: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(saved, tmp_path / "damaged")
+    content = bytearray((damaged / "database.dump").read_bytes())
+    content[len(content) // 2] ^= 1
+    (damaged / "database.dump").write_bytes(content)
+    done = make(stack, "restore", f"DIR={damaged}", check=False)
+    assert done.returncode != 0
+    assert "is damaged: database.dump has changed; use another backup" in done.stderr
+
+
+def test_a_stack_that_is_not_empty_is_refused(stack: Stack, saved: Path) -> None:
+    before = stack.contents()
+    done = make(stack, "restore", f"DIR={saved}", check=False)
+    assert done.returncode != 0
+    assert "the installation is not empty" in done.stderr
+    assert stack.contents() == before
+
+
+def test_a_destroyed_stack_is_restored(stack: Stack, saved: Path) -> None:
+    before = counts(stack)
+    listing = ("sh", "-c", "cd /models && find . -type f | xargs sha256sum | sort")
+    models = stack.run_in("pypredict", *listing).stdout
+    stack.compose("down", "--volumes")
+    done = make(stack, "restore", f"DIR={saved}")
+    assert f"{before['prediction']} of {before['prediction']} predictions repeated bit for bit" in done.stderr
+    assert counts(stack) == before
+    stack.compose("up", "--detach", "--no-deps", "pypredict")
+    assert stack.run_in("pypredict", *listing).stdout == models
+
+
+def test_upgrade_moves_the_database_to_18(stack: Stack) -> None:
+    if stack.sql("SHOW server_version_num")[0][0] >= "180000":
+        pytest.skip("POSTGRES_IMAGE is the recommended version already")
+    before = counts(stack)
+    done = make(stack, "upgrade")
+    assert f"{before['prediction']} of {before['prediction']} predictions repeated bit for bit" in done.stderr
+    assert stack.sql("SHOW server_version_num")[0][0] >= "180000"
+    assert counts(stack) == before
+    assert "POSTGRES_IMAGE=postgres:18" in (stack.directory / ".env").read_text().splitlines()
+    assert "cluster-12" in on_volume(stack, 'ls "${PGDATA%/*}"')
+
+
+def on_volume(stack: Stack, script: str) -> str:
+    """Run a script on the volume pgdata; return its output."""
+    return stack.compose("run", "--rm", "--no-TTY", "--no-deps", "--entrypoint", "sh", "pgdata", "-ec", script).stdout
+
+
+def test_upgrade_killed_between_its_renames_is_finished_by_up(stack: Stack) -> None:
+    before = counts(stack)
+    stack.compose("down")
+    on_volume(stack, 'mv "$PGDATA" "$PGDATA.upgrading"')
+    stack.compose("up", "--detach", "db")
+    stack.wait_healthy("db")
+    assert counts(stack) == before
+
+
+def test_second_upgrade_has_nothing_to_do(stack: Stack) -> None:
+    before = stack.contents()
+    assert "PostgreSQL 18 already; there is nothing to do" in make(stack, "upgrade").stderr
+    assert stack.contents() == before
+
+
+def test_remove_old_removes_the_kept_data_only(stack: Stack) -> None:
+    make(stack, "remove-old")
+    assert "cluster\n" in on_volume(stack, 'ls "${PGDATA%/*}"')
+    assert "cluster-" not in on_volume(stack, 'ls "${PGDATA%/*}"')
+
+
+def test_the_stack_predicts_further_inputs_afterwards(stack: Stack) -> None:
+    stack.up()
+    before = stack.number("SELECT count(*) FROM ml.prediction")
+    stack.copies += 100  # numbers that no chunk has
+    stack.wait_done(before + stack.copy_inputs(1))
+    assert stack.sql("SELECT * FROM ml.integrity") == []
