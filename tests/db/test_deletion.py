@@ -64,7 +64,7 @@ def unit_of_chunk_1(connection: sa.Connection) -> tuple[deletion.Selection, dele
     return selection, selection.read(connection)[0]
 
 
-STATEMENTS = 3 + len(deletion.DELETE_OUTCOMES) + len(deletion.DELETE_INPUTS)
+STATEMENTS = 4 + len(deletion.DELETE_OUTCOMES) + len(deletion.DELETE_INPUTS)
 
 
 @pytest.mark.parametrize("step", range(1, STATEMENTS + 1))

@@ -361,6 +361,15 @@ def test_78_a_worker_beside_a_prune_goes_on(
     assert rows(owner, "SELECT * FROM ml.integrity") == []
 
 
+@pytest.mark.parametrize("statement", deletion.DELETE_OUTCOMES[:3], ids=["prediction", "prediction_error", "suspect"])
+def test_a_deletion_reads_only_the_range_of_its_inputs(owner: sa.Engine, statement: sa.TextClause) -> None:
+    """Or else each chunk would cost a scan of all predictions, since the statistics of a new table are missing."""
+    with owner.begin() as connection:
+        connection.execute(deletion.FIX_PLAN)
+        plan = connection.execute(sa.text(f"EXPLAIN {statement}"), {"chunk_id": 1, "model_id": None}).scalars()
+        assert re.search(r"Index Cond: .*model_id = ANY.*input_id >=.*input_id <=", "\n".join(plan))
+
+
 def delete_first(owner: sa.Engine, source: str) -> Callable[[sa.Connection], Unit | None]:
     """Make the function that deletes the first chunk of a source."""
     with owner.begin() as connection:

@@ -22,20 +22,26 @@ MAY_DELETE = sa.text("""
     SELECT current_user AS login, pg_get_userbyid(relowner) AS owner, pg_has_role(relowner, 'USAGE') AS may
     FROM pg_class WHERE oid = 'ml.chunk'::regclass""")
 SOURCES = sa.text("SELECT source FROM ml.chunk GROUP BY source ORDER BY max(chunk_id) DESC")
-# The settings hold until the end of the transaction. Without sequential scans, the time does not grow with the tables.
-BEGIN = sa.text("""
-    SELECT set_config('lock_timeout', :timeout, true), set_config('enable_seqscan', 'off', true)""")
+# These settings hold until the end of the transaction. FIX_PLAN and OUTCOMES_OF fix the query plan, independent of the
+# statistics: the outcomes of a chunk lie in a range of the primary key, because a load numbers its inputs in sequence;
+# each row within is checked by one look-up. OFFSET 0 keeps min and max from a search through all inputs.
+FIX_PLAN = sa.text("SELECT set_config('enable_seqscan', 'off', true)")
+LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
 LOCK = sa.text("LOCK TABLE ml.chunk, ml.input, ml.job, ml.prediction IN SHARE ROW EXCLUSIVE MODE")
+OUTCOMES_OF = """
+    o.model_id = ANY (ARRAY(SELECT d.model_id FROM ml.job d
+                            WHERE d.chunk_id = {chunk_id} AND d.model_id = coalesce({model_id}, d.model_id)))
+    AND o.input_id BETWEEN
+        (SELECT min(input_id) FROM (SELECT input_id FROM ml.input WHERE chunk_id = {chunk_id} OFFSET 0) i)
+        AND (SELECT max(input_id) FROM (SELECT input_id FROM ml.input WHERE chunk_id = {chunk_id} OFFSET 0) i)
+    AND (SELECT i.chunk_id FROM ml.input i WHERE i.input_id = o.input_id) = {chunk_id}"""
 # Bytes of the rows as they are stored, without indexes and page headers.
 PAYLOAD_BYTES = "(SELECT coalesce(sum(pg_column_size(i.payload)), 0) FROM ml.input i WHERE i.chunk_id = c.chunk_id)"
-PREDICTION_BYTES = """(
-    SELECT coalesce(sum(pg_column_size(p)), 0)
-    FROM ml.job d JOIN ml.input i USING (chunk_id) JOIN ml.prediction p USING (model_id, input_id)
-    WHERE d.chunk_id = c.chunk_id{of_model})"""
+PREDICTION_BYTES = f"(SELECT coalesce(sum(pg_column_size(o)), 0) FROM ml.prediction o WHERE {OUTCOMES_OF})"  # noqa: S608
 CHUNKS = sa.text(f"""
     SELECT c.chunk_id, CAST(NULL AS bigint) AS model_id, c.dataset, c.source AS name, c.n_inputs AS inputs,
            c.n_inputs * (SELECT count(*) FROM ml.job j WHERE j.chunk_id = c.chunk_id AND j.state = 'done') AS outcomes,
-           {PAYLOAD_BYTES} + {PREDICTION_BYTES.format(of_model="")} AS bytes, false AS only,
+           {PAYLOAD_BYTES} + {PREDICTION_BYTES.format(chunk_id="c.chunk_id", model_id="NULL")} AS bytes, false AS only,
            CASE WHEN EXISTS (SELECT FROM ml.job j WHERE j.chunk_id = c.chunk_id AND j.lease_until > now())
                 THEN 'a worker predicts them now; run the command again later'
                 WHEN t.serves THEN format('the test set of model %s, which serves', t.model_id)
@@ -53,7 +59,7 @@ CHUNKS = sa.text(f"""
 # A retired model keeps its predictions of its own test set: without them, the worker would make them again.
 RETIRED = sa.text(f"""
     SELECT j.chunk_id, j.model_id, m.dataset, m.bundle_id AS name, c.n_inputs AS inputs, c.n_inputs AS outcomes,
-           {PREDICTION_BYTES.format(of_model=" AND d.model_id = j.model_id")} AS bytes,
+           {PREDICTION_BYTES.format(chunk_id="j.chunk_id", model_id="j.model_id")} AS bytes,
            NOT EXISTS (SELECT FROM ml.job o WHERE o.chunk_id = j.chunk_id AND o.model_id <> j.model_id) AS only,
            CASE WHEN EXISTS (SELECT FROM ml.test_set h WHERE h.model_id = j.model_id AND h.chunk_id = j.chunk_id)
                 THEN format('the test set of model %s, which measures it', j.model_id) END AS kept
@@ -61,11 +67,9 @@ RETIRED = sa.text(f"""
     WHERE m.state = 'retired' AND j.state = 'done' AND m.dataset = coalesce(:dataset, m.dataset)
       AND j.chunk_id = coalesce(:chunk_id, j.chunk_id) AND j.model_id = coalesce(:model_id, j.model_id)
     ORDER BY j.model_id, j.chunk_id""")  # noqa: S608 - no values
+OUTCOMES = OUTCOMES_OF.format(chunk_id=":chunk_id", model_id=":model_id")
 DELETE_OUTCOMES = [
-    sa.text(f"""
-    DELETE FROM ml.{table} o USING ml.job j, ml.input i
-    WHERE j.chunk_id = :chunk_id AND j.model_id = coalesce(:model_id, j.model_id) AND i.chunk_id = j.chunk_id
-      AND o.model_id = j.model_id AND o.input_id = i.input_id""")  # noqa: S608 - no values
+    sa.text(f"DELETE FROM ml.{table} o WHERE {OUTCOMES}")  # noqa: S608 - no values
     for table in ("prediction", "prediction_error", "suspect")
 ] + [sa.text("DELETE FROM ml.job WHERE chunk_id = :chunk_id AND model_id = coalesce(:model_id, model_id)")]
 # A test set that loses a chunk measures its model no more, so its other chunks become plain ones.
@@ -106,6 +110,7 @@ class Selection:
 
     def read(self, connection: sa.Connection, chunk_id: int | None = None, model_id: int | None = None) -> list[Unit]:
         """List the selected units, or the one with these numbers if it is still selected."""
+        connection.execute(FIX_PLAN)
         found = connection.execute(self.query, {**self.values, "chunk_id": chunk_id, "model_id": model_id})
         return [Unit(**row) for row in found.mappings()]
 
@@ -156,7 +161,7 @@ def delete_unit(connection: sa.Connection, selection: Selection, unit: Unit) -> 
 
     Returns None when the unit is gone or selected no more, and deletes nothing when the result has a reason in `kept`.
     """
-    connection.execute(BEGIN, {"timeout": f"{LOCK_SECONDS}s"})
+    connection.execute(LOCK_TIMEOUT, {"timeout": f"{LOCK_SECONDS}s"})
     connection.execute(LOCK)
     found = selection.read(connection, unit.chunk_id, unit.model_id)
     if not found or found[0].kept is not None:
