@@ -14,11 +14,14 @@ import sqlalchemy as sa
 from conftest import Database
 from support.bundles import CLASSES, arrays_and_labels, fake_predict, publish_bundle, publish_texts
 from support.workers import daemon, overlap, rows, scalar, until, worker_for
+from typer.testing import CliRunner
 
+from bundle import BundleError
 from bundle.publish import staging
 from bundle.verify import Bundle
-from pypredict import deletion, jobs, promotion, registry, store
+from pypredict import PypredictError, deletion, jobs, promotion, registry, store
 from pypredict.chunk import Chunk, cut
+from pypredict.cli import app
 from pypredict.deletion import Unit
 from pypredict.source import Preparation
 
@@ -46,10 +49,10 @@ def prune(db: Database, *arguments: str) -> str:
 
 
 def sentence(db: Database, *arguments: str, login: str | None = None) -> str:
-    done = pypredict(db, "prune", *arguments, login=login)
-    assert done.returncode == 1, done
-    (line,) = done.stderr.splitlines()
-    return line
+    """Call a command that is refused, in this process; return the reason."""
+    called = CliRunner().invoke(app, ["prune", *arguments], env={"DATABASE_URL": db.url(login)})
+    assert isinstance(called.exception, PypredictError | BundleError), called
+    return str(called.exception)
 
 
 def chunks_of(bundle: Bundle, source: str, *, chunks: int = 3, seed: int = 1, labels: bool = False) -> list[Chunk]:
