@@ -150,3 +150,20 @@ def test_psql_in_the_database_container_prints_no_error(stack: Stack) -> None:
     assert psql.wait(timeout=60) == 0
     assert b"42" in shown
     assert b"could not" not in shown, shown.decode()
+
+
+def test_prune_runs_as_the_owner_and_can_write_the_models_volume(stack: Stack) -> None:
+    made = "mkdir -p /models/bundles/left && echo left > /models/bundles/left/model.h5"
+    stack.compose(
+        "run", "--rm", "--entrypoint", "sh", "prune", "-ec", f"{made} && touch -d 2020-01-01 /models/bundles/left"
+    )
+    assert "left" in stack.compose("run", "--rm", "prune", "bundles").stdout
+    deleted = stack.compose("run", "--rm", "prune", "bundles", "--yes")
+    assert "1 bundles are deleted: 5 bytes went back to the disk" in deleted.stderr
+    kept = stack.compose("run", "--rm", "prune", "inputs", "--older-than", "90d").stdout
+    assert "Nothing is deleted" in kept
+    refused = stack.compose(
+        "run", "--rm", "--no-deps", "pypredict", "prune", "inputs", "--older-than", "90d", check=False
+    )
+    assert refused.returncode == 1
+    assert "the login pypredict may not delete; log in as ml_owner" in refused.stderr

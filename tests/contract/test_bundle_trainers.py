@@ -17,7 +17,7 @@ import pytest
 from support.bundles import files_of, publish_bundle
 
 from bundle import BundleError
-from bundle.publish import STAGING_PREFIX, bundle_path, point, pointers, read_pointer, staging
+from bundle.publish import STAGING_PREFIX, bundle_path, point, pointers, read_pointer, remove_bundles, staging
 from bundle.verify import open_bundle, open_current
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -244,6 +244,12 @@ def test_27_a_read_only_volume_is_refused_before_the_training(read_only_volume: 
         staging(read_only_volume),
     ):
         pytest.fail("staging began on a volume that cannot be written")
+
+
+def test_27_bundles_on_a_read_only_volume_are_not_deleted(read_only_volume: Path) -> None:
+    with pytest.raises(BundleError, match=r"bundles cannot be written \(Permission denied\); bundles are deleted"):
+        remove_bundles(read_only_volume, ["first"])
+    assert bundle_path(read_only_volume, "first").is_dir()
 
 
 def test_27_an_unwritable_pointer_is_refused_in_one_sentence(read_only_volume: Path) -> None:

@@ -1,23 +1,16 @@
-"""The deletion of old inputs, as docs/retention.md has it, beside a worker that finishes its job."""
+"""The deletion of a chunk beside a worker that finishes its job, step by step."""
 
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import REPO
 from support.sql_sessions import Session, orphans
 from support.workers import until
 
-from pypredict import jobs, store
-
-
-def deletion() -> list[str]:
-    """Read the statements of docs/retention.md that delete old inputs."""
-    page = (REPO / "docs" / "retention.md").read_text().split("## Delete old inputs")[1]
-    begin, *statements, commit, _ = page.split("```sql")[1].split("```")[0].replace("90 days", "0 days").split(";")
-    assert (begin.strip(), commit.strip()) == ("BEGIN", "COMMIT")
-    return statements
+from pypredict import deletion, jobs, store
 
 
 def add_jobs(session: Session) -> jobs.Job:
@@ -43,32 +36,73 @@ def finish(connection: sa.Connection, job: jobs.Job) -> None:
     jobs.finish_job(connection, job, inputs, np.array([[0.9, 0.1]], np.float32))
 
 
-@pytest.mark.parametrize("steps", range(1, 9))
-def test_the_deletion_of_old_inputs_and_a_worker_wait_but_both_end(
-    sessions: dict[str, Session], engine: sa.Engine, steps: int
+def after_statement(engine: sa.Engine, number: int, action: Callable[[], None]) -> None:
+    """Call the action once, after the statement with this number, from 1, that the engine executes."""
+    executed = itertools.count(1)
+
+    @sa.event.listens_for(engine, "after_cursor_execute")
+    def count(*_: object) -> None:
+        if next(executed) == number:
+            action()
+
+
+def beside(watcher: Session, engine: sa.Engine, run: Callable[[sa.Connection], object]) -> "Future[None]":
+    """Start a transaction in a thread; return when it has ended or waits for a lock."""
+
+    def transaction() -> None:
+        with engine.begin() as connection:
+            run(connection)
+
+    started = ThreadPoolExecutor(1).submit(transaction)
+    waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    until(lambda: started.done() or watcher.run(waits) == 1)
+    return started
+
+
+def unit_of_chunk_1(connection: sa.Connection) -> tuple[deletion.Selection, deletion.Unit]:
+    selection = deletion.select_inputs(connection, dataset="toys")
+    return selection, selection.read(connection)[0]
+
+
+STATEMENTS = 4 + len(deletion.DELETE_OUTCOMES) + len(deletion.DELETE_INPUTS)
+
+
+@pytest.mark.parametrize("step", range(1, STATEMENTS + 1))
+def test_a_worker_finishes_another_job_after_each_step_of_a_deletion(
+    sessions: dict[str, Session], owner: sa.Engine, engine: sa.Engine, step: int
 ) -> None:
-    """The worker finishes its job after each of the steps of the deletion, in turn, and the deletion goes on."""
-    owner, watcher, job = sessions["owner"], sessions["watcher"], add_jobs(sessions["owner"])
-    statements = deletion()
-    assert len(statements) == 8
-    for statement in statements[:steps]:
-        owner.run(statement)
-    with ThreadPoolExecutor(1) as thread, engine.connect() as connection:
-        pid = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]
-        finishing = thread.submit(finish, connection, job)
-        waits = f"SELECT FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
-        until(lambda: finishing.done() or watcher.run(waits) == 1)
-        for statement in statements[steps:]:
-            if finishing.done() and "DELETE FROM ml.input\n" in statement:
-                removal = owner.start(statement, watcher)  # it waits for the worker's commit
-                connection.commit()
-                removal.result(timeout=30)
-            else:
-                owner.run(statement)
-        owner.commit()
-        finishing.result(timeout=30)
-        connection.commit()
-    assert watcher.run("SELECT FROM ml.chunk") == 1
+    watcher, job = sessions["watcher"], add_jobs(sessions["owner"])
+    finishing: list[Future[None]] = []
+    with owner.begin() as connection:
+        selection, unit = unit_of_chunk_1(connection)
+    after_statement(owner, step, lambda: finishing.append(beside(watcher, engine, lambda made: finish(made, job))))
+    with owner.begin() as connection:
+        assert deletion.delete_unit(connection, selection, unit) is not None
+    (finished,) = finishing
+    finished.result(timeout=30)
+    assert watcher.run("SELECT FROM ml.chunk WHERE chunk_id = 1") == 0
+    assert watcher.run("SELECT FROM ml.prediction WHERE input_id = 1001") == 1
+    assert orphans(watcher) == 0
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_deletion_waits_after_each_step_of_a_worker_that_finishes(
+    sessions: dict[str, Session], owner: sa.Engine, engine: sa.Engine, step: int
+) -> None:
+    watcher, job = sessions["watcher"], add_jobs(sessions["owner"])
+    deleting: list[Future[None]] = []
+    with owner.begin() as connection:
+        selection, unit = unit_of_chunk_1(connection)
+
+    def delete(connection: sa.Connection) -> None:
+        deletion.delete_unit(connection, selection, unit)
+
+    after_statement(engine, step, lambda: deleting.append(beside(watcher, owner, delete)))
+    with engine.begin() as connection:
+        finish(connection, job)
+        assert not deleting[0].done()
+    deleting[0].result(timeout=30)
+    assert watcher.run("SELECT FROM ml.chunk WHERE chunk_id = 1") == 0
     assert watcher.run("SELECT FROM ml.prediction WHERE input_id = 1001") == 1
     assert orphans(watcher) == 0
 

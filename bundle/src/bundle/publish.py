@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -133,6 +133,24 @@ def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
     except OSError as error:
         raise BundleError(
             f"{current} cannot be written ({error.strerror}); {manifest.bundle_id} is published but not proposed"
+        ) from error
+
+
+def remove_bundles(models: Path, bundle_ids: Iterable[str]) -> None:
+    """Delete published bundles; a reader sees each of them whole or not at all.
+
+    A killed removal leaves directories `.tmp-*`; the next removal or the next trainer removes them. Raises BundleError
+    when the volume cannot be written.
+    """
+    bundles = models / "bundles"
+    try:
+        with _locked(bundles):
+            for bundle_id in bundle_ids:
+                bundle_path(models, bundle_id).rename(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
+            _remove_abandoned(bundles)
+    except OSError as error:
+        raise BundleError(
+            f"{bundles} cannot be written ({error.strerror}); bundles are deleted where the trainer can write them"
         ) from error
 
 

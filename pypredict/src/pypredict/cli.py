@@ -21,6 +21,7 @@ from bundle.terminal import exit_with_error, log_to_stderr, print_json
 from pypredict import PypredictError
 from pypredict.cli_context import Json, MetricsAddress, ModelsDirectory, explain_error, make_console, open_database
 from pypredict.cli_models import models_app
+from pypredict.cli_prune import prune_app
 from pypredict.config import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
+app.add_typer(prune_app, name="prune")
 log = logging.getLogger("pypredict")
 
 

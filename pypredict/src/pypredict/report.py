@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pypredict import PypredictError
+from pypredict.deletion import Unit
 from pypredict.predict_items import Answer
 from pypredict.registry import Model
+from pypredict.unregistered import UnregisteredBundle
 
 PROGRESS = sa.text("SELECT * FROM ml.progress")
 ACCURACY = sa.text("SELECT * FROM ml.accuracy WHERE in_test_set ORDER BY model_id")
@@ -37,6 +39,7 @@ INPUT = sa.text("""
 NUMBER = re.compile(r"[\d.,]+(e-?\d+)?|·")
 MIN_NAME_WIDTH, CELL_GAP = 8, 2  # characters, in a confusion matrix
 MAX_MISTAKES = 20
+MAX_SOURCES = 20  # rows in a table of deletions
 
 
 def check(connection: sa.Connection) -> list[str]:
@@ -135,6 +138,30 @@ def history_table(connection: sa.Connection, dataset: str | None) -> Table:
         for row in connection.execute(PROMOTIONS, {"dataset": dataset})
     ]
     return _table("Promotions", rows, ("at", "dataset", "action", "from", "to", "why"))
+
+
+def units_table(units: Sequence[Unit]) -> Table:
+    """Make a table of what a deletion takes, one row for each source or model, the largest first."""
+    groups: dict[tuple[str, str], list[Unit]] = {}
+    for unit in units:
+        groups.setdefault((unit.dataset, unit.name), []).append(unit)
+    ordered = sorted(groups.items(), key=lambda group: -sum(unit.bytes for unit in group[1]))
+    shown = [(*names, *_sums(members)) for names, members in ordered[:MAX_SOURCES]]
+    rest = [unit for _, members in ordered[MAX_SOURCES:] for unit in members]
+    if rest:
+        shown.append(("", f"{len(ordered) - MAX_SOURCES} more", *_sums(rest)))
+    return _table("Deletion", shown, ("dataset", "source or model", "chunks", "inputs", "predictions", "bytes"))
+
+
+def _sums(units: Sequence[Unit]) -> tuple[str, ...]:
+    sums = len(units), sum(u.inputs for u in units), sum(u.outcomes for u in units), sum(u.bytes for u in units)
+    return tuple(f"{n:,}" for n in sums)
+
+
+def unregistered_table(bundles: Sequence[UnregisteredBundle]) -> Table:
+    """Make a table of bundles that no model names."""
+    rows = [(b.bundle_id, f"{b.published_at:%Y-%m-%d %H:%M}", f"{b.bytes:,}") for b in bundles]
+    return _table("Deletion", rows, ("bundle", "published (UTC)", "bytes"))
 
 
 def answers_table(answers: Sequence[Answer]) -> Table:
