@@ -24,7 +24,7 @@ DOCKER = [
     command
     for page in PAGES
     for command in commands(REPO / page)
-    if command.program == "docker" and command.text != FIRST_UP
+    if command.program == "docker" and command.text != FIRST_UP and not command.not_run
 ]
 
 

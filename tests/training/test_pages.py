@@ -1,4 +1,4 @@
-"""README's table of tasks, docs/own-data.md and docs/inspecting.md: the commands run, and print what a page shows."""
+"""README's table of tasks, own data, inspecting, retention: the commands run, and print what the page shows."""
 
 import json
 import os
@@ -17,12 +17,13 @@ from PIL import Image
 from support.page_commands import PageCommand, commands
 
 BIN = Path(sys.executable).parent
-PAGES = ("docs/own-data.md", "docs/inspecting.md")
+PAGES = ("docs/own-data.md", "docs/inspecting.md", "docs/retention.md")
 FIRST = (  # what the pages expect to be there
     "pyml train experiments/digits_cnn.json",
     "pyml train experiments/animals.json",
     "pyml train experiments/reviews.json",
     "pypredict load models/current/digits.json",
+    "pypredict load wrong.csv --dataset reviews --label-column label",
     "pypredict run --until-empty",
     "sed s/digits_cnn/second/ experiments/digits_cnn.json > experiments/second.json",
     "pyml train experiments/second.json --promote",
@@ -93,6 +94,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"a {word} film {number},{label}" for number in range(40) for word, label in (("good", "pos"), ("bad", "neg"))
     ]
     (at / "reviews.csv").write_text("\n".join(["text,label", *rows]))
+    for name, labels in (("wrong", "neg pos"), ("right", "pos neg")):
+        lines = [f"a {word} book,{label}" for word, label in zip(("good", "bad"), labels.split(), strict=True)]
+        (at / f"{name}.csv").write_text("\n".join(["text,label", *lines]))
     (at / "review.txt").write_text("a good film")
     return at
 
@@ -114,11 +118,12 @@ def page(name: str) -> str:
 
 
 def run(directory: Path, database: Database, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in a shell; its output and its messages come in one text."""
+    """Run a command in a shell, a prune as the owner; its output and its messages come in one text."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "WANDB", "PYML", "PYPREDICT"))}
-    places = {"PATH": f"{BIN}:{kept['PATH']}", "DATABASE_URL": database.url("pypredict"), "PYML_DATA_DIR": "."}
+    login = None if command.startswith("pypredict prune") else "pypredict"
+    places = {"PATH": f"{BIN}:{kept['PATH']}", "DATABASE_URL": database.url(login), "PYML_DATA_DIR": "."}
     return subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
+        ["bash", "-o", "pipefail", "-c", re.sub(r"[\[\]]", "", command.replace("NAME", "digits"))],
         cwd=directory,
         env=kept | places,
         stdout=subprocess.PIPE,
@@ -131,7 +136,7 @@ def run(directory: Path, database: Database, command: str) -> subprocess.Complet
 
 @pytest.mark.parametrize(
     "command",
-    [command for name in PAGES for command in commands(REPO / name) if not command.not_run],
+    [command for name in PAGES for command in commands(REPO / name) if command.program == "pypredict"],
     ids=lambda command: command.text,
 )
 def test_a_command_of_a_page_prints_what_the_page_shows(
