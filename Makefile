@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks) \
-  pypredict/requirements-parquet
+  pypredict/requirements-parquet requirements-ray
 SOURCES := bundle pyml pypredict
 # --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
 INSTALL := install --disable-pip-version-check --require-hashes --no-deps

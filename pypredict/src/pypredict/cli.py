@@ -3,13 +3,11 @@
 Longer than 300 lines, because each command is one short function here.
 """
 
-import functools
 import logging
-import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,20 +17,22 @@ from bundle import __version__
 from bundle.messages import printable
 from bundle.terminal import log_to_stderr, print_json
 from pypredict import PypredictError
-from pypredict.cli_context import Json, ModelsDirectory, explain_error, make_console, open_database
+from pypredict.cli_context import Json, ModelsDirectory, explain_error, make_console, make_worker, open_database
 from pypredict.cli_models import models_app
-from pypredict.config import Settings, read_settings
+from pypredict.config import read_settings
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from pypredict.listen import Stop
     from pypredict.predict_items import Answer
-    from pypredict.worker import Worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
 log = logging.getLogger("pypredict")
+
+
+class RunEngine(StrEnum):
+    """What places the workers of `pypredict run`."""
+
+    RAY = "ray"
 
 
 def main() -> None:
@@ -114,10 +114,16 @@ def load_command(
 
 @app.command("run", epilog="Example: pypredict run --until-empty")
 def run_command(
+    *,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when no input is pending.")] = False,
     models: ModelsDirectory = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port for Prometheus metrics.")] = None,
     metrics_address: Annotated[str, typer.Option(help="Address for Prometheus metrics.")] = "127.0.0.1",
+    engine: Annotated[RunEngine | None, typer.Option(help="ray: run the workers on a Ray cluster.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="With --engine: how many workers to keep alive.")] = 1,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster.", show_default="one on this machine")
+    ] = None,
 ) -> None:
     """Predict every pending input with the published model, as a daemon or until no input is pending."""
     from pypredict.health import check_writable
@@ -128,14 +134,20 @@ def run_command(
     settings = read_settings()
     stop = Stop()
     _check_models(models or settings.models)
-    with open_database(settings, wait=True) as engine:
+    if engine is not None:
+        from pypredict.ray_engine import run_on_ray
+
+        settings = settings.model_copy(update={"models": models or settings.models})
+        run_on_ray(settings, workers, address, stop, until_empty=until_empty)
+        return
+    with open_database(settings, wait=True) as database:
         for number in (signal.SIGTERM, signal.SIGINT):  # until here no job is claimed, so a signal may end the process
             signal.signal(number, stop.on_signal)
         check_writable(settings.health_file)
-        worker = _make_worker(engine, settings, models, stop)
+        worker = make_worker(database, settings, models, stop)
         if metrics_port is not None:
-            serve_metrics(metrics_port, metrics_address, engine, lambda: worker.predicted)
-        with run_bar(engine, shown=until_empty) as advance:
+            serve_metrics(metrics_port, metrics_address, database, lambda: worker.predicted)
+        with run_bar(database, shown=until_empty) as advance:
             worker.on_written = advance
             predicted = worker.run(until_empty=until_empty)
     log.info("%d inputs predicted%s", predicted, "" if predicted or stop.is_set() else "; nothing was pending")
@@ -171,7 +183,7 @@ def predict_command(
 
     settings = read_settings()
     with open_database(settings) as engine:
-        worker = _make_worker(engine, settings, models, Stop())
+        worker = make_worker(engine, settings, models, Stop())
         try:
             answers = predict_items(worker, dataset, item, timeout_seconds, as_text=text)
         except UnansweredError as error:
@@ -312,20 +324,3 @@ def _check_models(directory: Path) -> None:
             f"there is no models directory {directory}; train a model first (pyml train), or set the directory with "
             "--models or PYPREDICT_MODELS"
         )
-
-
-def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
-    from pypredict.models import Models, load_predict
-    from pypredict.worker import Worker
-
-    directory = models or settings.models
-    return Worker(
-        engine=engine,
-        directory=directory,
-        models=Models(directory, functools.partial(load_predict, stopped=stop.is_set)),
-        name=f"{socket.gethostname()}-{os.getpid()}",
-        lease_seconds=settings.lease_seconds,
-        poll_seconds=settings.poll_seconds,
-        health_file=settings.health_file,
-        stop=stop,
-    )
