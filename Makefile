@@ -103,6 +103,14 @@ test-faults: $(SERVICE_VENV)/.installed  ## the service without TensorFlow: kill
 test-tracking: $(VENV)/.test-installed  ## the trainer with W&B: what arrives, and servers that are silent, slow or gone
 	$(BIN)/pytest tests/faults/test_tracking.py tests/tracking $(PYTEST)
 
+$(VENV)/.ray-installed: $(VENV)/.test-installed requirements-ray.txt
+	$(BIN)/pip $(INSTALL) --quiet -r requirements-ray.txt
+	@touch $@
+
+.PHONY: test-ray
+test-ray: $(VENV)/.ray-installed  ## a Ray cluster of several nodes on this machine, one of which is killed
+	$(BIN)/pytest tests/cluster $(PYTEST)
+
 $(SERVICE_VENV)/.mutants-installed: $(SERVICE_VENV)/.installed tests/mutants/requirements.txt
 	$(SERVICE_VENV)/bin/pip $(INSTALL) --quiet -r tests/mutants/requirements.txt
 	@touch $@

@@ -31,8 +31,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         if address is None:
             ray.init("local", include_dashboard=False, logging_level="WARNING", _node_ip_address=LOCAL)
         else:
-            own = LOCAL if address.startswith(f"{LOCAL}:") else None
-            ray.init(address, logging_level="WARNING", _node_ip_address=own)
+            ray.init(address, logging_level="WARNING")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BundleError(
             f"the Ray cluster {address or 'of this machine'} does not answer ({one_line(error)}); run ray start"
