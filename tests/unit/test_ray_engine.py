@@ -8,8 +8,10 @@ from pypredict import PypredictError
 from pypredict.config import Settings, read_settings
 from pypredict.ray_engine import sent_environment
 
+DSN = "postgresql://a:secret@h/ml"  # pragma: allowlist secret
 
-@pytest.mark.parametrize(("name", "value"), [("PGPASSWORD", "secret"), ("DATABASE_URL", "postgresql://a:secret@h/ml")])
+
+@pytest.mark.parametrize(("name", "value"), [("PGPASSWORD", "secret"), ("DATABASE_URL", DSN)])
 def test_a_password_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.delenv("PGPASSWORD", raising=False)
     monkeypatch.setenv(name, value)
