@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := $(addsuffix /requirements,pyml pypredict db tests tests/compose tests/fuzz tests/mutants benchmarks audit notebooks) \
-  pypredict/requirements-parquet
+  pypredict/requirements-parquet requirements-ray
 SOURCES := bundle pyml pypredict
 # --no-deps: each lock is complete. Without it, an old pip looks for newer releases of packages with extras, and fails.
 INSTALL := install --disable-pip-version-check --require-hashes --no-deps
@@ -125,6 +125,14 @@ test-faults: $(SERVICE_VENV)/.installed  ## the service without TensorFlow: kill
 .PHONY: test-tracking
 test-tracking: $(VENV)/.test-installed  ## the trainer with W&B: what arrives, and servers that are silent, slow or gone
 	$(BIN)/pytest tests/faults/test_tracking.py tests/tracking $(PYTEST)
+
+$(VENV)/.ray-installed: $(VENV)/.test-installed requirements-ray.txt
+	$(BIN)/pip $(INSTALL) --quiet -r requirements-ray.txt
+	@touch $@
+
+.PHONY: test-ray
+test-ray: $(VENV)/.ray-installed  ## a Ray cluster of several nodes on this machine, one of which is killed
+	$(BIN)/pytest tests/cluster $(PYTEST)
 
 $(SERVICE_VENV)/.mutants-installed: $(SERVICE_VENV)/.installed tests/mutants/requirements.txt
 	$(SERVICE_VENV)/bin/pip $(INSTALL) --quiet -r tests/mutants/requirements.txt

@@ -1,5 +1,7 @@
 """The command line of the trainer. It reads the settings once and passes them to the functions.
 
+Longer than 300 lines, because each command is one short function here.
+
 Exit codes: 0 success; 1 error (one sentence on stderr); 2 wrong usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 """
 
@@ -8,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +54,11 @@ Force = Annotated[
     bool, typer.Option("--force", help="Train published experiments again; publish a new bundle beside the old one.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")]
+TrainEngine = Enum("TrainEngine", {"RAY": "ray"})
+Engine = Annotated[TrainEngine | None, typer.Option(help="ray: spread the experiments over a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster.", show_default="one on this machine")
+]
 AfterEach = Callable[[Path, bool], None]  # takes a bundle's directory and `quiet`
 
 
@@ -93,6 +101,8 @@ def train_command(
     models: Models = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
+    engine: Engine = None,
+    address: Address = None,
 ) -> None:
     """Train experiments and publish their bundles. An experiment that is published already is not trained again.
 
@@ -101,7 +111,18 @@ def train_command(
     then proposed as the current model.
     """
     settings = _settings(models, data_dir, group)
-    _train(experiments, settings, promote=promote, force=force, require_clean=require_clean, quiet=quiet)
+    if engine is not None and force:
+        raise PymlError("--force and --engine exclude each other: a task that Ray repeats would train twice")
+    _train(
+        experiments,
+        settings,
+        promote=promote,
+        force=force,
+        require_clean=require_clean,
+        quiet=quiet,
+        on_ray=engine is not None,
+        address=address,
+    )
 
 
 @app.command("all", epilog="Example: pyml all experiments/digits_cnn.json")
@@ -233,6 +254,8 @@ def _train(
     require_clean: bool,
     quiet: bool,
     after_each: AfterEach | None = None,
+    on_ray: bool = False,
+    address: str | None = None,
 ) -> None:
     """Train all experiments, call `after_each` per bundle, propose the best. A failure does not stop the others."""
     from pyml.datasets.load import DatasetCache
@@ -250,10 +273,17 @@ def _train(
     if len(experiments) > 1:
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})
+    problems = {}
+    if on_ray:
+        from pyml.ray_engine import train_on_ray
+
+        problems = train_on_ray(experiments, settings, datasets, address)
     failed: list[str] = []
     trained: list[Candidate] = []
     for experiment in experiments:
         try:
+            if experiment.name in problems:
+                raise PymlError(problems[experiment.name])
             bundle, _ = train(experiment, settings, force=force, datasets=datasets)
             if not quiet:
                 _show_metrics(bundle)

@@ -3,14 +3,13 @@
 Longer than 300 lines, because each command is one short function here.
 """
 
-import functools
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,22 +18,32 @@ import typer
 from bundle import __version__
 from bundle.terminal import exit_with_error, log_to_stderr, print_json
 from pypredict import PypredictError
-from pypredict.cli_context import Json, MetricsAddress, ModelsDirectory, explain_error, make_console, open_database
+from pypredict.cli_context import (
+    Json,
+    MetricsAddress,
+    ModelsDirectory,
+    explain_error,
+    make_console,
+    make_worker,
+    open_database,
+)
 from pypredict.cli_models import models_app
 from pypredict.cli_prune import prune_app
-from pypredict.config import Settings, read_settings
+from pypredict.config import read_settings
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-    from pypredict.listen import Stop
     from pypredict.predict_items import Answer
-    from pypredict.worker import Worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(models_app, name="models")
 app.add_typer(prune_app, name="prune")
 log = logging.getLogger("pypredict")
+
+
+class RunEngine(StrEnum):
+    """What places the workers of `pypredict run`."""
+
+    RAY = "ray"
 
 
 def main() -> None:
@@ -120,11 +129,17 @@ def load_command(
 
 @app.command("run", epilog="Example: pypredict run --until-empty")
 def run_command(
+    *,
     until_empty: Annotated[bool, typer.Option("--until-empty", help="End when no input is pending.")] = False,
     models: ModelsDirectory = None,
     metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port for Prometheus metrics.")] = None,
     metrics_address: MetricsAddress = "127.0.0.1",
     verbose: Annotated[bool, typer.Option("--verbose", help="Log one line for each chunk, not one a minute.")] = False,
+    engine: Annotated[RunEngine | None, typer.Option(help="ray: run the workers on a Ray cluster.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="With --engine: how many workers to keep alive.")] = 1,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The Ray cluster.", show_default="one on this machine")
+    ] = None,
 ) -> None:
     """Predict every pending input with the published model, as a daemon or until no input is pending."""
     from pypredict.health import check_writable
@@ -137,16 +152,22 @@ def run_command(
     stop = Stop()
     log.setLevel(logging.DEBUG if verbose else logging.INFO)
     _check_models(models or settings.models)
-    with open_database(settings, wait=True) as engine:
+    if engine is not None:
+        from pypredict.ray_engine import run_on_ray
+
+        settings = settings.model_copy(update={"models": models or settings.models})
+        run_on_ray(settings, workers, address, stop, until_empty=until_empty)
+        return
+    with open_database(settings, wait=True) as database:
         for number in (signal.SIGTERM, signal.SIGINT):  # until here no job is claimed, so a signal may end the process
             signal.signal(number, stop.on_signal)
         check_writable(settings.health_file)
-        worker = _make_worker(engine, settings, models, stop)
-        log_start(engine, worker.name)
+        worker = make_worker(database, settings, models, stop)
+        log_start(database, worker.name)
         if metrics_port is not None:
-            collector = Collector(engine, worker.directory, settings.db_disk, lambda: worker.predicted)
+            collector = Collector(database, worker.directory, settings.db_disk, lambda: worker.predicted)
             serve_metrics(metrics_port, metrics_address, collector)
-        with run_bar(engine, shown=until_empty) as advance:
+        with run_bar(database, shown=until_empty) as advance:
             worker.on_written = advance
             worker.run(until_empty=until_empty)
     worker.run_log.write_total(nothing="" if stop.is_set() else "; nothing was pending")
@@ -182,7 +203,7 @@ def predict_command(
 
     settings = read_settings()
     with open_database(settings) as engine:
-        worker = _make_worker(engine, settings, models, Stop())
+        worker = make_worker(engine, settings, models, Stop())
         try:
             answers = predict_items(worker, dataset, item, timeout_seconds, as_text=text)
         except UnansweredError as error:
@@ -345,21 +366,3 @@ def _check_models(directory: Path) -> None:
             f"there is no models directory {directory}; train a model first (pyml train), or set the directory with "
             "--models or PYPREDICT_MODELS"
         )
-
-
-def _make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
-    from pypredict.models import Models, load_predict
-    from pypredict.worker import Worker
-
-    directory = models or settings.models
-    return Worker(
-        engine=engine,
-        directory=directory,
-        models=Models(directory, functools.partial(load_predict, stopped=stop.is_set)),
-        name=f"{socket.gethostname()}-{os.getpid()}",
-        lease_seconds=settings.lease_seconds,
-        poll_seconds=settings.poll_seconds,
-        health_file=settings.health_file,
-        db_disk=settings.db_disk,
-        stop=stop,
-    )

@@ -1,5 +1,8 @@
 """Common parts of all commands: options, a console, a database, and one sentence for each error."""
 
+import functools
+import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,9 @@ from pypredict.config import Settings
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from rich.console import Console
+
+    from pypredict.listen import Stop
+    from pypredict.worker import Worker
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 MetricsAddress = Annotated[str, typer.Option(help="Address for Prometheus metrics.")]
@@ -65,3 +71,22 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, sa.exc.DBAPIError | psycopg2.Error):
         return f"the database refused a statement: {reason(error)}"
     return None
+
+
+def make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
+    """Make the worker of this process. models: the volume, if not that of the settings."""
+    from pypredict.models import Models, load_predict
+    from pypredict.worker import Worker
+
+    directory = models or settings.models
+    return Worker(
+        engine=engine,
+        directory=directory,
+        models=Models(directory, functools.partial(load_predict, stopped=stop.is_set)),
+        name=f"{socket.gethostname()}-{os.getpid()}",
+        lease_seconds=settings.lease_seconds,
+        poll_seconds=settings.poll_seconds,
+        health_file=settings.health_file,
+        db_disk=settings.db_disk,
+        stop=stop,
+    )

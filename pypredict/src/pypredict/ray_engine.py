@@ -1,0 +1,106 @@
+"""Keep several workers alive on a Ray cluster. PostgreSQL decides which worker predicts what, as without Ray.
+
+Each worker is an actor, a process of its own. If it dies, Ray starts it again, on another node if need be. The actors
+get the variables of the command (PG*, PYPREDICT_*), but no password: Ray keeps what it sends in its records.
+"""
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from bundle.ray_cluster import ray_cluster
+from pypredict import PypredictError
+from pypredict.cli_context import explain_error, make_worker, open_database
+from pypredict.config import Settings, read_settings
+from pypredict.listen import Stop
+
+log = logging.getLogger("pypredict")
+
+STOP_SECONDS = 60  # the longest wait for the current jobs at a stop
+PAUSE_SECONDS = 2  # before a worker that ended with an error is started again
+
+
+class RayWorker:
+    """One worker in a process of its own. `stop` is called in another thread than `run`."""
+
+    def __init__(self, directory: str, environment: dict[str, str]) -> None:
+        """directory: where the command was started; environment: its variables."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        os.chdir(directory)
+        os.environ.update(environment)
+        self._stop = Stop()
+
+    def run(self, until_empty: bool) -> str:
+        """Predict until `stop`, or until no input is pending; return the error as one sentence, or an empty text."""
+        settings = read_settings()
+        try:
+            with open_database(settings, wait=True) as engine:
+                make_worker(engine, settings, None, self._stop).run(until_empty=until_empty)
+        except Exception as error:
+            log.debug("the worker ended", exc_info=True)
+            return explain_error(error) or f"{type(error).__name__}: {error}"
+        return ""
+
+    def stop(self) -> None:
+        """End after the current job."""
+        self._stop.set()
+
+
+def run_on_ray(settings: Settings, workers: int, address: str | None, stop: Stop, *, until_empty: bool) -> None:
+    """Keep this many workers alive until `stop` is set, or with until_empty until no input is pending.
+
+    Raises BundleError without a cluster, and with until_empty PypredictError with the errors of the workers.
+    """
+    environment = sent_environment(settings)
+    with ray_cluster(address):
+        import ray
+
+        for number in (signal.SIGTERM, signal.SIGINT):  # after ray.init, which sets its own handler
+            signal.signal(number, stop.on_signal)
+        actor = ray.remote(num_cpus=0, max_concurrency=2, max_restarts=-1, max_task_retries=-1)(RayWorker)
+        spread = actor.options(scheduling_strategy="SPREAD")
+        actors = [spread.remote(str(Path.cwd()), environment) for _ in range(workers)]
+        problems = _watch(actors, stop, until_empty)
+    if problems:
+        raise PypredictError("; ".join(dict.fromkeys(problems)))
+
+
+def sent_environment(settings: Settings) -> dict[str, str]:
+    """Give the variables that the workers need. Raises PypredictError if one of them holds a password."""
+    if os.environ.get("PGPASSWORD") or (settings.database_url and sa.make_url(settings.database_url).password):
+        raise PypredictError(
+            "PGPASSWORD or DATABASE_URL holds a password, which Ray would keep in its records; write it to a file that "
+            "PGPASSFILE names"
+        )
+    sent = {
+        name: value
+        for name, value in os.environ.items()
+        if (name.startswith(("PG", "PYPREDICT_")) and name != "PYPREDICT_HEALTH_FILE") or name == "DATABASE_URL"
+    }
+    return sent | {"PYPREDICT_MODELS": str(settings.models)}
+
+
+def _watch(actors: list[Any], stop: Stop, until_empty: bool) -> list[str]:
+    """Start each worker again when it ends, except with until_empty; return the errors of the workers that ended."""
+    import ray
+
+    running = {actor.run.remote(until_empty): actor for actor in actors}
+    problems: list[str] = []
+    while running and not stop.is_set():
+        for done in ray.wait(list(running), timeout=0.5)[0]:
+            actor, problem = running.pop(done), ray.get(done)
+            if problem and until_empty:
+                problems.append(problem)
+            elif not until_empty:
+                log.error("a worker ended and is started again: %s", problem)
+                time.sleep(PAUSE_SECONDS)
+                running[actor.run.remote(until_empty)] = actor
+    if running:
+        ray.get([actor.stop.remote() for actor in running.values()], timeout=STOP_SECONDS)
+        ray.wait(list(running), num_returns=len(running), timeout=STOP_SECONDS)
+    return problems

@@ -1,0 +1,84 @@
+"""A node of a real Ray cluster is killed: every experiment is published once, every input predicted once."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from conftest import Database
+from faults.conftest import N, make_setup
+from support.trainings import DIGITS, PYML
+from support.workers import until
+
+PYPREDICT = PYML.with_name("pypredict")
+INPUTS = 300_000
+ray_cluster = pytest.importorskip("ray.cluster_utils", reason="make test-ray installs Ray")
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
+
+
+@pytest.fixture
+def nodes() -> Iterator[Any]:
+    made = ray_cluster.Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+    yield made
+    made.shutdown()
+
+
+def test_a_grid_is_trained_once_when_a_node_is_killed(nodes: Any, tmp_path: Path) -> None:
+    other = nodes.add_node(**NODE)
+    grid = DIGITS | {"epochs": 100, "optimizer": {"name": "Adam", "learning_rate": [0.01, 0.005, 0.003]}}
+    (tmp_path / "tiny.json").write_text(json.dumps(grid))
+    bundles = tmp_path / "models/bundles"
+    command = [PYML, "train", "tiny.json", "--engine", "ray", "--address", nodes.address]
+    environment = os.environ | {"WANDB_MODE": "disabled"}
+    with (tmp_path / "log").open("w") as log:
+        train = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        try:
+            until(lambda: len(list(bundles.glob(".tmp-*"))) == 2, 60)  # both nodes train
+            os.kill(other.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            assert train.wait(150) == 0, (tmp_path / "log").read_text()
+        finally:
+            train.kill()
+            train.wait()
+    assert len(list(bundles.iterdir())) == 3
+    assert (tmp_path / "models/current/digits.json").exists()
+    assert "nothing trained" in (tmp_path / "log").read_text()
+
+
+def login(db: Database, directory: Path) -> dict[str, str]:
+    """Give libpq's variables of the service's login, with its password in a file."""
+    url, passfile = sa.make_url(db.url("pypredict")), directory / "pgpass"
+    passfile.write_text(f"*:*:*:pypredict:{url.password}\n")
+    passfile.chmod(0o600)
+    found = {"PGHOST": url.host or "", "PGPORT": str(url.port), "PGDATABASE": db.name, "PGUSER": "pypredict"}
+    return found | {"PGPASSFILE": str(passfile), "PYPREDICT_LEASE_SECONDS": "3"}
+
+
+def test_each_input_is_predicted_once_when_a_node_is_killed(
+    nodes: Any, db: Database, engine: sa.Engine, tmp_path: Path
+) -> None:
+    other = nodes.add_node(**NODE)
+    setup = make_setup(db.url("pypredict"), engine, tmp_path)
+    setup.load(np.random.default_rng(1).integers(0, 256, (INPUTS, 4, 4, 1), np.uint8))
+    command = [PYPREDICT, "run", "--engine", "ray", "--workers", "2", "--until-empty", "--address", nodes.address]
+    environment = os.environ | login(db, tmp_path)
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen([*command, "--models", tmp_path], cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        try:
+            until(lambda: len(setup.rows("SELECT 1 FROM ml.job WHERE state = 'done' LIMIT 1")) == 1, 60)
+            os.kill(other.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            assert setup.rows("SELECT 1 FROM ml.job WHERE state <> 'done' LIMIT 1") == [(1,)]
+            assert run.wait(120) == 0, (tmp_path / "log").read_text()
+        finally:
+            run.kill()
+            run.wait()
+    setup.assert_exact(INPUTS + N)
+    session = Path(nodes.head_node.get_session_dir_path())
+    password = sa.make_url(db.url("pypredict")).password or ""
+    records = [path for path in session.rglob("*") if path.is_file()]
+    assert [path for path in records if password.encode() in path.read_bytes()] == []

@@ -1,0 +1,31 @@
+"""What the Ray engine sends to other machines: names of files, never a password."""
+
+from pathlib import Path
+
+import pytest
+
+from pypredict import PypredictError
+from pypredict.config import Settings, read_settings
+from pypredict.ray_engine import sent_environment
+
+DSN = "postgresql://a:secret@h/ml"  # pragma: allowlist secret
+
+
+@pytest.mark.parametrize(("name", "value"), [("PGPASSWORD", "secret"), ("DATABASE_URL", DSN)])
+def test_a_password_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(PypredictError, match="PGPASSFILE") as refused:
+        sent_environment(read_settings())
+    assert "secret" not in str(refused.value)
+
+
+def test_the_place_of_the_password_file_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGPASSWORD", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PGPASSFILE", "/run/pgpass")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    sent = sent_environment(Settings(models=Path("volume")))
+    assert sent["PGPASSFILE"] == "/run/pgpass"
+    assert sent["PYPREDICT_MODELS"] == "volume"
+    assert "secret" not in sent.values()
