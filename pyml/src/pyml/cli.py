@@ -1,6 +1,7 @@
 """The command line of the trainer. It reads the settings once and passes them to the functions.
 
 Exit codes: 0 success; 1 error (one sentence on stderr); 2 wrong usage; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
+Longer than 300 lines, because each command is one short function here.
 """
 
 import json
