@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pyml.experiment.grid import GridError, expand_grid
+from pyml.experiment.grid import GridError, expand_grid, take_share
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -123,3 +123,16 @@ def test_grid_points_share_no_objects() -> None:
 def test_an_invalid_grid_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(GridError, match=said):
         expand_grid(document(**changes))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 9])
+def test_shares_are_disjoint_and_complete(n: int) -> None:
+    shares = [take_share(range(7), f"{i}/{n}") for i in range(n)]
+    assert sorted(number for share in shares for number in share) == list(range(7))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("share", ["4/4", "0/0", "-1/4", "1", "1/2/3", "a/b", "", "1.0/2", "\u0661/2", "0/9999999"])
+def test_a_share_that_does_not_exist_is_refused(share: str) -> None:
+    with pytest.raises(GridError, match=r"is not I/N with I from 0 to N - 1"):
+        take_share([1, 2], share)

@@ -53,6 +53,14 @@ Promote = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Train published experiments again; publish a new bundle beside the old one.")
 ]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Train one of N shares of the experiments, I from 0 to N - 1, and propose none. "
+        "Afterwards the same command without --share proposes the best.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings and errors only.")]
 TrainEngine = Enum("TrainEngine", {"RAY": "ray"})
 Engine = Annotated[TrainEngine | None, typer.Option(help="ray: spread the experiments over a Ray cluster.")]
@@ -96,6 +104,7 @@ def train_command(
     *,
     promote: Promote = False,
     force: Force = False,
+    share: Share = None,
     require_clean: RequireClean = False,
     group: Group = None,
     models: Models = None,
@@ -110,14 +119,19 @@ def train_command(
     are trained one after the other, as one group. For each dataset, the model that is best on the validation set is
     then proposed as the current model.
     """
+    if share is not None and promote:
+        raise PymlError("a share proposes no model: give --promote to the command without --share, after all shares")
     settings = _settings(models, data_dir, group)
     if engine is not None and force:
         raise PymlError("--force and --engine exclude each other: a task that Ray repeats would train twice")
+    if engine is not None and share is not None:
+        raise PymlError("--share and --engine exclude each other: Ray spreads all experiments itself")
     _train(
         experiments,
         settings,
         promote=promote,
         force=force,
+        share=share,
         require_clean=require_clean,
         quiet=quiet,
         on_ray=engine is not None,
@@ -253,27 +267,38 @@ def _train(
     force: bool,
     require_clean: bool,
     quiet: bool,
+    share: str | None = None,
     after_each: AfterEach | None = None,
     on_ray: bool = False,
     address: str | None = None,
 ) -> None:
-    """Train all experiments, call `after_each` per bundle, propose the best. A failure does not stop the others."""
+    """Train all experiments, call `after_each` per bundle, propose the best. A failure does not stop the others.
+
+    share: train one share only, and propose none; the group in W&B is that of all experiments.
+    """
     from pyml.datasets.load import DatasetCache
     from pyml.experiment.experiment import read_experiments
+    from pyml.experiment.grid import GridError, take_share
     from pyml.promotion.proposal import Candidate, propose_best
     from pyml.provenance import check_clean
     from pyml.training.train import check_experiments, train
 
     _set_quiet(quiet)
     experiments = [experiment for path in paths for experiment in read_experiments(path)]
+    if len(experiments) > 1:
+        group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
+        settings = settings.model_copy(update={"wandb_group": group})
+    if share is not None:
+        try:
+            experiments = take_share(experiments, share)
+        except GridError as error:
+            raise PymlError(str(error)) from error
+        log.info("share %s: %d experiments, none is proposed", share, len(experiments))
     if require_clean:
         check_clean(settings)
     datasets = DatasetCache(settings)
     check_experiments(experiments, settings, datasets)
-    if len(experiments) > 1:
-        group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
-        settings = settings.model_copy(update={"wandb_group": group})
-    problems = {}
+    problems: dict[str, str] = {}
     if on_ray:
         from pyml.ray_engine import train_on_ray
 
@@ -295,7 +320,8 @@ def _train(
                 raise
             log.error("%s", error)
             failed.append(experiment.name)
-    propose_best(settings.models, trained, promote=promote)
+    if share is None:
+        propose_best(settings.models, trained, promote=promote)
     if failed:
         raise PymlError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}")
 

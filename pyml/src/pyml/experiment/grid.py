@@ -12,8 +12,8 @@ import copy
 import itertools
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 GRID_KEYS = ("data", "optimizer", "loss", "epochs", "batch_size", "early_stopping", "deterministic", "seed")
 FIXED_DATA_KEYS = ("name", "kind", "path", "labels")  # all experiments of a file have the same dataset
@@ -23,6 +23,7 @@ GRID_ARGUMENTS = frozenset(
 )
 MAX_POINTS = 1000
 
+Item = TypeVar("Item")
 Place = tuple[str | int, ...]
 Labels = tuple[tuple[Place, Any], ...]  # the values of a point, for its name
 
@@ -49,6 +50,18 @@ def expand_grid(document: Any) -> list[Any]:
         if names.count(name) > 1:
             raise GridError(f"the grid gives {name} more than once")
     return named
+
+
+def take_share(experiments: Sequence[Item], share: str) -> list[Item]:
+    """Give the experiments of one share `I/N`: those whose position modulo N is I, from 0 to N - 1.
+
+    The N shares are disjoint and complete. A share is empty if N is greater than the number of experiments. Raises
+    GridError.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", share)
+    if not match or not int(match[1]) < int(match[2]):
+        raise GridError(f"--share {share} is not I/N with I from 0 to N - 1; give for example --share 0/4")
+    return list(experiments[int(match[1]) :: int(match[2])])
 
 
 def _expand(document: Any) -> list[tuple[Any, Labels]]:

@@ -1,0 +1,139 @@
+"""The manifests in deploy/kubernetes: valid by the schemas, and as docker-compose.yml. No cluster runs them."""
+
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from conftest import REPO
+
+ROOT = REPO / "deploy" / "kubernetes"
+FILES = sorted(path for path in ROOT.rglob("*.yaml") if path.name != "kustomization.yaml")
+COMPOSE = yaml.safe_load((REPO / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+SCHEMAS = {
+    (document["apiVersion"], document["kind"]): document["schema"]
+    for document in map(json.loads, (p.read_text() for p in (REPO / "tests/kubernetes/schemas").glob("*.json")))
+}
+Manifest = dict[str, Any]
+MANIFESTS: list[Manifest] = [document for path in FILES for document in yaml.safe_load_all(path.read_text())]
+
+
+def validate(manifest: Manifest) -> None:
+    schema = SCHEMAS.get((manifest["apiVersion"], manifest["kind"]))
+    if schema is None:
+        kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    else:
+        jsonschema.Draft7Validator(schema).validate(manifest)
+
+
+def manifest(kind: str, name: str) -> Manifest:
+    return next(m for m in copy.deepcopy(MANIFESTS) if (m["kind"], m["metadata"]["name"]) == (kind, name))
+
+
+WORKLOADS = [m for m in MANIFESTS if m["kind"] in {"Job", "Deployment"}]
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: f"{m['kind']}-{m['metadata']['name']}")
+def test_a_manifest_is_valid(manifest: Manifest) -> None:
+    validate(manifest)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "place", "value"),
+    [
+        ("Deployment", "pypredict", ["spec", "replica"], 1),
+        ("Job", "train", ["spec", "completions"], "two"),
+        ("NetworkPolicy", "default-deny", ["spec", "podSelectors"], {}),
+        ("ScaledObject", "pypredict", ["spec", "minReplicaCount"], "one"),
+        ("ScaledObject", "pypredict", ["spec", "maxReplicas"], 3),
+        ("TriggerAuthentication", "reader", ["spec", "secretTargetRef", 0, "parameter"], 3),
+        ("Cluster", "db", ["spec", "instance"], 2),
+        ("Cluster", "db", ["spec", "instances"], "two"),
+    ],
+)
+def test_an_invalid_manifest_is_refused(kind: str, name: str, place: list[Any], value: object) -> None:
+    changed = manifest(kind, name)
+    target: Any = changed
+    for key in place[:-1]:
+        target = target[key]
+    target[place[-1]] = value
+    with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
+        validate(changed)
+
+
+def test_each_file_is_in_the_kustomization_of_its_folder() -> None:
+    listed = []
+    for path in sorted(ROOT.rglob("kustomization.yaml")):
+        kustomization = yaml.safe_load(path.read_text())
+        assert kustomization["namespace"] == "pyml"
+        assert set(kustomization) <= {"apiVersion", "kind", "namespace", "resources", "images"}
+        listed += [path.parent / name for name in kustomization["resources"]]
+    assert sorted(listed) == FILES
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda m: m["metadata"]["name"])
+def test_each_container_is_hardened_like_the_compose_services(workload: Manifest) -> None:
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+
+
+def default(text: str) -> str:
+    """Give the value of a compose variable that nobody sets: `${NAME:-2g}` is 2g."""
+    return text.split(":-")[1].rstrip("}") if text.startswith("${") else text
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "service"),
+    [
+        ("Job", "migrate", "migrate"),
+        ("Job", "train", "pyml"),
+        ("Job", "propose", "pyml"),
+        ("Deployment", "pypredict", "pypredict"),
+        ("Deployment", "pgadmin", "pgadmin"),
+    ],
+)
+def test_a_workload_agrees_with_its_compose_service(kind: str, name: str, service: str) -> None:
+    compose, pod = COMPOSE[service], manifest(kind, name)["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    user = f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}"
+    assert user == compose["user"]
+    assert pod["terminationGracePeriodSeconds"] == int(compose["stop_grace_period"].rstrip("s"))
+    memory = container["resources"]["limits"]["memory"].removesuffix("i").lower()
+    assert memory == default(compose["mem_limit"])
+    # A variable without a value is optional. pgAdmin's shared folder of queries is not mounted.
+    needed = {k: str(v) for k, v in compose["environment"].items() if v is not None}
+    needed.pop("PGADMIN_CONFIG_SHARED_STORAGE", None)
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert set(env) == set(needed)
+    for key in set(env) - {"PGPASSFILE", "WANDB_TOKEN_FILE", "PGADMIN_DEFAULT_PASSWORD"}:
+        assert env[key] == default(needed[key]), key
+
+
+def test_no_trainer_reaches_the_database() -> None:
+    for name in ("train", "propose"):
+        assert manifest("Job", name)["spec"]["template"]["metadata"]["labels"] == {"app": "pyml"}
+    ports = [port for rule in manifest("NetworkPolicy", "internet")["spec"]["egress"] for port in rule["ports"]]
+    assert {port["port"] for port in ports} == {53, 80, 443}
+    assert manifest("NetworkPolicy", "default-deny")["spec"]["podSelector"] == {}
+
+
+def test_the_shares_of_the_training_job_are_its_completions() -> None:
+    spec = manifest("Job", "train")["spec"]
+    share = spec["template"]["spec"]["containers"][0]["args"][-1]
+    assert share == f"$(JOB_COMPLETION_INDEX)/{spec['completions']}"
+
+
+def test_no_manifest_holds_a_secret() -> None:
+    assert "Secret" not in {m["kind"] for m in MANIFESTS}

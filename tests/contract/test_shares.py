@@ -1,0 +1,71 @@
+"""`pyml train GRID --share I/N`: real trainings of each share, then the command without --share."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.trainings import DIGITS, pyml, write_experiment
+
+from bundle.publish import list_bundles
+
+
+def manifests(models: Path) -> dict[str, dict[str, object]]:
+    return {path.name: json.loads((path / "manifest.json").read_text()) for path in list_bundles(models)}
+
+
+def proposed(models: Path) -> object:
+    return json.loads((models / "current" / "digits.json").read_text())["bundle_id"]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shares of a grid of three experiments, trained one after the other on one models volume."""
+    directory = tmp_path_factory.mktemp("shares")
+    grid = write_experiment(directory, DIGITS, name="grid", epochs=[1, 3, 2])
+    for number in range(2):
+        done = pyml("train", grid, "--share", f"{number}/2", cwd=directory, PYML_MODELS="models", WANDB_MODE="offline")
+        assert done.returncode == 0, done.stderr
+    return directory
+
+
+def test_shares_publish_each_experiment_once_and_propose_none(directory: Path) -> None:
+    names = sorted(str(manifest["name"]) for manifest in manifests(directory / "models").values())
+    assert names == ["grid-epochs_1", "grid-epochs_2", "grid-epochs_3"]
+    assert not (directory / "models" / "current").exists()
+
+
+def test_shares_have_one_group_in_wandb(directory: Path) -> None:
+    groups = []
+    for run in (directory / ".local/wandb/wandb").glob("offline-run-*"):
+        inspect: list[str | Path] = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", run]
+        done = subprocess.run(inspect, capture_output=True, text=True, timeout=60, check=True)
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        groups += [record["run"]["run_group"] for record in records if record["type"] == "run"]
+    assert groups == ["grid"] * 3
+
+
+def test_the_command_without_share_proposes_as_an_unshared_run_does(directory: Path) -> None:
+    grid = directory / "grid.json"
+    after = pyml("train", grid, cwd=directory, PYML_MODELS="models")
+    assert after.returncode == 0, after.stderr
+    assert after.stderr.count("nothing trained") == 3
+    unshared = pyml("train", grid, cwd=directory, PYML_MODELS="unshared")
+    assert unshared.returncode == 0, unshared.stderr
+    assert proposed(directory / "models") == proposed(directory / "unshared")
+
+
+def test_a_share_without_experiments_trains_nothing(tmp_path: Path) -> None:
+    done = pyml("train", write_experiment(tmp_path, DIGITS), "--share", "1/2", cwd=tmp_path, PYML_MODELS="models")
+    assert done.returncode == 0, done.stderr
+    assert "share 1/2: 0 experiments" in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("options", [["--share", "2/2"], ["--share", "0/2", "--promote"]])
+def test_a_wrong_share_is_one_sentence(options: list[str], tmp_path: Path) -> None:
+    done = pyml("train", write_experiment(tmp_path, DIGITS), *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pyml: ")
+    assert done.stderr.count("\n") == 1
