@@ -1,7 +1,8 @@
 """The shell commands in the blocks of README and docs/, as a reader would type them.
 
 A block is fenced with ```sh, or indented by four spaces. `<!-- not run: REASON -->` before a block says why no test
-runs its commands. What follows a command after two spaces, or after #, is a remark for the reader.
+runs its commands, `<!-- this page is not run: REASON -->` says it for a page. What follows a command after two spaces,
+or after #, is a remark for the reader.
 """
 
 import re
@@ -14,6 +15,7 @@ PAGES = sorted([REPO / "README.md", REPO / "secrets/README.md", *(REPO / "docs")
 PROGRAMS = "make|docker|pyml|pypredict|wandb|psql|kubectl|ray|git|cp|chmod|export|pip|[./a-z]*/bin/[a-z]+"
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS}) .*|(?:{PROGRAMS})$")
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
+PAGE_NOT_RUN = re.compile(r"^<!-- this page is not run: (.+) -->$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
 def commands(page: Path) -> list[PageCommand]:
     """List the commands of a page in their order."""
     found: list[PageCommand] = []
-    for reason, lines in blocks(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    whole = PAGE_NOT_RUN.search(text)
+    for reason, lines in blocks(text):
         shown: list[list[str]] = []
         for line in "\n".join(lines).replace("\\\n", "").splitlines():
             typed = line.removeprefix("$ ")
@@ -61,7 +65,8 @@ def commands(page: Path) -> list[PageCommand]:
             elif shown:
                 shown[-1].append(line)
         name = str(page.relative_to(REPO))
-        found += [PageCommand(name, text, reason, " ".join(below).strip()) for text, *below in shown]
+        why = whole[1] if whole else reason
+        found += [PageCommand(name, typed, why, " ".join(below).strip()) for typed, *below in shown]
     return found
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pyml import PymlError
 from pyml.experiment.grid import GridError, expand_grid, take_share
 
 
@@ -134,5 +135,5 @@ def test_shares_are_disjoint_and_complete(n: int) -> None:
 
 @pytest.mark.parametrize("share", ["4/4", "0/0", "-1/4", "1", "1/2/3", "a/b", "", "1.0/2", "\u0661/2", "0/9999999"])
 def test_a_share_that_does_not_exist_is_refused(share: str) -> None:
-    with pytest.raises(GridError, match=r"is not I/N with I from 0 to N - 1"):
+    with pytest.raises(PymlError, match=r"is not I/N with I from 0 to N - 1"):
         take_share([1, 2], share)

@@ -2,8 +2,8 @@
 
 All files are written to a temporary directory on the same volume and fsynced. One rename makes the bundle appear. Then
 the dataset's pointer is replaced. When a trainer is killed before the rename, a directory `.tmp-*` stays. Readers
-ignore it, and the next trainer removes it. A running trainer holds a lock on its directory; one without a lock is
-abandoned.
+ignore it, and the next trainer removes it. A running trainer holds a lock on a file beside its directory; a directory
+without a locked file is abandoned. The lock is on a file because NFS has no locks of directories between machines.
 """
 
 import fcntl
@@ -24,6 +24,7 @@ from bundle.manifest import MANIFEST_FILE, MODEL_FILE, FileEntry, Manifest, read
 from bundle.whole_file import fsync, write_whole
 
 STAGING_PREFIX = ".tmp-"
+LOCK_SUFFIX = ".lock"
 MAX_POINTER_BYTES = 4096
 
 
@@ -64,11 +65,8 @@ def staging(models: Path) -> Iterator[Path]:
     bundles = models / "bundles"
     try:
         bundles.mkdir(parents=True, exist_ok=True)
-        with _locked(bundles):
-            _remove_abandoned(bundles)
-            path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
-            lock = os.open(path, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove_abandoned(bundles)
+        lock, path = _make_staging(bundles)
     except OSError as error:
         raise BundleError(
             f"{bundles} cannot be written ({error.strerror}); a trainer needs a writable volume"
@@ -81,6 +79,7 @@ def staging(models: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(path, ignore_errors=True)  # a published bundle was renamed: nothing to remove
+        _lock_file(path).unlink(missing_ok=True)
         os.close(lock)
 
 
@@ -144,10 +143,9 @@ def remove_bundles(models: Path, bundle_ids: Iterable[str]) -> None:
     """
     bundles = models / "bundles"
     try:
-        with _locked(bundles):
-            for bundle_id in bundle_ids:
-                bundle_path(models, bundle_id).rename(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
-            _remove_abandoned(bundles)
+        for bundle_id in bundle_ids:
+            bundle_path(models, bundle_id).rename(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
+        _remove_abandoned(bundles)
     except OSError as error:
         raise BundleError(
             f"{bundles} cannot be written ({error.strerror}); bundles are deleted where the trainer can write them"
@@ -169,27 +167,36 @@ def pointers(models: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((models / "current").glob("[!.]*.json"))}
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
+def _lock_file(directory: Path) -> Path:
+    return directory.with_name(directory.name + LOCK_SUFFIX)
+
+
+def _make_staging(bundles: Path) -> tuple[int, Path]:
+    """Make a directory after its file is locked; return the file's handle, which holds the lock, and the directory."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=STAGING_PREFIX, suffix=LOCK_SUFFIX, dir=bundles)
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+        if Path(name).exists():
+            path = Path(name.removesuffix(LOCK_SUFFIX))
+            path.mkdir(mode=0o700)
+            return handle, path
+        os.close(handle)  # another process found it before it was locked, and removed it
 
 
 def _remove_abandoned(bundles: Path) -> None:
-    for path in bundles.glob(STAGING_PREFIX + "*"):
+    for path in {path.with_name(path.name.removesuffix(LOCK_SUFFIX)) for path in bundles.glob(STAGING_PREFIX + "*")}:
+        lock_file = _lock_file(path)
         try:
-            handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # published after it was listed
+            handle = os.open(lock_file, os.O_RDWR)
+        except FileNotFoundError:  # abandoned, or published after it was listed; then there is nothing to remove
+            shutil.rmtree(path, ignore_errors=True)
+            continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue  # its trainer is running
         else:
-            shutil.rmtree(path, ignore_errors=True)  # it may have been published in between
+            shutil.rmtree(path, ignore_errors=True)
+            lock_file.unlink(missing_ok=True)
         finally:
             os.close(handle)

@@ -278,7 +278,7 @@ def _train(
     """
     from pyml.datasets.load import DatasetCache
     from pyml.experiment.experiment import read_experiments
-    from pyml.experiment.grid import GridError, take_share
+    from pyml.experiment.grid import take_share
     from pyml.promotion.proposal import Candidate, propose_best
     from pyml.provenance import check_clean
     from pyml.training.train import check_experiments, train
@@ -289,10 +289,7 @@ def _train(
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})
     if share is not None:
-        try:
-            experiments = take_share(experiments, share)
-        except GridError as error:
-            raise PymlError(str(error)) from error
+        experiments = take_share(experiments, share)
         log.info("share %s: %d experiments, none is proposed", share, len(experiments))
     if require_clean:
         check_clean(settings)

@@ -42,10 +42,7 @@ PLAN_URGENT = sa.text("""
     ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")
 # Claim the oldest open job without a valid lease. The run_after of a running job is the end of its lease, so one
 # condition and one index find pending jobs and jobs with an expired lease. An expired lease counts as a failure.
-# SET LOCAL: the claim does not wait for the disk. After a crash of the server, two workers may hold the same attempt of
-# a job; only the first of them finds it running at the end (FINISH).
 CLAIM = sa.text("""
-    SET LOCAL synchronous_commit = off;
     UPDATE ml.job j
     SET state = 'running', attempt = j.attempt + 1, failures = j.failures + (j.state = 'running')::int,
         worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
@@ -59,6 +56,9 @@ CLAIM = sa.text("""
     WHERE j.model_id = open.model_id AND j.chunk_id = open.chunk_id
     RETURNING j.model_id, j.chunk_id, j.attempt, j.failures, c.n_inputs, c.dtype, c.shape,
               c.classes IS NOT NULL AS labelled, open.in_flight AS died_on""")
+# The claim does not wait for the disk. After a crash of the server, two workers may hold the same attempt of
+# a job; only the first of them finds it running at the end (FINISH).
+CLAIM_SOON = sa.text(f"SET LOCAL synchronous_commit = off; {CLAIM.text}")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
     ON CONFLICT (model_id, input_id) DO UPDATE SET deaths = ml.suspect.deaths + 1""")
@@ -142,7 +142,7 @@ def claim_job(
         "without": list(without),
         "urgent": urgent,
     }
-    row = connection.execute(CLAIM, values).first()
+    row = connection.execute(CLAIM_SOON, values).first()
     if row is None:
         return None
     if row.died_on is not None:  # the last worker died while it predicted this input alone

@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from pyml import PymlError
+
 GRID_KEYS = ("data", "optimizer", "loss", "epochs", "batch_size", "early_stopping", "deterministic", "seed")
 FIXED_DATA_KEYS = ("name", "kind", "path", "labels")  # all experiments of a file have the same dataset
 GRID_ARGUMENTS = frozenset(
@@ -56,11 +58,11 @@ def take_share(experiments: Sequence[Item], share: str) -> list[Item]:
     """Give the experiments of one share `I/N`: those whose position modulo N is I, from 0 to N - 1.
 
     The N shares are disjoint and complete. A share is empty if N is greater than the number of experiments. Raises
-    GridError.
+    PymlError.
     """
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", share)
     if not match or not int(match[1]) < int(match[2]):
-        raise GridError(f"--share {share} is not I/N with I from 0 to N - 1; give for example --share 0/4")
+        raise PymlError(f"--share {share} is not I/N with I from 0 to N - 1; give for example --share 0/4")
     return list(experiments[int(match[1]) :: int(match[2])])
 
 
