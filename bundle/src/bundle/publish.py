@@ -2,8 +2,8 @@
 
 All files are written to a temporary directory on the same volume and fsynced. One rename makes the bundle appear. Then
 the dataset's pointer is replaced. When a trainer is killed before the rename, a directory `.tmp-*` stays. Readers
-ignore it, and the next trainer removes it. A running trainer holds a lock on its directory; one without a lock is
-abandoned.
+ignore it, and the next trainer removes it. A running trainer holds the lock of its directory; one without a lock is
+abandoned. The locks are files in `models/locks`, open for writing: only such locks are seen by other machines on NFS.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -64,10 +64,10 @@ def staging(models: Path) -> Iterator[Path]:
     bundles = models / "bundles"
     try:
         bundles.mkdir(parents=True, exist_ok=True)
-        with _locked(bundles):
-            _remove_abandoned(bundles)
+        with _locked(models):
+            _remove_abandoned(models)
             path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
-            lock = os.open(path, os.O_RDONLY)
+            lock = _open_lock(models, path.name)
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
         raise BundleError(
@@ -81,6 +81,8 @@ def staging(models: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(path, ignore_errors=True)  # a published bundle was renamed: nothing to remove
+        with suppress(OSError):
+            _lock_path(models, path.name).unlink()
         os.close(lock)
 
 
@@ -144,10 +146,10 @@ def remove_bundles(models: Path, bundle_ids: Iterable[str]) -> None:
     """
     bundles = models / "bundles"
     try:
-        with _locked(bundles):
+        with _locked(models):
             for bundle_id in bundle_ids:
                 bundle_path(models, bundle_id).rename(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
-            _remove_abandoned(bundles)
+            _remove_abandoned(models)
     except OSError as error:
         raise BundleError(
             f"{bundles} cannot be written ({error.strerror}); bundles are deleted where the trainer can write them"
@@ -169,9 +171,19 @@ def pointers(models: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((models / "current").glob("[!.]*.json"))}
 
 
+def _lock_path(models: Path, name: str) -> Path:
+    return models / "locks" / name
+
+
+def _open_lock(models: Path, name: str) -> int:
+    path = _lock_path(models, name)
+    path.parent.mkdir(exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+
+
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    handle = os.open(directory, os.O_RDONLY)
+def _locked(models: Path) -> Iterator[None]:
+    handle = _open_lock(models, "bundles")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -179,17 +191,15 @@ def _locked(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _remove_abandoned(bundles: Path) -> None:
-    for path in bundles.glob(STAGING_PREFIX + "*"):
-        try:
-            handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # published after it was listed
+def _remove_abandoned(models: Path) -> None:
+    for path in (models / "bundles").glob(STAGING_PREFIX + "*"):
+        handle = _open_lock(models, path.name)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             continue  # its trainer is running
         else:
             shutil.rmtree(path, ignore_errors=True)  # it may have been published in between
+            _lock_path(models, path.name).unlink(missing_ok=True)
         finally:
             os.close(handle)
