@@ -1,7 +1,7 @@
 """Measure the speed goals, each part on a fresh embedded server, and write docs/benchmarks.md: `make bench`.
 
     bench.py [--bin DIR] [--rounds N] [PART ...]      PART: write, read, pipeline, latency, growth, workers,
-                                                  ready, peers
+                                                  ready, peers, costs
 
 --bin (or POSTGRES_BIN) is a directory with the programs of another PostgreSQL. The page keeps one result of each part
 for each major version.
@@ -18,7 +18,7 @@ import environment
 import page
 import timing
 
-PARTS = ("write", "read", "pipeline", "latency", "growth", "workers", "ready", "peers")
+PARTS = ("write", "read", "pipeline", "latency", "growth", "workers", "ready", "peers", "costs")
 
 
 def main() -> None:

@@ -70,6 +70,26 @@ def test_killed_database_leaves_one_outcome_per_input(stack: Stack) -> None:
     assert_exact(stack)
 
 
+def test_one_two_and_four_workers_are_exact(stack: Stack, measured: list[str]) -> None:
+    """The ratios are reported, not judged: the cores of the machine set the limit."""
+    seconds: dict[int, float] = {}
+    scale = ("up", "--detach", "--no-deps", "--no-recreate", "--scale")
+    try:
+        for workers in (1, 2, 4):
+            stack.compose(*scale, f"pypredict={workers}", "pypredict")
+            stack.wait_healthy("pypredict")
+            before = predicted(stack)
+            added = stack.copy_inputs(278)
+            started = stack.seconds()
+            stack.wait_done(before + added)
+            seconds[workers] = stack.seconds() - started
+            assert_exact(stack)
+    finally:
+        stack.compose(*scale, "pypredict=1", "pypredict")
+    ratios = ", ".join(f"{workers} workers {seconds[1] / took:.2f}" for workers, took in seconds.items())
+    measured.append(f"{added} inputs beside one worker: {ratios} times as fast")
+
+
 def test_three_workers_share_the_jobs(stack: Stack) -> None:
     stack.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", "pypredict=3", "pypredict")
     try:

@@ -4,8 +4,10 @@ A published bundle is complete and the pointer is valid in each case. The number
 """
 
 import errno
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -129,6 +131,28 @@ def test_26_the_directories_of_all_killed_trainers_are_removed(
         (tmp_path / f"bundles/{STAGING_PREFIX}{number}").mkdir()
     publish_bundle(tmp_path, "next")
     assert temporary(tmp_path) == [living]
+
+
+def test_26_locks_are_files_open_for_writing_as_nfs_needs(
+    tmp_path: Path, trainer: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux's NFS client keeps a lock on a directory on its own machine, and refuses one on a file open for reading."""
+    process = start_staging(trainer)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    locked: list[int] = []
+    flock = fcntl.flock
+
+    def record(handle: int, operation: int) -> None:
+        assert stat.S_ISREG(os.fstat(handle).st_mode)
+        assert fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        flock(handle, operation)
+        locked.append(operation)
+
+    monkeypatch.setattr(fcntl, "flock", record)
+    publish_bundle(tmp_path, "next")
+    assert locked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]  # of the killed trainer, and of the new one
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == ["next"]
 
 
 def fail_while_staging(models: Path) -> None:
