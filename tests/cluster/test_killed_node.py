@@ -13,12 +13,18 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from faults.conftest import N, make_setup
-from support.trainings import DIGITS, PYML
+from support.trainings import DIGITS, PYML, pyml, recorded_groups
 from support.workers import until
+
+from bundle.publish import list_bundles, read_pointer
+from pypredict.listen import DAEMON
 
 PYPREDICT = PYML.with_name("pypredict")
 INPUTS = 300_000
 ray_cluster = pytest.importorskip("ray.cluster_utils", reason="make test-ray installs Ray")
+LISTENING = (
+    f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{DAEMON}' AND datname = current_database()"
+)
 NODE = {"num_cpus": 1, "object_store_memory": 100 << 20}
 
 
@@ -35,7 +41,7 @@ def test_a_grid_is_trained_once_when_a_node_is_killed(nodes: Any, tmp_path: Path
     (tmp_path / "tiny.json").write_text(json.dumps(grid))
     bundles = tmp_path / "models/bundles"
     command = [PYML, "train", "tiny.json", "--engine", "ray", "--address", nodes.address]
-    environment = os.environ | {"WANDB_MODE": "disabled"}
+    environment = os.environ | {"PYML_RECORD": str(tmp_path / "record")}
     with (tmp_path / "log").open("w") as log:
         train = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
         try:
@@ -45,9 +51,37 @@ def test_a_grid_is_trained_once_when_a_node_is_killed(nodes: Any, tmp_path: Path
         finally:
             train.kill()
             train.wait()
-    assert len(list(bundles.iterdir())) == 3
-    assert (tmp_path / "models/current/digits.json").exists()
+    assert len(list_bundles(tmp_path / "models")) == 3
     assert "nothing trained" in (tmp_path / "log").read_text()
+    assert set(recorded_groups(tmp_path / "record")) == {"tiny"}
+    assert pyml("train", "tiny.json", "--models", "alone", cwd=tmp_path).returncode == 0
+    alone = read_pointer(tmp_path / "alone/current/digits.json")
+    assert read_pointer(tmp_path / "models/current/digits.json").bundle_id == alone.bundle_id
+
+
+def test_ray_and_options_that_train_twice_exclude_each_other(tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(DIGITS))
+    for option in (["--force"], ["--share", "0/2"]):
+        done = pyml("train", "tiny.json", "--engine", "ray", *option, cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"{option[0]} and --engine exclude each other" in done.stderr
+
+
+def test_a_stop_ends_all_workers_on_ray(nodes: Any, db: Database, engine: sa.Engine, tmp_path: Path) -> None:
+    setup = make_setup(db.url("pypredict"), engine, tmp_path)
+    command = [PYPREDICT, "run", "--engine", "ray", "--workers", "2", "--address", nodes.address, "--models", tmp_path]
+    environment = os.environ | login(db, tmp_path)
+    nodes.add_node(**NODE)
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+        try:
+            until(lambda: setup.rows(LISTENING) == [(2,)], 90)
+            run.terminate()
+            assert run.wait(90) == 0, (tmp_path / "log").read_text()
+        finally:
+            run.kill()
+            run.wait()
+    until(lambda: setup.rows(LISTENING) == [(0,)], 30)
 
 
 def login(db: Database, directory: Path) -> dict[str, str]:

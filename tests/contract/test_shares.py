@@ -1,12 +1,10 @@
 """`pyml train GRID --share I/N`: real trainings of each share, then the command without --share."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.trainings import DIGITS, pyml, write_experiment
+from support.trainings import DIGITS, pyml, recorded_groups, write_experiment
 
 from bundle.publish import list_bundles
 
@@ -37,13 +35,7 @@ def test_shares_publish_each_experiment_once_and_propose_none(directory: Path) -
 
 
 def test_shares_have_one_group_in_wandb(directory: Path) -> None:
-    groups = []
-    for run in (directory / ".local/wandb/wandb").glob("offline-run-*"):
-        inspect: list[str | Path] = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", run]
-        done = subprocess.run(inspect, capture_output=True, text=True, timeout=60, check=True)
-        records = [json.loads(line) for line in done.stdout.splitlines()]
-        groups += [record["run"]["run_group"] for record in records if record["type"] == "run"]
-    assert groups == ["grid"] * 3
+    assert recorded_groups(directory / ".local/wandb") == ["grid"] * 3
 
 
 def test_the_command_without_share_proposes_as_an_unshared_run_does(directory: Path) -> None:

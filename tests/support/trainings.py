@@ -72,3 +72,14 @@ def settings_without_wandb(directory: Path) -> Settings:
         data_dir=directory / "data",
         wandb_mode="disabled",
     )
+
+
+def recorded_groups(record: Path) -> list[str]:
+    """Give the W&B group of each run that is recorded offline in a directory."""
+    groups = []
+    for run in record.glob("wandb/offline-run-*"):
+        inspect: list[str | Path] = [PYML.with_name("wandb"), "leet", "inspect", "--json", run]
+        done = subprocess.run(inspect, capture_output=True, text=True, timeout=60, check=True)
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        groups += [record["run"]["run_group"] for record in records if record["type"] == "run"]
+    return groups

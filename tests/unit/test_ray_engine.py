@@ -1,14 +1,26 @@
 """What the Ray engine sends to other machines: names of files, never a password."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from bundle import BundleError
+from bundle.ray_cluster import ray_cluster
 from pypredict import PypredictError
 from pypredict.config import Settings, read_settings
 from pypredict.ray_engine import sent_environment
 
 DSN = "postgresql://a:secret@h/ml"  # pragma: allowlist secret
+
+
+def test_a_missing_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with (
+        pytest.raises(BundleError, match=r"--engine ray needs Ray: pip install .* requirements-ray.txt"),
+        ray_cluster(None),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("name", "value"), [("PGPASSWORD", "secret"), ("DATABASE_URL", DSN)])
