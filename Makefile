@@ -212,7 +212,7 @@ bench-train: install  ## measure the trainer's speed beside Keras alone, on MNIS
 
 .PHONY: test-db
 test-db: $(SERVICE_VENV)/.installed  ## only the db tests, without TensorFlow; POSTGRES_BIN=DIR selects another server's binaries
-	WITHOUT_TENSORFLOW=1 POSTGRES_BIN=$(POSTGRES_BIN) $(SERVICE_VENV)/bin/pytest tests/db tests/attacks --ignore tests/db/test_embedded.py $(PYTEST)
+	WITHOUT_TENSORFLOW=1 POSTGRES_BIN=$(POSTGRES_BIN) $(SERVICE_VENV)/bin/pytest --numprocesses auto --dist loadfile tests/db tests/attacks --ignore tests/db/test_embedded.py $(PYTEST)
 
 # The tools that look at our packages have an environment of their own, so that they cannot change what they look at.
 AUDIT_VENV := .local/audit-venv
