@@ -286,6 +286,18 @@ def test_30_a_model_that_harms_the_trial_is_refused(
         try_model(GOOD, SIGNATURE)
 
 
+def test_a_trial_that_starts_slowly_gets_the_whole_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The model is larger than a pipe holds. On a busy machine, the process starts after the first look at it."""
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nsleep 1\nexec {sys.executable} "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(trial, "SECONDS", 5)
+    with pytest.raises(BundleError, match="holds hidden, overlapping or unused parts"):
+        try_model(bytes(1 << 20), SIGNATURE)
+    try_model(GOOD, SIGNATURE)
+
+
 def test_a_model_that_gives_other_rows_than_inputs_is_refused() -> None:
     """Its predictions would belong to other inputs. The structure is valid: the weights take the place of the input."""
     model = dense_model()

@@ -8,11 +8,12 @@ The process imports only numpy and the interpreter. It runs once for each model 
 import contextlib
 import dataclasses
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bundle import BundleError
@@ -36,11 +37,14 @@ def try_model(content: bytes, signature: Signature, stopped: Callable[[], bool] 
     """
     arguments = json.dumps(dataclasses.asdict(signature))
     command = [sys.executable, "-I", "-m", "bundle.inference.trial", arguments]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path("/")
-    ) as process:
+    with (
+        _in_memory(content) as file,
+        subprocess.Popen(
+            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path("/")
+        ) as process,
+    ):
         try:
-            said = _communicate(process, content, stopped)
+            said = _wait(process, stopped)
         finally:
             process.kill()  # does nothing after the end
     if process.returncode < 0:
@@ -49,15 +53,25 @@ def try_model(content: bytes, signature: Signature, stopped: Callable[[], bool] 
         raise BundleError(said.decode(errors="replace").strip() or "the trial of model.tflite failed")
 
 
-def _communicate(process: "subprocess.Popen[bytes]", content: bytes, stopped: Callable[[], bool]) -> bytes:
-    """Send the model to the process, and wait for its answer. Raises BundleError after 2 * SECONDS or a stop."""
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[int]:
+    """Give a file in memory, at its beginning. With a pipe, a second `communicate` would not send the rest."""
+    file = os.memfd_create("model.tflite")
+    try:
+        with os.fdopen(os.dup(file), "wb") as writer:
+            writer.write(content)
+        os.lseek(file, 0, os.SEEK_SET)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _wait(process: "subprocess.Popen[bytes]", stopped: Callable[[], bool]) -> bytes:
+    """Wait for the answer of the process. Raises BundleError after 2 * SECONDS or a stop."""
     deadline = time.monotonic() + 2 * SECONDS
-    unsent: bytes | None = content
     while True:
-        try:
-            return process.communicate(unsent, timeout=LOOK_SECONDS)[0]
-        except subprocess.TimeoutExpired:
-            unsent = None  # communicate keeps the rest
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=LOOK_SECONDS)[0]
         if stopped():
             raise BundleError("the trial of model.tflite was stopped")
         if time.monotonic() > deadline:
