@@ -11,7 +11,7 @@ from audit.conftest import Done, run_audit, write_lock
 from conftest import REPO
 from support.advisory_service import AdvisoryService
 
-LOCKS = [path for path in REPO.glob("*/**/requirements*.txt") if not path.relative_to(REPO).parts[0].startswith(".")]
+LOCKS = [path for path in REPO.rglob("requirements*.txt") if not path.relative_to(REPO).parts[0].startswith(".")]
 EXCEPTION = """[[exception]]
 id = "CVE-2020-28493"
 package = "jinja2"
