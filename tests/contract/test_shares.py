@@ -1,16 +1,24 @@
 """`pyml train GRID --share I/N`: real trainings of each share, then the command without --share."""
 
 import json
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from support.trainings import DIGITS, pyml, recorded_groups, write_experiment
+from support.trainings import DIGITS, PYML, pyml, recorded_groups, write_experiment
 
-from bundle.publish import list_bundles
+from bundle.publish import STAGING_PREFIX, list_bundles
+from bundle.verify import open_bundle
 
 
 def manifests(models: Path) -> dict[str, dict[str, object]]:
     return {path.name: json.loads((path / "manifest.json").read_text()) for path in list_bundles(models)}
+
+
+def unpublished(models: Path) -> list[Path]:
+    return sorted((models / "bundles").glob(f"{STAGING_PREFIX}*"))
 
 
 def proposed(models: Path) -> object:
@@ -48,10 +56,60 @@ def test_the_command_without_share_proposes_as_an_unshared_run_does(directory: P
     assert proposed(directory / "models") == proposed(directory / "unshared")
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shares in two processes: the second begins and ends while the first is stopped within its training."""
+    directory = tmp_path_factory.mktemp("together")
+    grid = write_experiment(directory, DIGITS, name="grid", epochs=[2, 1])
+    environment = {"PYML_MODELS": "models", "WANDB_MODE": "offline", "WANDB_RUN_GROUP": "sweep"}
+    first = subprocess.Popen(
+        [PYML, "train", grid, "--share", "0/2"],
+        cwd=directory,
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert first.stderr
+        assert any(line.startswith("training grid-epochs_2") for line in first.stderr)
+        first.send_signal(signal.SIGSTOP)
+        staged = unpublished(directory / "models")
+        assert staged
+        second = pyml("train", grid, "--share", "1/2", cwd=directory, **environment)
+        assert second.returncode == 0, second.stderr
+        assert [str(one["name"]) for one in manifests(directory / "models").values()] == ["grid-epochs_1"]
+        assert unpublished(directory / "models") == staged
+        first.send_signal(signal.SIGCONT)
+        _, said = first.communicate(timeout=200)
+        assert first.returncode == 0, said
+    finally:
+        first.kill()
+        first.wait()
+    return directory
+
+
+def test_two_shares_publish_at_the_same_time(together: Path) -> None:
+    models = together / "models"
+    assert [open_bundle(path).manifest.name for path in list_bundles(models)] == ["grid-epochs_1", "grid-epochs_2"]
+    assert unpublished(models) == []
+    assert not (models / "current").exists()
+
+
+def test_shares_keep_the_group_of_the_environment(together: Path) -> None:
+    assert recorded_groups(together / ".local/wandb") == ["sweep"] * 2
+
+
+def test_one_experiment_is_trained_by_share_0(tmp_path: Path) -> None:
+    done = pyml("train", write_experiment(tmp_path, DIGITS), "--share", "0/2", cwd=tmp_path, PYML_MODELS="models")
+    assert done.returncode == 0, done.stderr
+    assert len(list_bundles(tmp_path / "models")) == 1
+    assert not (tmp_path / "models" / "current").exists()
+
+
 def test_a_share_without_experiments_trains_nothing(tmp_path: Path) -> None:
     done = pyml("train", write_experiment(tmp_path, DIGITS), "--share", "1/2", cwd=tmp_path, PYML_MODELS="models")
     assert done.returncode == 0, done.stderr
-    assert "share 1/2: 0 experiments" in done.stderr
+    assert "share 1/2 has nothing to train: there are more shares than experiments" in done.stderr
     assert not (tmp_path / "models").exists()
 
 

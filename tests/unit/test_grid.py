@@ -133,7 +133,13 @@ def test_shares_are_disjoint_and_complete(n: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.parametrize("share", ["4/4", "0/0", "-1/4", "1", "1/2/3", "a/b", "", "1.0/2", "\u0661/2", "0/9999999"])
+def test_a_share_takes_every_nth_experiment_in_order() -> None:
+    assert take_share("abcdefg", "1/3") == ["b", "e"]
+
+
+@pytest.mark.parametrize(
+    "share", ["3", "2/2", "4/4", "0/0", "-1/4", "1", "1/2/3", "a/b", "", "1.0/2", "\u0661/2", "0/9999999"]
+)
 def test_a_share_that_does_not_exist_is_refused(share: str) -> None:
     with pytest.raises(PymlError, match=r"is not I/N with I from 0 to N - 1"):
         take_share([1, 2], share)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from bundle.verify import Bundle
     from pyml.config import Settings
+    from pyml.experiment.experiment import Experiment
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 log = logging.getLogger("pyml")
@@ -57,7 +58,8 @@ Share = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Train one of N shares of the experiments, I from 0 to N - 1, and propose none. "
+        help="Train one of N shares of the experiments, and propose none. I counts from 0 to N - 1, because "
+        "JOB_COMPLETION_INDEX of Kubernetes counts from 0. "
         "Afterwards the same command without --share proposes the best.",
     ),
 ]
@@ -278,7 +280,6 @@ def _train(
     """
     from pyml.datasets.load import DatasetCache
     from pyml.experiment.experiment import read_experiments
-    from pyml.experiment.grid import take_share
     from pyml.promotion.proposal import Candidate, propose_best
     from pyml.provenance import check_clean
     from pyml.training.train import check_experiments, train
@@ -289,8 +290,7 @@ def _train(
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})
     if share is not None:
-        experiments = take_share(experiments, share)
-        log.info("share %s: %d experiments, none is proposed", share, len(experiments))
+        experiments = _take_share(experiments, share)
     if require_clean:
         check_clean(settings)
     datasets = DatasetCache(settings)
@@ -321,6 +321,17 @@ def _train(
         propose_best(settings.models, trained, promote=promote)
     if failed:
         raise PymlError(f"{len(failed)} of {len(experiments)} experiments failed: {', '.join(failed)}")
+
+
+def _take_share(experiments: list["Experiment"], share: str) -> list["Experiment"]:
+    from pyml.experiment.grid import take_share
+
+    taken = take_share(experiments, share)
+    if taken:
+        log.info("share %s: %d of %d experiments, none is proposed", share, len(taken), len(experiments))
+    else:
+        log.info("share %s has nothing to train: there are more shares than experiments", share)
+    return taken
 
 
 def _show_metrics(bundle: "Bundle") -> None:
