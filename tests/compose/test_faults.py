@@ -40,7 +40,7 @@ def test_killed_worker_leaves_one_outcome_per_input(stack: Stack, measured: list
     container = stack.container("pypredict")
     restarts = stack.inspect(container)["RestartCount"]
     due = start_work(stack, 278)
-    stack.run_in("pypredict", "python", "-c", KILL)
+    stack.run_in("pypredict", "python", "-c", KILL, check=False)  # the end of the container may end this, too
     assert stack.open_jobs() > 0
     stack.wait_done(due)
     assert stack.inspect(container)["RestartCount"] == restarts + 1
