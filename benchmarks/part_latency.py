@@ -86,8 +86,8 @@ def _part(idle: list[Sample], busy: list[Sample], chunk_seconds: float, commit_s
     part.tables = [(["since the start of storing", "median", "90 %", "99 %", "slowest"], rows)]
     part.remarks = [
         f"One chunk takes {chunk:.1f} ms. {len(busy)} inputs were measured while others waited.",
-        f"One transaction that adds one row takes {1e3 * commit_seconds:.1f} ms here. A prediction needs three, one "
-        "after the other: the input, the claim, and the prediction with its done job.",
+        f"One transaction that adds one row takes {1e3 * commit_seconds:.1f} ms here. A prediction needs two that "
+        "wait for the disk, one after the other: the input, and the prediction with its done job.",
     ]
     return part
 
