@@ -117,7 +117,7 @@ def test_a_mistake_in_any_file_stops_all_trainings(tmp_path: Path) -> None:
 
 def test_a_failed_experiment_does_not_stop_the_others(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     from pyml import PymlError
-    from pyml.cli import _train
+    from pyml.cli_train import _train
 
     exploding = [*DIGITS["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, LAST]
     diverging = {"layers": exploding, "optimizer": {"name": "SGD", "learning_rate": 1e10}}
