@@ -114,7 +114,7 @@ def test_counts_are_written_at_most_once_a_minute(
     assert lines_of(caplog) == [first]
     monkeypatch.setattr(run_log, "LINE_SECONDS", 0.0)
     written.write_line(idle=False)
-    assert lines_of(caplog)[1].startswith("10 inputs predicted, 0 refused, in 1 jobs ")
+    assert lines_of(caplog)[1].startswith("10 inputs predicted, 0 refused, in 1 job ")
     written.write_line(idle=False)  # nothing was done, nothing waits
     assert len(lines_of(caplog)) == 2
 

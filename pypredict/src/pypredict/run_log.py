@@ -92,10 +92,11 @@ def log_start(engine: sa.Engine, worker: str) -> None:
 def _write(done: Counts, seconds: float, said: str, **more: int | None) -> None:
     rate = done.inputs / max(seconds, 0.001)
     log.info(
-        "%d inputs predicted, %d refused, in %d jobs and %.0f s%s%s",
+        "%d inputs predicted, %d refused, in %d job%s and %.0f s%s%s",
         done.inputs,
         done.refused,
         done.jobs,
+        "" if done.jobs == 1 else "s",
         seconds,
         f" ({format_rate(rate)})" if done.inputs else "",
         said,
