@@ -40,6 +40,8 @@ from pyml.datasets.load import load_dataset
 from pyml.datasets.samples import parts
 from pyml.experiment.experiment import Experiment
 
+plt.rcParams["text.parse_math"] = False  # the name of a class may contain $
+
 # %% [markdown]
 # ## What to look at
 #
@@ -58,8 +60,9 @@ dataset = load_dataset(Experiment.model_validate(manifest.experiment).data, sett
 classes, train = dataset.classes, dataset.train
 
 is_text = isinstance(dataset.preprocessing, TextPreprocessing)
-is_image = len(dataset.input.shape) == 3 and dataset.input.shape[2] in (1, 3)
-is_colour = is_image and dataset.input.shape[2] == 3
+has_colours = len(dataset.input.shape) == 3 and dataset.input.shape[2] == 3
+is_colour = has_colours and dataset.input.dtype == "uint8"  # other arrays may have any range of values
+is_image = is_colour or (len(dataset.input.shape) == 3 and dataset.input.shape[2] == 1)
 
 print(f"model {manifest.bundle_id}, accuracy {manifest.metrics.accuracy} on {manifest.metrics.n} test samples")
 print(f"one sample: {dataset.input}")
@@ -121,7 +124,7 @@ if is_image:
     plt.show()
     print(f"average images: {len(shown)}, one for each class")
 else:
-    print("average images: left out, for the samples are no images")
+    print("average images: left out, for the samples are no gray images and no colour images of uint8")
 
 # %% [markdown]
 # ## Which colours has each class?
@@ -156,7 +159,7 @@ if is_colour:
     figure.tight_layout()
     plt.show()
 else:
-    print("colour histograms: left out, for the samples have no colours")
+    print("colour histograms: left out, for the samples are no colour images of uint8")
 
 # %% [markdown]
 # ## Which words are the most common, and which the least?
@@ -272,8 +275,8 @@ else:
             draw(matrices["PostgreSQL"], "PostgreSQL")
         else:
             print(f"PostgreSQL: left out, for it has no test set of {manifest.bundle_id}; pypredict load stores it")
-    except sa.exc.OperationalError as error:
-        print(f"PostgreSQL: left out, for there is no connection ({str(error.orig).strip()})")
+    except sa.exc.DBAPIError as error:  # no connection, no schema, or no right to read it
+        print(f"PostgreSQL: left out, for it cannot be read ({' '.join(str(error.orig).split())})")
 
 # %% [markdown]
 # ### From Weights & Biases

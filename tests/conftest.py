@@ -10,6 +10,7 @@ import secrets
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,12 +114,21 @@ def cluster(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     made.drop(made.template)
 
 
+@contextmanager
+def new_database(cluster: Cluster, template: str = "") -> Iterator[Database]:
+    """Make a database like the migrated one, or like another template; drop it at the end of the block."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template or cluster.template}"')
+    try:
+        yield Database(cluster, name)
+    finally:
+        cluster.drop(name)
+
+
 @pytest.fixture
 def db(cluster: Cluster) -> Iterator[Database]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
-    yield Database(cluster, name)
-    cluster.drop(name)
+    with new_database(cluster) as made:
+        yield made
 
 
 @pytest.fixture

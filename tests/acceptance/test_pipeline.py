@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import REPO, Cluster, Database
+from conftest import REPO, Cluster, Database, new_database
 
 BIN = Path(sys.executable).parent
 
@@ -65,20 +65,17 @@ def run_in(
 @pytest.fixture(scope="module")
 def pipeline(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     directory = tmp_path_factory.mktemp("pipeline")
-    name = "pipeline_" + os.urandom(6).hex()
-    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
-    database = Database(cluster, name)
-    said = {}
-    for title, *command in (
-        ("train", "pyml", "all", str(REPO / "experiments/digits_cnn.json")),
-        ("load", "pypredict", "load", "models/current/digits.json"),
-        ("run", "pypredict", "run", "--until-empty"),
-        ("report", "pypredict", "report"),
-    ):
-        done = run_in(directory, database, *command)
-        said[title] = done.stdout + done.stderr
-    yield Pipeline(directory, database, said)
-    cluster.drop(name)
+    with new_database(cluster) as database:
+        said = {}
+        for title, *command in (
+            ("train", "pyml", "all", str(REPO / "experiments/digits_cnn.json")),
+            ("load", "pypredict", "load", "models/current/digits.json"),
+            ("run", "pypredict", "run", "--until-empty"),
+            ("report", "pypredict", "report"),
+        ):
+            done = run_in(directory, database, *command)
+            said[title] = done.stdout + done.stderr
+        yield Pipeline(directory, database, said)
 
 
 def test_test_accuracy_is_at_least_98_percent(pipeline: Pipeline) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import REPO, Cluster, Database
+from conftest import REPO, Cluster, new_database
 from PIL import Image
 from support.pictures import MAX_BYTES, PAGES, SIZES, take_page
 from support.shown import PICTURES, stored, without_numbers
@@ -33,18 +33,16 @@ COMMANDS = (  # those of `make pictures`
 def pages(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Yield a directory with the report and the comparison of a new run."""
     directory = tmp_path_factory.mktemp("pages")
-    database = Database(cluster, "pictures_" + os.urandom(6).hex())
-    cluster.execute(f'CREATE DATABASE "{database.name}" TEMPLATE "{cluster.template}"')
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "WANDB", "PYML", "PYPREDICT"))}
-    environment = kept | {"DATABASE_URL": database.url("pypredict")}
-    for program, *arguments in COMMANDS:
-        command = [BIN / str(program), *arguments]
-        done = subprocess.run(
-            command, cwd=directory, env=environment, capture_output=True, text=True, timeout=250, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-    yield directory
-    cluster.drop(database.name)
+    with new_database(cluster) as database:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "WANDB", "PYML", "PYPREDICT"))}
+        environment = kept | {"DATABASE_URL": database.url("pypredict")}
+        for program, *arguments in COMMANDS:
+            command = [BIN / str(program), *arguments]
+            done = subprocess.run(
+                command, cwd=directory, env=environment, capture_output=True, text=True, timeout=250, check=False
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+        yield directory
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from conftest import REPO, Cluster, Database
+from conftest import REPO, Cluster, Database, new_database
 from nbclient import NotebookClient
 from support.trainings import DIGITS, only_bundle, pyml, write_experiment
 from support.wandb_server import WandbServer
@@ -57,6 +57,15 @@ PHOTOGRAPHS: dict[str, Any] = {
 }
 
 
+COLOURS = PHOTOGRAPHS | {
+    "name": "colours",
+    "layers": [*PHOTOGRAPHS["layers"][:2], {"layer": "Dense", "units": 2, "activation": "softmax"}],
+    "optimizer": {"name": "Adam", "learning_rate": 0.01},
+    "epochs": 10,
+    "batch_size": 8,
+}
+
+
 @dataclass(frozen=True)
 class Executed:
     """The outputs of a run of the notebook: the printed text, the number of charts, the matrices by source."""
@@ -66,9 +75,10 @@ class Executed:
     matrices: dict[str, list[list[int]]]
 
 
-def execute(directory: Path, **environment: str) -> Executed:
-    """Run the notebook in a directory that has `models/`. Raises CellExecutionError when a cell fails."""
+def execute(directory: Path, *code: str, **environment: str) -> Executed:
+    """Run the notebook, and `code` after it, in a directory with `models/`. Raises CellExecutionError."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook.cells += [nbformat.v4.new_code_cell(one) for one in code]
     notebook.cells.append(nbformat.v4.new_code_cell(MATRICES))
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "WANDB", "PYML", "ANALYSIS"))}
     variables = kept | {"HOME": str(directory), "WANDB_DIR": str(directory)} | environment
@@ -120,10 +130,8 @@ def digits(directory: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def database(cluster: Cluster) -> Iterator[Database]:
-    name = "notebook_" + os.urandom(6).hex()
-    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
-    yield Database(cluster, name)
-    cluster.drop(name)
+    with new_database(cluster) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +194,43 @@ def test_a_source_without_this_model_is_named(directory: Path, digits: Bundle, d
 
 def test_a_database_that_does_not_answer_is_named(directory: Path, digits: Bundle, database: Database) -> None:
     done = execute(directory, **libpq(database) | {"PGPORT": "1"})
-    assert re.search(r"PostgreSQL: left out, for there is no connection \(.*port 1 failed", done.text)
+    assert re.search(r"PostgreSQL: left out, for it cannot be read \(.*port 1 failed", done.text)
+
+
+def test_a_database_without_the_schema_is_named(
+    directory: Path, digits: Bundle, database: Database, cluster: Cluster
+) -> None:
+    with new_database(cluster, template="template0") as empty:
+        done = execute(directory, **libpq(empty))
+    assert re.search(r"PostgreSQL: left out, for it cannot be read \(.*ml\.\w+", done.text)
+
+
+# Colours that are known, and a name that is no formula
+
+
+def train_colours(directory: Path, dtype: str) -> Bundle:
+    """Train on images of one colour each, (200, 100, 0) and (10, 250, 250); one pixel makes each image another one."""
+    x = np.repeat(np.array([[200, 100, 0], [10, 250, 250]]), 60, axis=0)[:, None, None, :] * np.ones((1, 8, 8, 1))
+    x[:, 0, 0, 0] = np.arange(120)
+    names = np.repeat(np.array(["a$b^$", "dog"]), 60)
+    np.savez(directory / "colours.npz", x=x.astype(dtype), y=names)
+    data = {"name": "colours", "kind": "npz", "path": "colours.npz", "validation": 0.2, "test": 0.2}
+    return train(directory, COLOURS | {"data": data})
+
+
+def test_average_images_and_colours_are_those_of_the_samples(tmp_path: Path) -> None:
+    train_colours(tmp_path, "uint8")
+    done = execute(tmp_path, "print([round(float(value)) for value in mean_image(0)[1:].mean((0, 1))])",
+                   ANALYSIS_DATASET="colours", PYML_DATA_DIR=str(tmp_path))  # fmt: skip
+    assert "[200, 100, 0]" in done.text
+    assert re.search(r"^a\$b\^\$: below 64 are [0-2]% of red, 0% of green, 100% of blue$", done.text, re.MULTILINE)
+
+
+def test_arrays_of_another_range_are_no_colours(tmp_path: Path) -> None:
+    train_colours(tmp_path, "float32")
+    done = execute(tmp_path, ANALYSIS_DATASET="colours", PYML_DATA_DIR=str(tmp_path))
+    assert "average images: left out" in done.text
+    assert "colour histograms: left out, for the samples are no colour images of uint8" in done.text
 
 
 # Film reviews and photographs

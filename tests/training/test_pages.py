@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO, Cluster, Database
+from conftest import REPO, Cluster, Database, new_database
 from PIL import Image
 from support.page_commands import PageCommand, commands
 
@@ -103,14 +103,11 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(cluster: Cluster, directory: Path) -> Iterator[Database]:
-    name = "pages_" + os.urandom(6).hex()
-    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
-    database = Database(cluster, name)
-    for command in FIRST:
-        done = run(directory, database, command)
-        assert done.returncode == 0, done.stdout
-    yield database
-    cluster.drop(name)
+    with new_database(cluster) as made:
+        for command in FIRST:
+            done = run(directory, made, command)
+            assert done.returncode == 0, done.stdout
+        yield made
 
 
 def page(name: str) -> str:

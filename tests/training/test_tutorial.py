@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPO, Cluster, Database
+from conftest import REPO, Cluster, Database, new_database
 from PIL import Image
 from support.page_commands import commands
 
@@ -28,10 +28,8 @@ FIRST_RUN = [  # what `make run` does on its embedded server
 
 @pytest.fixture
 def database(cluster: Cluster) -> Iterator[Database]:
-    name = "tutorial_" + os.urandom(6).hex()
-    cluster.execute(f'CREATE DATABASE "{name}" TEMPLATE "{cluster.template}"')
-    yield Database(cluster, name)
-    cluster.drop(name)
+    with new_database(cluster) as made:
+        yield made
 
 
 def draw_pictures(directory: Path) -> None:
