@@ -72,7 +72,7 @@ def test_a_lost_job_is_neither_released_nor_renewed(
 
 
 def test_a_worker_without_its_lease_marks_no_input(engine: sa.Engine, lost: Job) -> None:
-    with engine.begin() as connection, pytest.raises(jobs.LeaseLostError, match="another worker took the job"):
+    with engine.begin() as connection, pytest.raises(jobs.LeaseLostError, match="does not hold the job any more"):
         jobs.mark_in_flight(connection, lost, first_input(engine))
     assert rows(engine, "SELECT state, attempt, in_flight FROM ml.job") == [("running", 2, None)]
 

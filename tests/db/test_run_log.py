@@ -17,7 +17,7 @@ from support.bundles import publish_bundle
 from support.tflite_models import fake_model
 from support.workers import daemon, load, scalar, until, worker_for
 
-from pypredict import run_log
+from pypredict import jobs, run_log
 from pypredict.jobs import Job
 from pypredict.run_log import RunLog
 
@@ -119,6 +119,26 @@ def test_counts_are_written_at_most_once_a_minute(
     assert len(lines_of(caplog)) == 2
 
 
+def test_counts_that_come_while_a_line_is_written_are_in_the_next_line(
+    engine: sa.Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "pypredict")
+    written = RunLog(engine)
+    monkeypatch.setattr(run_log, "LINE_SECONDS", 0.0)
+
+    def count(_: sa.Connection) -> int:
+        written.add(JOB, 5, 0)
+        return 0
+
+    monkeypatch.setattr(jobs, "count_waiting", count)
+    written.add(JOB, 9, 1)
+    for _ in range(3):
+        written.write_line(idle=False)
+    said = [int(line.split(" inputs")[0]) for line in lines_of(caplog)]
+    assert said == [9, 5, 5]
+    assert sum(said) + 5 == written.counts.inputs
+
+
 def test_a_line_says_how_many_inputs_wait(
     engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +146,8 @@ def test_a_line_says_how_many_inputs_wait(
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
     load(engine, bundle, np.zeros((7, 4, 4, 1), np.uint8))
+    with engine.begin() as connection:
+        jobs.plan_jobs(connection)  # a worker has planned before it writes a line
     monkeypatch.setattr(run_log, "LINE_SECONDS", 0.0)
     caplog.clear()
     RunLog(engine).write_line(idle=True)

@@ -420,6 +420,28 @@ def test_an_urgent_chunk_comes_right_after_the_current_chunk(engine: sa.Engine, 
     assert order[:5] == [0, 1, 99, 98, 2]
 
 
+def test_the_first_job_after_a_wait_is_written_before_the_next_one_is_read(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    for number in range(3):
+        load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
+    events: list[str] = []
+    worker = worker_for(engine, tmp_path)
+    worker.on_written = lambda _: events.append("written")
+    fetch = worker._fetch
+
+    def record(until_empty: bool) -> object:
+        events.append("fetch")
+        return fetch(until_empty)
+
+    monkeypatch.setattr(worker, "_fetch", record)
+    worker.run(until_empty=True)
+    assert events[:3] == ["fetch", "written", "fetch"]
+    assert events.count("written") == 3
+
+
 def rush(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
     """Store a chunk as `pypredict predict` does."""
     manifest = bundle.manifest

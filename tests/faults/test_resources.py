@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import sqlalchemy as sa
 from conftest import Database
 from faults.conftest import OwnServer, start_server
 from support.bundles import fake_predict, publish_bundle
-from support.workers import daemon, load, scalar, until
+from support.workers import daemon, load, scalar, until, worker_for
 
 import embedded
 from bundle.verify import Bundle
@@ -197,14 +198,34 @@ def test_an_absent_models_volume_has_no_numbers(engine: sa.Engine, tmp_path: Pat
     assert (found.models_disk_bytes, found.unregistered_bundles) == (None, None)
 
 
-def test_a_refused_bundle_is_counted(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_refused_bundle_is_counted(engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bundle = publish_bundle(tmp_path)
+    broken = publish_bundle(tmp_path / "aside", bundle_id="broken").path
+    (broken / "manifest.json").write_text("{}")
     with daemon(engine, tmp_path):
         predict_more(engine, bundle, 1)
-        publish_bundle(tmp_path, bundle_id="broken")
-        (tmp_path / "bundles/broken/manifest.json").write_text("{}")
+        broken.rename(tmp_path / "bundles/broken")
+        until(lambda: any("broken" in record.getMessage() for record in caplog.records))
         with engine.begin() as connection:
             assert read_resources(connection, tmp_path, None).unregistered_bundles == 1
+
+
+def test_a_disk_without_a_size_is_not_nearly_full(engine: sa.Engine, tmp_path: Path) -> None:
+    with engine.begin() as connection:
+        now = read_resources(connection, tmp_path, None)
+    assert "models_disk" not in find_warnings(replace(now, models_disk_bytes=0, models_disk_used_bytes=0))
+
+
+def test_a_number_that_cannot_be_read_does_not_end_the_predictions(
+    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr(worker, "read_resources", fail)
+    publish_bundle(tmp_path)
+    assert worker_for(engine, tmp_path).run(until_empty=True) > 0
+    assert "the resources cannot be measured: No usable temporary directory" in caplog.text
 
 
 def test_metrics_say_that_the_database_does_not_answer(own_server: OwnServer, tmp_path: Path) -> None:

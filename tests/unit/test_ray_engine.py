@@ -23,7 +23,15 @@ def test_a_missing_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-@pytest.mark.parametrize(("name", "value"), [("PGPASSWORD", "secret"), ("DATABASE_URL", DSN)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGPASSWORD", "secret"),
+        ("DATABASE_URL", DSN),
+        ("DATABASE_URL", "postgresql://a@h/ml?password=secret"),  # pragma: allowlist secret
+        ("DATABASE_URL", "host=h user=a password=secret"),  # pragma: allowlist secret
+    ],
+)
 def test_a_password_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.delenv("PGPASSWORD", raising=False)
     monkeypatch.setenv(name, value)

@@ -17,7 +17,7 @@ from support.bundles import manifest_for
 
 from bundle.manifest import ClassMetrics, Manifest
 from bundle.messages import list_names, printable
-from bundle.terminal import JsonFormatter, PrintableFormatter, fields, format_rate, make_console
+from bundle.terminal import JsonFormatter, PrintableFormatter, format_rate, log_fields, make_console
 from pyml.reports.summary import class_table
 
 TITLE = "\x1b]0;owned\x07"  # a terminal takes it for its new title
@@ -65,7 +65,7 @@ def test_json_record_stays_one_line_with_the_same_escapes() -> None:
     handler.setFormatter(JsonFormatter())
     log = logging.Logger("test")
     log.addHandler(handler)
-    log.warning("skipped: %s", FORGED, extra=fields(dataset=FORGED, inputs=3))
+    log.warning("skipped: %s", FORGED, extra=log_fields(dataset=FORGED, inputs=3))
     try:
         raise ValueError(TITLE)
     except ValueError:

@@ -25,8 +25,8 @@ def log_to_stderr(line: str, level: int, *, as_json: bool = False) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
-def fields(**values: object) -> dict[str, dict[str, object]]:
-    """Name the values of a log line for JSON: log.info("...", extra=fields(model=1)); a line for people omits them."""
+def log_fields(**values: object) -> dict[str, dict[str, object]]:
+    """Name the values of a log line for JSON: log.info("...", extra=log_fields(model=1)); people do not see them."""
     return {"fields": values}
 
 

@@ -4,7 +4,6 @@ Longer than 300 lines, because each command is one short function here.
 """
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import __version__
-from bundle.terminal import exit_with_error, log_to_stderr, print_json
+from bundle.terminal import exit_with_error, print_json
 from pypredict import PypredictError
 from pypredict.cli_context import (
     Json,
@@ -26,6 +25,8 @@ from pypredict.cli_context import (
     make_console,
     make_worker,
     open_database,
+    set_verbose,
+    start_log,
 )
 from pypredict.cli_models import models_app
 from pypredict.cli_prune import prune_app
@@ -48,8 +49,7 @@ class RunEngine(StrEnum):
 
 def main() -> None:
     """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
-    as_json = os.environ.get("PYPREDICT_LOG") == "json"  # the settings check its value later
-    log_to_stderr("%(asctime)s %(levelname)s %(message)s", logging.INFO, as_json=as_json)
+    as_json = start_log()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         app()
@@ -150,13 +150,17 @@ def run_command(
 
     settings = read_settings()
     stop = Stop()
-    log.setLevel(logging.DEBUG if verbose else logging.INFO)
+    set_verbose(verbose)
     _check_models(models or settings.models)
+    if engine is None and (workers != 1 or address is not None):
+        raise PypredictError("--workers and --address need --engine ray; without it, start pypredict run several times")
     if engine is not None:
         from pypredict.ray_engine import run_on_ray
 
+        if metrics_port is not None:
+            raise PypredictError("--metrics-port and --engine exclude each other; pypredict metrics serves the numbers")
         settings = settings.model_copy(update={"models": models or settings.models})
-        run_on_ray(settings, workers, address, stop, until_empty=until_empty)
+        run_on_ray(settings, workers, address, stop, until_empty=until_empty, verbose=verbose)
         return
     with open_database(settings, wait=True) as database:
         for number in (signal.SIGTERM, signal.SIGINT):  # until here no job is claimed, so a signal may end the process

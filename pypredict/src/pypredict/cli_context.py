@@ -1,6 +1,7 @@
 """Common parts of all commands: options, a console, a database, and one sentence for each error."""
 
 import functools
+import logging
 import os
 import socket
 import sys
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bundle import BundleError
+from bundle import BundleError, terminal
 from pypredict import PypredictError
 from pypredict.config import Settings
 
@@ -29,9 +30,19 @@ ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR",
 
 def make_console() -> "Console":
     """Make a console for data with brackets and colons; control characters are escaped. A pipe has 160 columns."""
-    from bundle import terminal
-
     return terminal.make_console(width=None if sys.stdout.isatty() else 160, markup=False)
+
+
+def start_log() -> bool:
+    """Log to stderr, as lines for people or, by PYPREDICT_LOG, as JSON; return whether it is JSON."""
+    as_json = os.environ.get("PYPREDICT_LOG") == "json"  # the settings check its value later
+    terminal.log_to_stderr("%(asctime)s %(levelname)s %(message)s", logging.INFO, as_json=as_json)
+    return as_json
+
+
+def set_verbose(verbose: bool) -> None:
+    """Log a line for each chunk, or only counts."""
+    logging.getLogger("pypredict").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 @contextmanager

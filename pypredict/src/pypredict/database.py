@@ -58,7 +58,7 @@ def connect(url: str | None, *, wait_seconds: float = 30, application: str = "py
 
     Raises DatabaseError at once when the login is refused, and after wait_seconds when no server answers.
     """
-    _check_address(url)
+    read_address(url)
     engine = sa.create_engine(
         "postgresql+psycopg2://",
         creator=lambda: _open(url, application),
@@ -107,8 +107,10 @@ def _raise_outage(context: sa.engine.ExceptionContext) -> None:
         raise sa.exc.OperationalError(context.statement, None, error) from error
 
 
-def _check_address(url: str | None) -> None:
-    """Refuse an invalid address ourselves, before any look-up, because libpq's errors would show its password.
+def read_address(url: str | None) -> dict[str, str]:
+    """Give the parts of DATABASE_URL by libpq's names.
+
+    An invalid address is refused here, before any look-up, because libpq's errors would show its password.
 
     A password with an unescaped @ or / ends there for libpq; the rest becomes the host, the port, the database or an
     option, or the login becomes the host. Raises DatabaseError.
@@ -131,6 +133,7 @@ def _check_address(url: str | None) -> None:
             "libpq cannot read DATABASE_URL; write postgresql://USER@HOST:PORT/DATABASE, with :PASSWORD after USER if "
             "no PGPASSFILE holds it, and write each character of the password that is not a letter or digit as %XX"
         )
+    return parts
 
 
 def is_refused_login(error: BaseException) -> bool:

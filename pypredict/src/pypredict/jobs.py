@@ -56,8 +56,8 @@ CLAIM = sa.text("""
     WHERE j.model_id = open.model_id AND j.chunk_id = open.chunk_id
     RETURNING j.model_id, j.chunk_id, j.attempt, j.failures, c.n_inputs, c.dtype, c.shape,
               c.classes IS NOT NULL AS labelled, open.in_flight AS died_on""")
-# The claim does not wait for the disk. After a crash of the server, two workers may hold the same attempt of
-# a job; only the first of them finds it running at the end (FINISH).
+# The claim, and a plan in its transaction, do not wait for the disk. A crash of the server may lose them: then the job
+# is open again. FINISH stores one result only, also when two workers hold the same attempt (docs/decisions/claim.md).
 CLAIM_SOON = sa.text(f"SET LOCAL synchronous_commit = off; {CLAIM.text}")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
@@ -80,6 +80,9 @@ RELEASE = sa.text("""
     UPDATE ml.job SET state = 'pending', lease_until = NULL, in_flight = NULL, failures = failures + :failed,
                         last_error = :error, run_after = now() + :delay * interval '1 second'
     WHERE model_id = :model_id AND chunk_id = :chunk_id AND attempt = :attempt AND state = 'running'""")
+COUNT_WAITING = sa.text("""
+    SELECT coalesce(sum(c.n_inputs), 0)::bigint FROM ml.job j JOIN ml.chunk c USING (chunk_id)
+    WHERE j.state <> 'done'""")
 COUNT_OPEN = sa.text("""
     SELECT count(*) FROM ml.job
     WHERE state <> 'done' AND model_id = ANY(CAST(:models AS bigint[])) AND chunk_id <> ALL(CAST(:without AS bigint[]))
@@ -216,8 +219,13 @@ def count_open(connection: sa.Connection, models: Sequence[int], without: Collec
     return int(connection.execute(COUNT_OPEN, {"models": list(models), "without": list(without)}).scalar_one())
 
 
+def count_waiting(connection: sa.Connection) -> int:
+    """Count the inputs of all jobs that are not done. Only open jobs are read, by their index."""
+    return int(connection.execute(COUNT_WAITING).scalar_one())
+
+
 def _lease_lost(job: Job) -> str:
-    return f"chunk {job.chunk_id}: another worker took the job after attempt {job.attempt}; this work is dropped"
+    return f"chunk {job.chunk_id}: attempt {job.attempt} does not hold the job any more; this work is dropped"
 
 
 def _fence(job: Job) -> dict[str, int]:

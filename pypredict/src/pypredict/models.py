@@ -14,7 +14,7 @@ from bundle import BundleError
 from bundle.inference.trial import never
 from bundle.publish import bundle_path
 from bundle.split import content_sha256, read_split
-from bundle.terminal import fields
+from bundle.terminal import log_fields
 from bundle.verify import Bundle, open_bundle
 from pypredict.codec import Array
 from pypredict.refusals import Refusals, explain_refusal, state_of
@@ -133,7 +133,9 @@ class Models:
     def _refuse(self, model_id: int, state: str, problem: str) -> None:
         self._bundles.pop(model_id, None)
         if self._refusals.add(model_id, state, problem):
-            log.error("model %d is not served: %s", model_id, problem, extra=fields(model=model_id, problem=problem))
+            log.error(
+                "model %d is not served: %s", model_id, problem, extra=log_fields(model=model_id, problem=problem)
+            )
 
     def in_training(self, model_id: int, arrays: Array) -> npt.NDArray[np.bool_]:
         """Return for each array (n, ...) whether the same content was in the training or validation part; (n,)."""

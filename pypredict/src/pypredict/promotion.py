@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from bundle.manifest import Manifest
 from bundle.promotion import compare_accuracy, is_worse
 from bundle.publish import Pointer
-from bundle.terminal import fields
+from bundle.terminal import log_fields
 from pypredict import PypredictError, registry
 from pypredict.registry import Model
 
@@ -73,7 +73,7 @@ def decline(connection: sa.Connection, proposal: Proposal, why: str) -> None:
             model.bundle_id,
             why,
             model.model_id,
-            extra=fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id),
+            extra=log_fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id),
         )
 
 
@@ -94,7 +94,7 @@ def accept(connection: sa.Connection, proposal: Proposal) -> None:
         else:
             why += f": {compare_accuracy(proposal.manifest, serving)}"
         _serve(connection, "promoted", model, why, proposal.pointer)
-        extra = fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id)
+        extra = log_fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id)
         log.info("model %d (%s) now serves %s, %s", model.model_id, model.bundle_id, model.dataset, why, extra=extra)
 
 

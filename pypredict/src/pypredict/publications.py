@@ -14,7 +14,7 @@ from bundle import BundleError
 from bundle.inference.trial import never
 from bundle.messages import printable
 from bundle.publish import bundle_path, list_bundles, pointers, read_pointer
-from bundle.terminal import fields
+from bundle.terminal import log_fields
 from bundle.verify import Bundle, open_bundle, open_current
 from pypredict import promotion, registry, store
 from pypredict.database import OUTAGE
@@ -88,7 +88,7 @@ class Publications:
             problem = explain_refusal(path, error)
             known = problem in self._refusals.problems()  # the same problem of a bundle and of its pointer
             if self._refusals.add(path, files, problem) and not known and not self._stopped():
-                extra = fields(bundle=path.name, problem=problem)
+                extra = log_fields(bundle=path.name, problem=problem)
                 log.error("%s is refused, its dataset does not change: %s", printable(path.name), problem, extra=extra)
             return [problem]
         self._refusals.drop(path)
@@ -106,7 +106,7 @@ class Publications:
         bundle = open_bundle(path)
         with self._engine.begin() as connection:
             model = registry.register_model(connection, bundle)
-        extra = fields(dataset=model.dataset, model=model.model_id, bundle=path.name)
+        extra = log_fields(dataset=model.dataset, model=model.model_id, bundle=path.name)
         log.info("model %d (%s) is available for %s", model.model_id, path.name, model.dataset, extra=extra)
 
     def _import_proposal(self, path: Path) -> None:

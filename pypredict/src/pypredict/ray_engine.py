@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from bundle.ray_cluster import ray_cluster
 from pypredict import PypredictError
-from pypredict.cli_context import explain_error, make_worker, open_database
+from pypredict.cli_context import explain_error, make_worker, open_database, set_verbose, start_log
 from pypredict.config import Settings, read_settings
+from pypredict.database import read_address
 from pypredict.listen import Stop
+from pypredict.run_log import log_start
 
 log = logging.getLogger("pypredict")
 
@@ -28,11 +28,12 @@ PAUSE_SECONDS = 2  # before a worker that ended with an error is started again
 class RayWorker:
     """One worker in a process of its own. `stop` is called in another thread than `run`."""
 
-    def __init__(self, directory: str, environment: dict[str, str]) -> None:
+    def __init__(self, directory: str, environment: dict[str, str], *, verbose: bool) -> None:
         """directory: where the command was started; environment: its variables."""
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
         os.chdir(directory)
         os.environ.update(environment)
+        start_log()
+        set_verbose(verbose)
         self._stop = Stop()
 
     def run(self, until_empty: bool) -> str:
@@ -40,7 +41,10 @@ class RayWorker:
         settings = read_settings()
         try:
             with open_database(settings, wait=True) as engine:
-                make_worker(engine, settings, None, self._stop).run(until_empty=until_empty)
+                worker = make_worker(engine, settings, None, self._stop)
+                log_start(engine, worker.name)
+                worker.run(until_empty=until_empty)
+                worker.run_log.write_total(nothing="")
         except Exception as error:
             log.debug("the worker ended", exc_info=True)
             return explain_error(error) or f"{type(error).__name__}: {error}"
@@ -51,7 +55,9 @@ class RayWorker:
         self._stop.set()
 
 
-def run_on_ray(settings: Settings, workers: int, address: str | None, stop: Stop, *, until_empty: bool) -> None:
+def run_on_ray(
+    settings: Settings, workers: int, address: str | None, stop: Stop, *, until_empty: bool, verbose: bool
+) -> None:
     """Keep this many workers alive until `stop` is set, or with until_empty until no input is pending.
 
     Raises BundleError without a cluster, and with until_empty PypredictError with the errors of the workers.
@@ -64,7 +70,7 @@ def run_on_ray(settings: Settings, workers: int, address: str | None, stop: Stop
             signal.signal(number, stop.on_signal)
         actor = ray.remote(num_cpus=0, max_concurrency=2, max_restarts=-1, max_task_retries=-1)(RayWorker)
         spread = actor.options(scheduling_strategy="SPREAD")
-        actors = [spread.remote(str(Path.cwd()), environment) for _ in range(workers)]
+        actors = [spread.remote(str(Path.cwd()), environment, verbose=verbose) for _ in range(workers)]
         problems = _watch(actors, stop, until_empty)
     if problems:
         raise PypredictError("; ".join(dict.fromkeys(problems)))
@@ -72,7 +78,7 @@ def run_on_ray(settings: Settings, workers: int, address: str | None, stop: Stop
 
 def sent_environment(settings: Settings) -> dict[str, str]:
     """Give the variables that the workers need. Raises PypredictError if one of them holds a password."""
-    if os.environ.get("PGPASSWORD") or (settings.database_url and sa.make_url(settings.database_url).password):
+    if os.environ.get("PGPASSWORD") or "password" in read_address(settings.database_url):
         raise PypredictError(
             "PGPASSWORD or DATABASE_URL holds a password, which Ray would keep in its records; write it to a file that "
             "PGPASSFILE names"

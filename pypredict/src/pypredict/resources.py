@@ -5,8 +5,8 @@ on this machine, and the size of the database server is compared with PYPREDICT_
 """
 
 import logging
+import os
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from rich.filesize import decimal
 
 from bundle.publish import list_bundles
-from bundle.terminal import fields
+from bundle.terminal import log_fields
 from pypredict import registry
 
 log = logging.getLogger(__name__)
+
+TEMPORARY = Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - tempfile.gettempdir() fails when the disk is full
 
 # For each kind of warning: what is used, what there is, and the share that is too much. max_wal_size is a soft limit: a
 # busy server exceeds it for a short time.
@@ -66,7 +68,7 @@ def read_resources(connection: sa.Connection, models: Path, db_disk: int | None)
     )
     if connection.execute(IS_READABLE).scalar():
         server.update(connection.execute(SERVER_STATE).mappings().one())
-    models_disk, temporary_disk = _disk(models), _disk(Path(tempfile.gettempdir()))
+    models_disk, temporary_disk = _disk(models), _disk(TEMPORARY)
     return Resources(
         **server,
         database_disk_bytes=db_disk,
@@ -85,7 +87,7 @@ def find_warnings(now: Resources) -> dict[str, str]:
         "raise max_connections",
         "models_disk": "of the disk of the models volume are used: remove what you do not need from it, or make it "
         "larger",
-        "temporary_disk": f"of the disk of {tempfile.gettempdir()} are used: remove old files, or make it larger",
+        "temporary_disk": f"of the disk of {TEMPORARY} are used: remove old files, or make it larger",
         "database_disk": "of PYPREDICT_DB_DISK are used by the database server: delete old inputs (docs/retention.md), "
         "or give it a larger disk",
         "wal": "of WAL are held by the database server: " + _wal_advice(now),
@@ -108,14 +110,15 @@ class Warnings:
     def tell(self, found: dict[str, str]) -> None:
         """Log what is new and what is over."""
         for kind in found.keys() - self._known.keys():
-            log.warning("%s", found[kind], extra=fields(warning=kind))
+            log.warning("%s", found[kind], extra=log_fields(warning=kind))
         for kind in self._known.keys() - found.keys():
-            log.info("over: the warning of the kind %s", kind, extra=fields(warning=kind))
+            log.info("over: the warning of the kind %s", kind, extra=log_fields(warning=kind))
         self._known = found
 
 
 def _reaches(used: int | None, limit: int | None, share: float) -> bool:
-    return used is not None and limit is not None and used >= share * limit
+    """Return whether too much is used. A limit of 0 is none: some file systems have no size."""
+    return used is not None and limit is not None and 0 < share * limit <= used
 
 
 def _wal_advice(now: Resources) -> str:
@@ -134,8 +137,7 @@ def _disk(directory: Path) -> tuple[int | None, int | None]:
 
 
 def _count_unregistered(connection: sa.Connection, models: Path) -> int | None:
-    try:
-        published = {path.name for path in list_bundles(models)}
-    except OSError:
+    bundles = models / "bundles"
+    if not os.access(bundles if bundles.exists() else models, os.R_OK | os.X_OK):
         return None
-    return len(published - registry.registered_bundles(connection)) if models.is_dir() else None
+    return len({path.name for path in list_bundles(models)} - registry.registered_bundles(connection))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from bundle.terminal import fields, format_rate
-from pypredict import registry
+from bundle.terminal import format_rate, log_fields
+from pypredict import jobs, registry
 from pypredict.database import OUTAGE
 from pypredict.jobs import Job
-from pypredict.status import read_status
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +27,10 @@ class Counts:
     inputs: int = 0
     refused: int = 0
     jobs: int = 0
+
+    def since(self, before: "Counts") -> "Counts":
+        """Give what was done after other counts."""
+        return Counts(self.inputs - before.inputs, self.refused - before.refused, self.jobs - before.jobs)
 
 
 class RunLog:
@@ -50,7 +53,7 @@ class RunLog:
             job.chunk_id,
             predicted,
             refused,
-            extra=fields(model=job.model_id, chunk=job.chunk_id, inputs=predicted, refused=refused),
+            extra=log_fields(model=job.model_id, chunk=job.chunk_id, inputs=predicted, refused=refused),
         )
 
     def write_line(self, *, idle: bool) -> None:
@@ -58,34 +61,31 @@ class RunLog:
 
         Nothing is written for a minute in which nothing was done and nothing waits.
         """
-        now, done = time.monotonic(), self._done_since_line()
+        now, counts = time.monotonic(), self.counts  # other counts come while the database is asked
+        done = counts.since(self._written)
         if now < self._since + LINE_SECONDS and not (idle and self._quiet and done.jobs):
             return
         waiting = None
         with suppress(*OUTAGE), self._engine.begin() as connection:
-            waiting = read_status(connection).open_inputs
+            waiting = jobs.count_waiting(connection)
         self._quiet = not (done.jobs or waiting)
         if not self._quiet:
             said = "" if waiting is None else f"; {waiting} wait"
             _write(done, now - self._since, said, waiting=waiting)
-        self._since, self._written = now, self.counts
+        self._since, self._written = now, counts
 
     def write_total(self, nothing: str) -> None:
         """Write the counts of the whole run. nothing: what to add when no job was done."""
         _write(self.counts, time.monotonic() - self._began, "" if self.counts.jobs else nothing)
-
-    def _done_since_line(self) -> Counts:
-        now, then = self.counts, self._written
-        return Counts(now.inputs - then.inputs, now.refused - then.refused, now.jobs - then.jobs)
 
 
 def log_start(engine: sa.Engine, worker: str) -> None:
     """Log that a worker starts, and which models serve."""
     with engine.begin() as connection:
         serving = [model for model in registry.list_models(connection) if model.state == "serving"]
-    log.info("worker %s starts%s", worker, "" if serving else "; no model serves yet", extra=fields(worker=worker))
+    log.info("worker %s starts%s", worker, "" if serving else "; no model serves yet", extra=log_fields(worker=worker))
     for model in serving:
-        extra = fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id)
+        extra = log_fields(dataset=model.dataset, model=model.model_id, bundle=model.bundle_id)
         log.info("model %d (%s) serves %s", model.model_id, model.bundle_id, model.dataset, extra=extra)
 
 
@@ -100,7 +100,7 @@ def _write(done: Counts, seconds: float, said: str, **more: int | None) -> None:
         seconds,
         f" ({format_rate(rate)})" if done.inputs else "",
         said,
-        extra=fields(
+        extra=log_fields(
             inputs=done.inputs,
             refused=done.refused,
             jobs=done.jobs,

@@ -18,7 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from bundle import BundleError
-from bundle.terminal import fields
+from bundle.terminal import log_fields
 from pypredict import PypredictError, jobs, registry, store
 from pypredict.database import OUTAGE, is_refused_login, reason
 from pypredict.jobs import Job
@@ -207,8 +207,13 @@ class Worker:
             self._next_attention = time.monotonic() + ATTENTION_SECONDS
             with self.engine.begin() as connection:
                 end_reader_sessions(connection, MAX_READER_SECONDS)
-            with self.engine.begin() as connection:
-                self._warnings.tell(find_warnings(read_resources(connection, self.directory, self.db_disk)))
+            try:
+                with self.engine.begin() as connection:
+                    self._warnings.tell(find_warnings(read_resources(connection, self.directory, self.db_disk)))
+            except OUTAGE:
+                raise
+            except Exception as error:  # a number that cannot be read does not end the predictions
+                log.warning("the resources cannot be measured: %s", reason(error))
 
     def _import_aside(self) -> list[str]:
         """Import new bundles in a thread of its own: the checks of a forged bundle may take minutes."""
@@ -313,7 +318,7 @@ class Worker:
         self._leases.drop(job)
         why = None if error is None else reason(error)
         if error is not None:
-            extra = fields(model=job.model_id, chunk=job.chunk_id)
+            extra = log_fields(model=job.model_id, chunk=job.chunk_id)
             log.error("model %d, chunk %d failed: %s", job.model_id, job.chunk_id, why, extra=extra)
         try:
             with self.engine.begin() as connection:
