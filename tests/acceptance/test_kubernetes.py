@@ -1,6 +1,7 @@
 """The manifests in deploy/kubernetes: valid by the schemas, and as docker-compose.yml. No cluster runs them."""
 
 import copy
+import re
 from typing import Any
 
 import jsonschema
@@ -118,12 +119,67 @@ def test_a_workload_agrees_with_its_compose_service(kind: str, name: str, servic
         assert env[key] == default(needed[key]), key
 
 
-def test_no_trainer_reaches_the_database() -> None:
+CLIENTS = ("migrate", "pypredict", "pgadmin")
+
+
+def test_only_clients_reach_the_database() -> None:
+    labels = {m["metadata"]["name"]: m["spec"]["template"]["metadata"]["labels"] for m in WORKLOADS}
+    assert {name for name, has in labels.items() if has.get("network-database") == "client"} == set(CLIENTS)
+    policy = manifest("NetworkPolicy", "database")["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"network-database": "client"}}
+
+
+def test_a_trainer_reaches_public_addresses_only() -> None:
     for name in ("train", "propose"):
         assert manifest("Job", name)["spec"]["template"]["metadata"]["labels"] == {"app": "pyml"}
-    ports = [port for rule in manifest("NetworkPolicy", "internet")["spec"]["egress"] for port in rule["ports"]]
-    assert {port["port"] for port in ports} == {53, 80, 443}
-    assert manifest("NetworkPolicy", "default-deny")["spec"]["podSelector"] == {}
+    policy = manifest("NetworkPolicy", "internet")["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"app": "pyml"}}
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 80, 443}
+    (block,) = [to["ipBlock"] for rule in policy["egress"] for to in rule["to"] if "ipBlock" in to]
+    assert {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"} <= set(block["except"])
+
+
+def test_all_else_is_closed() -> None:
+    closed = manifest("NetworkPolicy", "default-deny")["spec"]
+    assert closed == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def test_a_password_file_is_one_that_the_init_container_copies() -> None:
+    for kind, name in (("Job", "migrate"), ("Deployment", "pypredict")):
+        pod = manifest(kind, name)["spec"]["template"]["spec"]
+        copied = set(re.findall(r"(/run/secrets/\S+)", pod["initContainers"][0]["command"][-1]))
+        used = {v["value"] for v in pod["containers"][0]["env"] if v["name"] == "PGPASSFILE"}
+        used |= {word for word in pod["containers"][0]["args"] if word.startswith("/")}
+        assert used == copied != set()
+
+
+def test_commands_are_those_of_compose() -> None:
+    def words(name: str) -> list[str]:
+        return list(manifest("Job", name)["spec"]["template"]["spec"]["containers"][0]["args"])
+
+    assert words("propose") == words("train")[:2] == ["train", "experiments/digits_grid.json"]
+    places = [re.sub(r"/run/secrets/(\w+)\.pgpass", r"/run/secrets/\1/pgpass", word) for word in words("migrate")]
+    assert places == COMPOSE["migrate"]["command"]
+    pod = manifest("Deployment", "pypredict")["spec"]["template"]["spec"]
+    assert pod["containers"][0]["args"] == COMPOSE["pypredict"]["command"]
+    pgadmin = manifest("Deployment", "pgadmin")["spec"]["template"]["spec"]["containers"][0]
+    assert pgadmin["image"] == default(COMPOSE["pgadmin"]["image"])
+
+
+def test_each_secret_and_key_is_made_by_a_command_of_the_page() -> None:
+    page = (REPO / "docs/kubernetes.md").read_text(encoding="utf-8")
+    used = set()
+    for workload in WORKLOADS:
+        pod = workload["spec"]["template"]["spec"]
+        volumes = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
+        used |= {(one["secretName"], item["key"]) for one in volumes for item in one.get("items", [{"key": "token"}])}
+        refs = [e["valueFrom"]["secretKeyRef"] for e in pod["containers"][0]["env"] if "valueFrom" in e]
+        used |= {(ref["name"], ref["key"]) for ref in refs}
+    assert len(used) >= 5
+    commands = [line for line in page.splitlines() if "kubectl create secret generic" in line]
+    for name, key in used:
+        (made,) = [line for line in commands if re.search(rf" {name}( |$)", line)]
+        assert re.search(rf"--from-(file|literal)={re.escape(key)}=", made), (name, key)
 
 
 def test_the_shares_of_the_training_job_are_its_completions() -> None:

@@ -67,6 +67,24 @@ def test_ray_and_options_that_train_twice_exclude_each_other(tmp_path: Path) -> 
         assert f"{option[0]} and --engine exclude each other" in done.stderr
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_training_on_ray_says_so(nodes: Any, tmp_path: Path, number: int, code: int) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(DIGITS | {"epochs": 5000, "early_stopping": None}))
+    command = [PYML, "train", "tiny.json", "--engine", "ray", "--address", nodes.address]
+    with (tmp_path / "log").open("w") as log:
+        train = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ | {"WANDB_MODE": "disabled"}, stdout=log, stderr=log
+        )
+        try:
+            until(lambda: any((tmp_path / "models/bundles").glob(".tmp-*")), 90)
+            train.send_signal(number)
+            assert train.wait(60) == code
+        finally:
+            train.kill()
+            train.wait()
+    assert f"stopped by {signal.Signals(number).name}" in (tmp_path / "log").read_text()
+
+
 def test_a_stop_ends_all_workers_on_ray(nodes: Any, db: Database, engine: sa.Engine, tmp_path: Path) -> None:
     setup = make_setup(db.url("pypredict"), engine, tmp_path)
     command = [PYPREDICT, "run", "--engine", "ray", "--workers", "2", "--address", nodes.address, "--models", tmp_path]

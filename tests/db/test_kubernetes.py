@@ -47,7 +47,3 @@ def test_keda_counts_waiting_and_running_jobs_and_no_done_one(
     with engine.begin() as connection:
         connection.execute(sa.text(DONE))
     assert scalar(reader, TRIGGER["query"]) == 2
-
-
-def test_keda_keeps_a_worker_for_each_running_job() -> None:
-    assert TRIGGER["targetQueryValue"] == "1"

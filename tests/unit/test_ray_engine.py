@@ -23,6 +23,12 @@ def test_a_missing_ray_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_a_machine_without_the_directory_is_one_sentence() -> None:
+    said = "/no/such/directory cannot be used on this machine (No such file or directory)"
+    assert RayWorker("/no/such/directory", {}, verbose=False).run(until_empty=True).startswith(said)
+    assert _train_one("{}", {}, "/no/such/directory", logging.INFO).startswith(said)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

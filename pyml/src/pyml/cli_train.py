@@ -73,6 +73,8 @@ def train_command(
     if share is not None and promote:
         raise PymlError("a share proposes no model: give --promote to the command without --share, after all shares")
     settings = make_settings(models, data_dir, group)
+    if engine is None and address is not None:
+        raise PymlError("--address needs --engine ray")
     if engine is not None and force:
         raise PymlError("--force and --engine exclude each other: a task that Ray repeats would train twice")
     if engine is not None and share is not None:

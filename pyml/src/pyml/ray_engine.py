@@ -7,21 +7,25 @@ an experiment that is published already is not trained again.
 
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from bundle import BundleError
 from bundle.messages import one_line
 from bundle.ray_cluster import ray_cluster
+from bundle.terminal import log_to_stderr
 from pyml import PymlError
 from pyml.config import Settings, read_settings
 from pyml.datasets.load import DatasetCache
 from pyml.experiment.experiment import Experiment
+from pyml.process import Stopped, raise_on_signals
 from pyml.training.bundle_id import bundle_id, published_runs
 from pyml.training.train import train
 
 log = logging.getLogger("pyml")
 
+LOOK_SECONDS = 0.5  # how often a signal is looked for
 MAX_DEATHS = 3  # a process that dies more often has a cause of its own, such as too little memory
 
 
@@ -41,10 +45,17 @@ def train_on_ray(
         import ray
 
         task = ray.remote(num_cpus=1, max_calls=1, max_retries=MAX_DEATHS)(_train_one)
-        names = {task.remote(one.model_dump_json(), sent, str(Path.cwd())): one.name for one in pending}
-        while names:
-            (done,), _ = ray.wait(list(names))
-            problems[names.pop(done)] = _problem(done)
+        level = log.getEffectiveLevel()
+        names = {task.remote(one.model_dump_json(), sent, str(Path.cwd()), level): one.name for one in pending}
+        stops: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):  # an exception inside ray.wait would become SystemExit(1)
+            signal.signal(number, lambda number, _: stops.append(number))
+        while names and not stops:
+            for done in ray.wait(list(names), timeout=LOOK_SECONDS)[0]:
+                problems[names.pop(done)] = _problem(done)
+    raise_on_signals()
+    if stops:
+        raise Stopped(stops[0])
     published = {one.name for one in pending if _is_published(one, settings, datasets)}
     return {
         name: problem or f"experiment {name}: its bundle is not in {settings.models}; all nodes need the same directory"
@@ -53,11 +64,14 @@ def train_on_ray(
     }
 
 
-def _train_one(experiment: str, sent: dict[str, object], directory: str) -> str:
+def _train_one(experiment: str, sent: dict[str, object], directory: str, level: int) -> str:
     """Train one experiment in a process of a node; return the error, or an empty text."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
-    os.chdir(directory)
+    log_to_stderr("%(message)s", logging.WARNING, as_json=os.environ.get("PYML_LOG") == "json")
+    log.setLevel(level)
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        return f"{directory} cannot be used on this machine ({error.strerror}); all machines need the same directories"
     try:
         train(Experiment.model_validate_json(experiment), read_settings().model_copy(update=sent))
     except (PymlError, BundleError) as error:

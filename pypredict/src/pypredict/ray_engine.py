@@ -30,7 +30,7 @@ class RayWorker:
 
     def __init__(self, directory: str, environment: dict[str, str], *, verbose: bool) -> None:
         """directory: where the command was started; environment: its variables."""
-        os.chdir(directory)
+        self._directory = directory
         os.environ.update(environment)
         start_log()
         set_verbose(verbose)
@@ -38,8 +38,12 @@ class RayWorker:
 
     def run(self, until_empty: bool) -> str:
         """Predict until `stop`, or until no input is pending; return the error as one sentence, or an empty text."""
-        settings = read_settings()
         try:
+            os.chdir(self._directory)
+        except OSError as error:
+            return f"{self._directory} cannot be used on this machine ({error.strerror}); all machines need it"
+        try:
+            settings = read_settings()
             with open_database(settings, wait=True) as engine:
                 worker = make_worker(engine, settings, None, self._stop)
                 log_start(engine, worker.name)
