@@ -1,5 +1,6 @@
 """What the Ray engine sends to other machines: names of files, never a password."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import pytest
 
 from bundle import BundleError
 from bundle.ray_cluster import ray_cluster
+from pyml.ray_engine import _train_one
 from pypredict import PypredictError
 from pypredict.config import Settings, read_settings
-from pypredict.ray_engine import sent_environment
+from pypredict.ray_engine import RayWorker, sent_environment
 
 DSN = "postgresql://a:secret@h/ml"  # pragma: allowlist secret
 
