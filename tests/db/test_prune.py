@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from support.workers import daemon, overlap, rows, scalar, until, worker_for
 from typer.testing import CliRunner
 
 from bundle import BundleError
-from bundle.publish import staging
-from bundle.verify import Bundle
+from bundle.publish import remove_bundles, staging
+from bundle.verify import Bundle, open_bundle
 from pypredict import PypredictError, deletion, jobs, promotion, registry, store
 from pypredict.chunk import Chunk, cut
 from pypredict.cli import app
 from pypredict.deletion import Unit
+from pypredict.registry import register_model, registered_bundles
 from pypredict.source import Preparation
 
 START = [sys.executable, "-c", "from pypredict.cli import main; main()"]
@@ -465,6 +467,21 @@ def test_prune_of_retired_predictions_leaves_inputs_and_other_models(
     assert rows(owner, "SELECT * FROM ml.integrity") == []
 
 
+def test_prune_says_how_many_inputs_the_serving_model_will_predict(
+    db: Database, engine: sa.Engine, tmp_path: Path
+) -> None:
+    """Chunks of `both` have predictions of two models that are retired; neither counts for the other."""
+    predict_with_two_models(engine, tmp_path)
+    publish_bundle(tmp_path, "three", seed=10)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    said = prune(db, "predictions", "--retired", "--yes")
+    with engine.begin() as connection:
+        jobs.plan_jobs(connection)
+        planned = jobs.count_waiting(connection)
+    assert planned == 180
+    assert f"no other model has predicted {planned} of these inputs" in said
+
+
 def test_deleted_predictions_of_a_retired_model_are_not_planned_again(
     db: Database, engine: sa.Engine, owner: sa.Engine, tmp_path: Path
 ) -> None:
@@ -556,6 +573,15 @@ def test_prune_ends_with_a_sentence_when_a_table_is_locked(db: Database, owner: 
     assert count(owner, "chunk", "source = 'wrong'") == 3
 
 
+@pytest.mark.usefixtures("toys")
+def test_a_lock_before_vacuum_does_not_hide_the_deletion(db: Database, owner: sa.Engine) -> None:
+    with owner.connect() as other, other.begin():
+        other.execute(sa.text("SELECT count(*) FROM ml.alembic_version, ml.input_name"))  # a lock of a reader
+        said = prune(db, "inputs", "--source", "wrong", "--yes", "--full")
+    assert "60 inputs in 3 chunks with 60 predictions and errors are deleted" in said
+    assert "the space is not free yet; run as the owner: VACUUM (FULL, ANALYZE) ml.chunk" in said
+
+
 def make_old(models: Path, *names: str) -> None:
     for name in names:
         os.utime(models / "bundles" / name, (0, 0))
@@ -589,6 +615,33 @@ def test_prune_of_bundles_takes_those_that_nobody_registered(db: Database, bundl
     assert f"2 bundles are deleted: {size:,} bytes went back to the disk" in said
     assert f"kept: proposed: the pointer {bundles}/current/others.json names it" in said
     assert "kept: young: published only now, so a trainer may still propose it" in said
+    assert names_of(bundles) == ["proposed", "registered", "young"]
+
+
+def test_a_bundle_that_is_deleted_meanwhile_is_not_registered(
+    db: Database, engine: sa.Engine, owner: sa.Engine, bundles: Path
+) -> None:
+    """The removal holds the registrations: a worker that has opened the bundle waits, and then finds it gone."""
+    opened = open_bundle(bundles / "bundles" / "unused")
+    with ThreadPoolExecutor(1) as thread:
+        with owner.begin() as removal:
+            registered_bundles(removal, hold=True)
+
+            def register() -> None:
+                with engine.begin() as connection:
+                    register_model(connection, opened)
+
+            waits = thread.submit(register)
+            until(lambda: scalar(owner, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 1)
+            remove_bundles(bundles, ["unused"])
+        with pytest.raises(BundleError, match="unused is not on the models volume any more"):
+            waits.result(30)
+    assert count(owner, "model", "bundle_id = 'unused'") == 0
+
+
+def test_two_removals_of_a_bundle_at_once_are_one(bundles: Path) -> None:
+    remove_bundles(bundles, ["unused"])
+    remove_bundles(bundles, ["unused", "broken"])
     assert names_of(bundles) == ["proposed", "registered", "young"]
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -144,7 +144,9 @@ def remove_bundles(models: Path, bundle_ids: Iterable[str]) -> None:
     bundles = models / "bundles"
     try:
         for bundle_id in bundle_ids:
-            bundle_path(models, bundle_id).rename(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles))
+            aside = tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=bundles)
+            with suppress(FileNotFoundError):  # another removal was faster
+                bundle_path(models, bundle_id).rename(aside)
         _remove_abandoned(bundles)
     except OSError as error:
         raise BundleError(

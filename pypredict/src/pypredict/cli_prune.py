@@ -98,9 +98,10 @@ def bundles_command(
     directory = models or settings.models
     with open_database(settings) as engine, engine.begin() as connection:
         check_owner(connection)
-        registered = registered_bundles(connection)
-    found = find_unregistered(directory, registered, age)
-    going = [bundle for bundle in found if bundle.kept is None]
+        found = find_unregistered(directory, registered_bundles(connection, hold=yes), age)
+        going = [bundle for bundle in found if bundle.kept is None]
+        if yes:  # still in the transaction, in which no worker registers a bundle
+            remove_bundles(directory, [bundle.bundle_id for bundle in going])
     if going:
         make_console().print(unregistered_table(going))
     for bundle in found:
@@ -108,7 +109,6 @@ def bundles_command(
             _print(f"kept: {bundle.bundle_id}: {bundle.kept}")
     size = sum(bundle.bytes for bundle in going)
     if yes:
-        remove_bundles(directory, [bundle.bundle_id for bundle in going])
         log.info("%d bundles are deleted: %s bytes went back to the disk", len(going), f"{size:,}")
     else:
         _print(f"{len(going)} bundles, {size:,} bytes. Nothing is deleted; --yes deletes it")
@@ -179,7 +179,7 @@ def _print_units(units: "Sequence[Unit]") -> None:
 
     if units:
         make_console().print(units_table(units))
-    alone = sum(unit.inputs for unit in units if unit.only)
+    alone = sum({unit.chunk_id: unit.inputs for unit in units if unit.only}.values())
     if alone:
         _print(f"no other model has predicted {alone:,} of these inputs; the model that serves will predict them")
 

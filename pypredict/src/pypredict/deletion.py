@@ -60,7 +60,11 @@ CHUNKS = sa.text(f"""
 RETIRED = sa.text(f"""
     SELECT j.chunk_id, j.model_id, m.dataset, m.bundle_id AS name, c.n_inputs AS inputs, c.n_inputs AS outcomes,
            {PREDICTION_BYTES.format(chunk_id="j.chunk_id", model_id="j.model_id")} AS bytes,
-           NOT EXISTS (SELECT FROM ml.job o WHERE o.chunk_id = j.chunk_id AND o.model_id <> j.model_id) AS only,
+           NOT EXISTS (SELECT FROM ml.job o JOIN ml.model p USING (model_id)
+                       WHERE o.chunk_id = j.chunk_id AND o.model_id <> j.model_id
+                         AND (p.state <> 'retired' OR o.state <> 'done' OR EXISTS (
+                              SELECT FROM ml.test_set h WHERE h.model_id = o.model_id AND h.chunk_id = o.chunk_id)))
+               AS only,
            CASE WHEN EXISTS (SELECT FROM ml.test_set h WHERE h.model_id = j.model_id AND h.chunk_id = j.chunk_id)
                 THEN format('the test set of model %s, which measures it', j.model_id) END AS kept
     FROM ml.job j JOIN ml.model m USING (model_id) JOIN ml.chunk c USING (chunk_id)
@@ -86,8 +90,8 @@ DELETE_INPUTS = [
 class Unit:
     """What one transaction deletes: a chunk, or if model_id is set, the outcomes of this model for the chunk.
 
-    name: the source of the chunk, or the bundle of the model. only: no other model has predicted the chunk. kept: why
-    the unit is not deleted; None: it is.
+    name: the source of the chunk, or the bundle of the model. only: no model whose outcomes stay has predicted the
+    chunk. kept: why the unit is not deleted; None: it is.
     """
 
     chunk_id: int

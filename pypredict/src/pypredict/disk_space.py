@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg2.errors
 import sqlalchemy as sa
 
 from pypredict.deletion import LOCK_SECONDS
@@ -46,7 +47,13 @@ def free_space(engine: sa.Engine, *, full: bool) -> Iterator[Freed]:
         yield freed
         deleted_at = connection.execute(CLOCK).scalar_one()
         connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
-        connection.exec_driver_sql(f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {TABLES}")
+        vacuum = f"VACUUM ({'FULL, ' if full else ''}ANALYZE) {TABLES}"
+        try:
+            connection.exec_driver_sql(vacuum)
+        except sa.exc.DBAPIError as error:
+            if not isinstance(error.orig, psycopg2.errors.LockNotAvailable):
+                raise
+            log.warning("another transaction locks a table, so the space is not free yet; run as the owner: %s", vacuum)
         freed.returned = max(0, before - _size(connection))
         _warn_of_older(connection, deleted_at)
 

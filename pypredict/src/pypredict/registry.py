@@ -10,6 +10,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from bundle import BundleError
 from bundle.manifest import MODEL_FILE, SERVING_FILE, Manifest
 from bundle.verify import Bundle
 from pypredict import PypredictError
@@ -96,6 +97,8 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
     }
     if manifest.bundle_id not in registered_bundles(connection):
         connection.execute(ADD_MODEL, row)
+        if not bundle.path.is_dir():  # it was deleted while the INSERT waited (pypredict prune bundles)
+            raise BundleError(f"bundle {manifest.bundle_id} is not on the models volume any more; it is not registered")
     known = find_model(connection, manifest.bundle_id)
     for file, registered, found in (
         (MODEL_FILE, known.sha256, bundle.model_sha256),
@@ -109,8 +112,10 @@ def register_model(connection: sa.Connection, bundle: Bundle) -> Model:
     return known
 
 
-def registered_bundles(connection: sa.Connection) -> set[str]:
-    """Return the ids of all registered bundles."""
+def registered_bundles(connection: sa.Connection, *, hold: bool = False) -> set[str]:
+    """Return the ids of all registered bundles. hold: nobody registers another one until the transaction ends."""
+    if hold:
+        connection.execute(sa.text("LOCK TABLE ml.model IN SHARE MODE"))
     return set(connection.execute(BUNDLES).scalars())
 
 
