@@ -14,7 +14,6 @@ LAST_CASE = 78
 # These tests count the cases of another list, which the page docs/own-data.md came from.
 OTHER_NUMBERS = {
     "db/test_load.py": (9, 10, 11, 13),
-    "db/test_single.py": (12, 13),
     "db/test_sources.py": (12,),
     "unit/test_builtin_data.py": (10, 14),
     "unit/test_local_data.py": (12, 13, 14),

@@ -12,7 +12,10 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 PAGES = sorted([REPO / "README.md", REPO / "secrets/README.md", *(REPO / "docs").glob("*.md")])
-PROGRAMS = "make|docker|pyml|pypredict|wandb|psql|kubectl|ray|git|cp|chmod|export|pip|[./a-z]*/bin/[a-z]+"
+PROGRAMS = (
+    r"make|docker|curl|openssl|python3|\(umask|pyml|pypredict|wandb|psql|kubectl|ray|git|cp|chmod|export|pip"
+    "|[./a-z]*/bin/[a-z]+"
+)
 COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{PROGRAMS}) .*|(?:{PROGRAMS})$")
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 PAGE_NOT_RUN = re.compile(r"^<!-- this page is not run: (.+) -->$", re.MULTILINE)
