@@ -7,7 +7,7 @@
 A backup is a directory:
     backup.json     format, time, major versions of the server and of pg_dump, revision of the schema
     database.dump   pg_dump, custom format: one snapshot of the database
-    roles.sql       pg_dumpall: the roles, without their passwords
+    roles.sql       pg_dumpall: the roles, without their passwords; settings of the database itself, and rights on it
     models/         the bundles and the pointers
     records/        the W&B records that have not arrived
     SHA256SUMS      the sha256 of each other file, as `sha256sum --check` reads it
@@ -72,7 +72,8 @@ def back_up(source: Installation, target: Path) -> None:
             "revision": source.database.sql(REVISION)[0][0],
         }
         with (staged / ROLES).open("wb") as file:
-            run(source.database.dump_roles("--no-role-passwords"), stdout=file)
+            file.write(run(source.database.dump_roles("--no-role-passwords")).encode())
+            file.write(source.database.dump_settings().encode())
         with (staged / DUMP).open("wb") as file:
             run(source.database.dump(), stdout=file)
         named = [row[0] for row in source.database.sql(BUNDLES)]

@@ -25,6 +25,10 @@ MODELS = ("current", "bundles")  # in this order: a pointer is younger than its 
 RECORDS = ("wandb", "data/artifacts/staging")
 LOGIN = ("--username", OWNER, "--no-password")
 
+DATABASE_SETTING = re.compile(
+    r"ALTER DATABASE ml SET |ALTER ROLE .* IN DATABASE ml SET |(GRANT|REVOKE) .* ON DATABASE ml "
+)
+
 
 class BackupError(Exception):
     """An error with one sentence: what happened, what is needed, what to do."""
@@ -158,6 +162,15 @@ class Database:
     def dump_roles(self, *options: str) -> Command:
         """Give the command that writes the roles as SQL."""
         return self.program("pg_dumpall", *LOGIN, "--database=ml", "--roles-only", *options)
+
+    def dump_settings(self) -> str:
+        """Return, as SQL, the rights on the database itself and its settings, also those of one role in it.
+
+        A dump has them as part of CREATE DATABASE, and the target's database exists already.
+        """
+        words = ("--create", "--schema-only", "--exclude-schema=*", "ml")
+        lines = run(self.program("pg_dump", *LOGIN, *words)).splitlines()
+        return "".join(f"{line}\n" for line in lines if DATABASE_SETTING.match(line))
 
     def create_roles(self, roles: str) -> None:
         """Run the SQL of dump_roles, except for the creation of roles that exist already."""

@@ -112,7 +112,7 @@ def upgrade(way: Way) -> None:
 
 def copy_database(source: Database, target: Database) -> None:
     """Copy roles, with their passwords, and the database. Raises BackupError when the numbers of rows differ."""
-    target.create_roles(run(source.dump_roles()))
+    target.create_roles(run(source.dump_roles()) + source.dump_settings())
     pipe(source.dump(), target.restore_dump())
     if source.sql(COUNTS) != target.sql(COUNTS):
         raise BackupError("the copy has other numbers of rows than the database; nothing was changed, try again")

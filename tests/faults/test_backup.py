@@ -165,6 +165,36 @@ def test_own_roles_come_back_with_their_rights(home: Home, tmp_path: Path, empty
     assert query(empty.start(), rights) == [(True, True)]
 
 
+SETTINGS = """
+    ALTER DATABASE ml SET search_path = ml, public;
+    ALTER DATABASE ml SET work_mem = '7MB';
+    CREATE ROLE "the guest" LOGIN PASSWORD 'words';
+    ALTER ROLE "the guest" IN DATABASE ml SET statement_timeout = '9s';
+    REVOKE TEMPORARY ON DATABASE ml FROM PUBLIC;
+    GRANT CREATE, CONNECT ON DATABASE ml TO "the guest" WITH GRANT OPTION;
+"""
+SETTINGS_OF_ML = r"""
+    SELECT coalesce(rolname::text, ''), setconfig::text FROM pg_db_role_setting
+        JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles r ON r.oid = setrole WHERE datname = 'ml'
+    UNION ALL SELECT 'right', unnest(datacl)::text FROM pg_database WHERE datname = 'ml'
+    ORDER BY 1, 2"""
+
+
+def test_settings_and_rights_of_the_database_come_back(home: Home, tmp_path: Path, empty: Home) -> None:
+    server = home.start(given_binaries())
+    query(server, SETTINGS)
+    before = query(server, SETTINGS_OF_ML)
+    try:
+        assert home.backup(*with_bin(), "backup", tmp_path / "backup").returncode == 0
+    finally:
+        query(server, "ALTER DATABASE ml RESET ALL; GRANT TEMPORARY ON DATABASE ml TO PUBLIC")
+        query(server, 'REVOKE ALL ON DATABASE ml FROM "the guest"; DROP ROLE "the guest"')
+    done = empty.backup("restore", tmp_path / "backup")
+    assert done.returncode == 0, done.stderr
+    assert query(empty.start(), SETTINGS_OF_ML) == before
+    assert len(before) > 3
+
+
 def test_models_and_records_come_back_byte_for_byte(home: Home, saved: Path, empty: Home) -> None:
     assert empty.backup("restore", saved).returncode == 0
     assert files_below(empty.root / "models") == files_below(home.root / "models")
@@ -493,6 +523,14 @@ def test_upgrade_keeps_the_passwords_of_own_roles(old: Home, programs12: Path) -
     login = psycopg2.connect(host=server.host, port=server.port, dbname="ml", user="student", password="words")
     with closing(login) as connection:
         assert connection.info.user == "student"
+
+
+def test_upgrade_keeps_settings_and_rights_of_the_database(old: Home, programs12: Path) -> None:
+    server = old.start(programs12)
+    query(server, SETTINGS)
+    before = query(server, SETTINGS_OF_ML)
+    assert old.backup("upgrade").returncode == 0
+    assert query(old.start(), SETTINGS_OF_ML) == before
 
 
 def test_a_killed_upgrade_can_go_on(old: Home, programs12: Path) -> None:
