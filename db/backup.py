@@ -7,7 +7,7 @@
 A backup is a directory:
     backup.json     format, time, major versions of the server and of pg_dump, revision of the schema
     database.dump   pg_dump, custom format: one snapshot of the database
-    roles.sql       pg_dumpall: the roles, without their passwords
+    roles.sql       pg_dumpall: the roles, without their passwords; settings of the database itself, and rights on it
     models/         the bundles and the pointers
     records/        the W&B records that have not arrived
     SHA256SUMS      the sha256 of each other file, as `sha256sum --check` reads it
@@ -22,6 +22,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -71,7 +72,8 @@ def back_up(source: Installation, target: Path) -> None:
             "revision": source.database.sql(REVISION)[0][0],
         }
         with (staged / ROLES).open("wb") as file:
-            run(source.database.dump_roles("--no-role-passwords"), stdout=file)
+            file.write(run(source.database.dump_roles("--no-role-passwords")).encode())
+            file.write(source.database.dump_settings().encode())
         with (staged / DUMP).open("wb") as file:
             run(source.database.dump(), stdout=file)
         named = [row[0] for row in source.database.sql(BUNDLES)]
@@ -81,7 +83,7 @@ def back_up(source: Installation, target: Path) -> None:
         _check_bundles(staged, named)
         (staged / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
         sums = hash_files(staged)
-        (staged / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+        (staged / SUMS).write_bytes(os.fsencode("".join(f"{digest}  {name}\n" for name, digest in sums.items())))
     size = sum(path.stat().st_size for path in target.rglob("*"))
     log.info("%s: %d files, %.1f MB, checked by SHA256SUMS", target, len(sums) + 1, size / 1e6)
 
@@ -185,7 +187,13 @@ def _check_bundles(staged: Path, named: list[str]) -> None:
     for bundle in named:
         directory = staged / "models/bundles" / bundle
         manifest = directory / "manifest.json"
-        files = json.loads(manifest.read_text())["files"] if manifest.is_file() else ["manifest.json"]
+        try:
+            files = list(json.loads(manifest.read_text())["files"]) if manifest.is_file() else ["manifest.json"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BackupError(
+                f"the database names the bundle {bundle}, and its manifest.json on the models volume is damaged "
+                f"({error}); put the right one back and try again"
+            ) from error
         missing = [name for name in files if not (directory / name).is_file()]
         if missing:
             raise BackupError(
@@ -196,7 +204,7 @@ def _check_bundles(staged: Path, named: list[str]) -> None:
 
 def _read_sums(path: Path) -> dict[str, str]:
     """Read SHA256SUMS: name -> sha256. Raises BackupError."""
-    lines = path.read_bytes().decode(errors="replace").split("\n")
+    lines = os.fsdecode(path.read_bytes()).split("\n")
     found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines[:-1]]
     if lines[-1] or not found or None in found:
         raise BackupError(f"the backup {path.parent} is damaged: {SUMS} has changed; use another backup")
@@ -223,6 +231,8 @@ def main() -> int:
         log.error("%s: %s", options.action, error)
     except OSError as error:
         log.error("%s: %s; this user needs the right to use it", options.action, error)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     else:
         return 0
     return 1

@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def files_below(root: Path, folders: list[str]) -> Iterator[Path]:
-    """Give the regular files below the folders of root, by name."""
+    """Give the regular files below the folders of root, by name. Raises OSError for an unreadable directory."""
     for folder in folders:
-        for place, directories, names in os.walk(root / folder):
+        for place, directories, names in os.walk(root / folder, onerror=_check_missing):
             directories[:] = sorted(name for name in directories if not name.startswith(STAGED))
             if ARRIVED in names:
                 directories.clear()
@@ -44,15 +44,21 @@ def files_below(root: Path, folders: list[str]) -> Iterator[Path]:
             yield from (path for path in paths if path.is_file() and not path.is_symlink())
 
 
+def _check_missing(error: OSError) -> None:
+    """Accept only a directory that is missing: it was removed meanwhile, or there is none yet."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
 def show(root: Path, folders: list[str]) -> None:
     """Print the names of the files, one a line."""
     for path in files_below(root, folders):
-        print(path.relative_to(root).as_posix())  # noqa: T201 - the command's own output
+        sys.stdout.buffer.write(os.fsencode(path.relative_to(root)) + b"\n")  # a name may be of any bytes
 
 
 def send(root: Path, folders: list[str]) -> None:
-    """Write the files to standard output, in the order of the folders."""
-    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+    """Write the files to standard output, in the order of the folders; one with several names is written under each."""
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", dereference=True) as archive:
         for path in files_below(root, folders):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 entry = archive.gettarinfo(arcname=path.relative_to(root).as_posix(), fileobj=file)

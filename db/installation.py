@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ MODELS = ("current", "bundles")  # in this order: a pointer is younger than its 
 RECORDS = ("wandb", "data/artifacts/staging")
 LOGIN = ("--username", OWNER, "--no-password")
 
+DATABASE_SETTING = re.compile(
+    r"ALTER DATABASE ml SET |ALTER ROLE .* IN DATABASE ml SET |(GRANT|REVOKE) .* ON DATABASE ml "
+)
+
 
 class BackupError(Exception):
     """An error with one sentence: what happened, what is needed, what to do."""
@@ -36,8 +41,10 @@ class Command:
     words: Sequence[str | Path]
     variables: Mapping[str, str] = field(default_factory=dict)
 
-    def start(self, stdin: int | IO[bytes] | None, stdout: int | IO[bytes] | None) -> "subprocess.Popen[bytes]":
-        """Start it; its messages can be read from stderr."""
+    def start(
+        self, stdin: int | IO[bytes] | None, stdout: int | IO[bytes] | None, stderr: int | IO[bytes] = subprocess.PIPE
+    ) -> "subprocess.Popen[bytes]":
+        """Start it; its messages can be read from stderr, or go to a file."""
         environment = os.environ | self.variables
         return subprocess.Popen(
             [str(word) for word in self.words],
@@ -45,7 +52,7 @@ class Command:
             env=environment,
             stdin=stdin,
             stdout=stdout,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
         )
 
 
@@ -54,7 +61,7 @@ def run(command: Command, stdin: IO[bytes] | None = None, stdout: IO[bytes] | No
     with command.start(stdin or subprocess.DEVNULL, stdout or subprocess.PIPE) as process:
         said, problem = process.communicate()
     _check_end(command, process.returncode, problem)
-    return said.decode() if said else ""
+    return os.fsdecode(said) if said else ""  # a name of a file may be of any bytes
 
 
 def ask(command: Command, text: str) -> str:
@@ -66,15 +73,24 @@ def ask(command: Command, text: str) -> str:
 
 
 def pipe(source: Command, target: Command) -> None:
-    """Run two commands, the output of the first being the input of the second. Raises BackupError."""
-    with source.start(subprocess.DEVNULL, subprocess.PIPE) as first, target.start(first.stdout, None) as second:
-        assert first.stdout is not None and second.stderr is not None  # noqa: S101, PT018 - for mypy
-        first.stdout.close()  # so that the first ends when the second does
-        problem = second.stderr.read()
-        second.wait()
-        _, said = first.communicate()
-    _check_end(target, second.returncode, problem)
-    _check_end(source, first.returncode, said)
+    """Run two commands, the output of the first being the input of the second.
+
+    Raises BackupError with the message of each that fails, the first one's first: it may be the cause of the other's.
+    """
+    with tempfile.TemporaryFile() as messages:  # not a pipe: that would be full while the target is read
+        with (
+            source.start(subprocess.DEVNULL, subprocess.PIPE, messages) as first,
+            target.start(first.stdout, None) as second,
+        ):
+            assert first.stdout is not None  # noqa: S101 - for mypy
+            first.stdout.close()  # so that the first ends when the second does
+            _, problem = second.communicate()
+        messages.seek(0)
+        said = messages.read()
+    ends = ((source, first.returncode, said), (target, second.returncode, problem))
+    failures = [_failure(command, code, text) for command, code, text in ends if code]
+    if failures:
+        raise BackupError("; ".join(failures))
 
 
 def show(command: Command) -> None:
@@ -87,7 +103,12 @@ def show(command: Command) -> None:
 
 def _check_end(command: Command, code: int, problem: bytes) -> None:
     if code:
-        raise BackupError(f"`{_name(command)}` failed: {last_lines(problem.decode(errors='replace'))}")
+        raise BackupError(_failure(command, code, problem))
+
+
+def _failure(command: Command, code: int, problem: bytes) -> str:
+    said = last_lines(problem.decode(errors="replace")) or f"it ended with {code} and without a message"
+    return f"`{_name(command)}` failed: {said}"
 
 
 def _name(command: Command) -> str:
@@ -141,6 +162,15 @@ class Database:
     def dump_roles(self, *options: str) -> Command:
         """Give the command that writes the roles as SQL."""
         return self.program("pg_dumpall", *LOGIN, "--database=ml", "--roles-only", *options)
+
+    def dump_settings(self) -> str:
+        """Return, as SQL, the rights on the database itself and its settings, also those of one role in it.
+
+        A dump has them as part of CREATE DATABASE, and the target's database exists already.
+        """
+        words = ("--create", "--schema-only", "--exclude-schema=*", "ml")
+        lines = run(self.program("pg_dump", *LOGIN, *words)).splitlines()
+        return "".join(f"{line}\n" for line in lines if DATABASE_SETTING.match(line))
 
     def create_roles(self, roles: str) -> None:
         """Run the SQL of dump_roles, except for the creation of roles that exist already."""

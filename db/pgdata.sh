@@ -1,7 +1,8 @@
 #!/bin/sh
 # Checks the volume pgdata before `db` starts, since `db` would start an empty database beside data that it does not find.
-# Refuses a volume with a database in its root (the layout of earlier versions of this stack), and a database of another
-# major version than the image. `docker compose run --rm pgdata move` moves a database from the root into its folder.
+# Refuses a volume with a database in its root (the layout of earlier versions of this stack), a volume that a killed
+# upgrade may still use, and a database of another major version than the image. `docker compose run --rm pgdata move`
+# moves a database from the root into its folder.
 set -eu
 volume=${PGDATA%/*}
 
@@ -30,6 +31,12 @@ fi
 [ -z "$version" ] ||
     fail "the volume pgdata holds its database in the root, the layout of earlier versions of this stack; this" \
         "command moves it into a folder: docker compose down && docker compose run --rm pgdata move"
+# In containers, PostgreSQL does not notice another server on its data; two servers destroy them.
+running=$(cat "$volume/upgrade-running" 2>/dev/null || true)
+[ ! -e "$volume/upgrade-running" ] ||
+    fail "make upgrade STACK=1 still runs, or was killed, and its servers may use the volume pgdata: run make upgrade" \
+        "STACK=1 again; or, to use the old version: docker rm -f $running && docker compose run --rm --entrypoint" \
+        "rm pgdata $volume/upgrade-running"
 # `make upgrade STACK=1` was killed after it renamed the old folder: the new one is complete.
 [ -e "$PGDATA" ] || [ ! -e "$PGDATA.upgrading" ] || mv "$PGDATA.upgrading" "$PGDATA"
 version=$(cat "$PGDATA/PG_VERSION" 2>/dev/null || true)

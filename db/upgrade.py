@@ -8,6 +8,7 @@ equal numbers of rows, two renames exchange them:
 
 A run that is killed before the renames leaves the old data in their place, and the next one begins again. A run that is
 killed between them leaves no `data`; the next run or start does the second rename (`finish_upgrade`, db/pgdata.sh).
+In the stack, a file on the volume says that the two servers may run; db/pgdata.sh refuses to start a third one then.
 
 Longer than 300 lines, so that both ways of running can be compared in one place.
 """
@@ -46,6 +47,7 @@ from postgres_programs import EmbeddedError, find_binaries, major_version
 IMAGE = "postgres:18"  # the recommended version of the stack; the embedded server takes that of its package
 READ_ONLY = "default_transaction_read_only"
 CLIENTS = ("pypredict", "pgadmin", "ready")  # services of the stack that use the database
+RUNNING = '"${PGDATA%/*}/upgrade-running"'  # on the volume while the servers may run; it has their containers' names
 START_SECONDS = 120
 COUNTS = r"""
     SELECT format('SELECT %L, count(*) FROM %I.%I', schemaname || '.' || tablename, schemaname, tablename)
@@ -82,30 +84,35 @@ class Way(Protocol):
 
 
 def upgrade(way: Way) -> None:
-    """Move the data to the new version, unless they have it, and repeat all predictions. Raises BackupError."""
+    """Move the data to the new version, unless they have it, and repeat all predictions. Raises BackupError.
+
+    Data that an upgrade kept say that it may have been killed after it moved the data; so the rest is done again.
+    """
     old, new = way.versions()
-    if old == new:
+    if old > new:
+        raise BackupError(f"the database is one of PostgreSQL {old}, newer than {new}; data cannot go back")
+    kept = way.kept()
+    if old == new and not kept:
         way.settle()
         log.info("the database is one of PostgreSQL %d already; there is nothing to do", new)
         return
-    if old > new:
-        raise BackupError(f"the database is one of PostgreSQL {old}, newer than {new}; data cannot go back")
-    if kept := way.kept():
-        raise BackupError(f"data of an earlier upgrade are still there ({kept[0]}); run `make remove-old` first")
-    log.info("moving the database from PostgreSQL %d to %d", old, new)
-    with way.servers() as (source, target):
-        copy_database(source, target)
-    way.exchange(old)
+    if old < new:
+        if kept:
+            raise BackupError(f"data of an earlier upgrade are still there ({kept[0]}); run `make remove-old` first")
+        log.info("moving the database from PostgreSQL %d to %d", old, new)
+        with way.servers() as (source, target):
+            copy_database(source, target)
+        way.exchange(old)
     way.settle()
     with way.opened() as installation:
         show(installation.migrate)
         show(installation.check)
-    log.info("the database is one of PostgreSQL %d now; `make remove-old` removes the data of %d", new, old)
+    log.info("the database is one of PostgreSQL %d now; `make remove-old` removes %s", new, ", ".join(way.kept()))
 
 
 def copy_database(source: Database, target: Database) -> None:
     """Copy roles, with their passwords, and the database. Raises BackupError when the numbers of rows differ."""
-    target.create_roles(run(source.dump_roles()))
+    target.create_roles(run(source.dump_roles()) + source.dump_settings())
     pipe(source.dump(), target.restore_dump())
     if source.sql(COUNTS) != target.sql(COUNTS):
         raise BackupError("the copy has other numbers of rows than the database; nothing was changed, try again")
@@ -219,7 +226,7 @@ class StackUpgrade:
     def versions(self) -> tuple[int, int]:
         """See Way."""
         said = self._shell(
-            '[ -e "$PGDATA" ] || [ ! -e "$PGDATA.upgrading" ] || mv "$PGDATA.upgrading" "$PGDATA"; '
+            '[ ! -e "${PGDATA%/*}/PG_VERSION" ] && [ -e "$PGDATA/PG_VERSION" ] || sh /pgdata.sh; '
             'cat "$PGDATA/PG_VERSION" 2>/dev/null || echo 0; echo "$PG_MAJOR"',
             IMAGE,
         )
@@ -238,17 +245,20 @@ class StackUpgrade:
         if not self._image_fits():
             raise BackupError(f"{self.image} did not make the volume pgdata; set POSTGRES_IMAGE to the image that did")
         names = [f"{self.project}-upgrade-{which}" for which in ("old", "new")]
-        run(Command(["docker", "rm", "--force", *names]))  # of a run that was killed
-        run(compose("stop", *CLIENTS, "db"))
-        self._shell('rm -rf "$PGDATA.upgrading"', IMAGE)
+        remove = Command(["docker", "rm", "--force", *names])
+        run(remove)  # of a run that was killed
         aside = ("--env", "PGDATA=/var/lib/postgresql/cluster.upgrading")
         try:
+            run(compose("stop", *CLIENTS, "db"))
+            self._shell(f'rm -rf "$PGDATA.upgrading"; echo {" ".join(names)} > {RUNNING}; sync', IMAGE)
             with (
                 self._server(names[0], self.image, (), ("-c", f"{READ_ONLY}=on")) as source,
                 self._server(names[1], IMAGE, aside, ()) as target,
             ):
                 yield source, target
-        except BackupError:
+        except BaseException:
+            run(remove)
+            self._shell(f"rm -f {RUNNING}", IMAGE)
             before = [name for name in ("db", *CLIENTS) if name in self.ran]
             if before:
                 show(compose("up", "--detach", *before))
@@ -257,18 +267,20 @@ class StackUpgrade:
     @contextmanager
     def _server(self, name: str, image: str, options: tuple[str, ...], settings: tuple[str, ...]) -> Iterator[Database]:
         words = ("run", "--detach", "--no-deps", "--name", name, *options, "db", *settings)
-        run(compose(*words, POSTGRES_IMAGE=image))
         try:
+            run(compose(*words, POSTGRES_IMAGE=image))
             database = Database(("docker", "exec", "--interactive", name))
             wait_ready(database)
             yield database
-        finally:
             run(Command(["docker", "stop", "--time", "60", name]))
+        finally:
             run(Command(["docker", "rm", "--force", name]))
 
     def exchange(self, old: int) -> None:
-        """See Way."""
-        self._shell(f'mv "$PGDATA" "$PGDATA-{old}" && mv "$PGDATA.upgrading" "$PGDATA" && sync', IMAGE)
+        """See Way. Both servers have ended."""
+        self._shell(
+            f'rm -f {RUNNING} && mv "$PGDATA" "$PGDATA-{old}" && mv "$PGDATA.upgrading" "$PGDATA" && sync', IMAGE
+        )
 
     def settle(self) -> None:
         """See Way: write POSTGRES_IMAGE into .env."""
@@ -295,8 +307,10 @@ class StackUpgrade:
         clients = [name for name in CLIENTS if name in self.ran]
         if clients:
             show(compose("up", "--detach", *clients))
-        elif "db" not in self.ran:
+            return
+        if "db" not in self.ran:
             run(compose("stop", "db"))
+        log.info("no service ran that uses the database; `docker compose up` starts the services")
 
     def remove_old(self) -> None:
         """See Way."""

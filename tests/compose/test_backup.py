@@ -1,6 +1,11 @@
 """Backup, restore and upgrade of the stack, by the commands of docs/backup.md and docs/upgrade.md. In this order."""
 
+import os
 import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,11 +62,61 @@ def test_a_destroyed_stack_is_restored(stack: Stack, saved: Path) -> None:
     assert stack.run_in("pypredict", *listing).stdout == models
 
 
-def test_upgrade_moves_the_database_to_18(stack: Stack) -> None:
+def skip_on_18(stack: Stack) -> None:
     if stack.sql("SHOW server_version_num")[0][0] >= "180000":
         pytest.skip("POSTGRES_IMAGE is the recommended version already")
+
+
+@contextmanager
+def upgrade_at_work(stack: Stack) -> Iterator[subprocess.Popen[str]]:
+    """Start an upgrade; yield when its two servers run. Kill it at the end."""
+    with stack.background("make", "upgrade", "STACK=1") as (running, output):
+        stack.until(
+            lambda: running.poll() is not None or servers(stack) == {"old", "new"}, "both servers run", seconds=120
+        )
+        assert running.poll() is None, output()
+        yield running
+
+
+def servers(stack: Stack) -> set[str]:
+    """Return which servers of an upgrade run."""
+    names = stack.call("docker", "ps", "--format", "{{.Names}}").stdout.split()
+    start = f"{stack.project}-upgrade-"
+    return {name.removeprefix(start) for name in names if name.startswith(start)}
+
+
+def test_an_interrupted_upgrade_starts_the_services_again(stack: Stack) -> None:
+    skip_on_18(stack)
     before = counts(stack)
+    with upgrade_at_work(stack) as running:
+        os.killpg(running.pid, signal.SIGINT)
+        running.wait(timeout=200)
+    stack.wait_healthy("db", "pypredict")
+    assert counts(stack) == before
+    assert servers(stack) == set()
+    assert "upgrade-running" not in on_volume(stack, 'ls "${PGDATA%/*}"')
+
+
+def test_no_server_starts_beside_that_of_a_killed_upgrade(stack: Stack) -> None:
+    skip_on_18(stack)
+    with upgrade_at_work(stack):
+        pass
+    assert "old" in servers(stack)
+    assert stack.compose("up", "--detach", "db", check=False).returncode != 0
+    sentence = stack.compose("logs", "--no-log-prefix", "--no-color", "--tail", "1", "pgdata").stdout
+    assert "pgdata: make upgrade STACK=1 still runs, or was killed" in sentence
+    stack.call("sh", "-ec", sentence.partition("to use the old version: ")[2])
+    stack.compose("up", "--detach", "--no-deps", "--wait", "db", "pypredict")
+
+
+def test_upgrade_moves_the_database_to_18(stack: Stack) -> None:
+    skip_on_18(stack)
+    before = counts(stack)
+    with upgrade_at_work(stack):
+        pass  # killed: the next one removes its containers and begins anew
+    assert "upgrade-running" in on_volume(stack, 'ls "${PGDATA%/*}"')
     done = make(stack, "upgrade")
+    assert servers(stack) == set()
     assert f"{before['prediction']} of {before['prediction']} predictions repeated bit for bit" in done.stderr
     assert stack.sql("SHOW server_version_num")[0][0] >= "180000"
     assert counts(stack) == before
@@ -83,16 +138,26 @@ def test_upgrade_killed_between_its_renames_is_finished_by_up(stack: Stack) -> N
     assert counts(stack) == before
 
 
-def test_second_upgrade_has_nothing_to_do(stack: Stack) -> None:
-    before = stack.contents()
-    assert "PostgreSQL 18 already; there is nothing to do" in make(stack, "upgrade").stderr
-    assert stack.contents() == before
+def test_upgrade_killed_after_its_renames_is_checked_by_the_next_one(stack: Stack) -> None:
+    if "cluster-12" not in on_volume(stack, 'ls "${PGDATA%/*}"'):
+        pytest.skip("POSTGRES_IMAGE is the recommended version already")
+    stack.compose("down")
+    done = make(stack, "upgrade")
+    assert "predictions repeated bit for bit" in done.stderr
+    assert "`docker compose up` starts the services" in done.stderr
+    stack.up()
 
 
 def test_remove_old_removes_the_kept_data_only(stack: Stack) -> None:
     make(stack, "remove-old")
     assert "cluster\n" in on_volume(stack, 'ls "${PGDATA%/*}"')
     assert "cluster-" not in on_volume(stack, 'ls "${PGDATA%/*}"')
+
+
+def test_second_upgrade_has_nothing_to_do(stack: Stack) -> None:
+    before = stack.contents()
+    assert "PostgreSQL 18 already; there is nothing to do" in make(stack, "upgrade").stderr
+    assert stack.contents() == before
 
 
 def test_the_stack_predicts_further_inputs_afterwards(stack: Stack) -> None:

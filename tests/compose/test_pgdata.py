@@ -70,6 +70,14 @@ def test_move_is_refused_while_a_server_runs(former: Stack) -> None:
     assert former.sql("SELECT word FROM kept") == [["still here"]]
 
 
+def test_upgrade_of_the_former_layout_names_the_command_that_moves_it(former: Stack) -> None:
+    former.compose("down")
+    done = former.call("make", "upgrade", "STACK=1", check=False)
+    assert done.returncode != 0
+    assert "in the root" in done.stderr
+    assert "docker compose down && docker compose run --rm pgdata move" in done.stderr
+
+
 def test_interrupted_move_is_refused_and_can_go_on(former: Stack) -> None:
     former.compose("down")
     cut = 'mkdir -m 700 "$PGDATA" && mv "$PGDATA"/../base "$PGDATA"'

@@ -3,7 +3,9 @@
 POSTGRES_BIN selects the server that is backed up. A restore takes the installed one, PostgreSQL 18.
 """
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -24,7 +26,8 @@ from support.tflite_models import fake_model
 import backup
 import embedded
 import postgres_programs
-from installation import BackupError
+import upgrade
+from installation import LOGIN, BackupError, Command, Database
 
 BOTH = "SELECT (SELECT count(*) FROM ml.input), (SELECT count(*) FROM ml.prediction)"
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
@@ -162,6 +165,36 @@ def test_own_roles_come_back_with_their_rights(home: Home, tmp_path: Path, empty
     assert query(empty.start(), rights) == [(True, True)]
 
 
+SETTINGS = """
+    ALTER DATABASE ml SET search_path = ml, public;
+    ALTER DATABASE ml SET work_mem = '7MB';
+    CREATE ROLE "the guest" LOGIN PASSWORD 'words';
+    ALTER ROLE "the guest" IN DATABASE ml SET statement_timeout = '9s';
+    REVOKE TEMPORARY ON DATABASE ml FROM PUBLIC;
+    GRANT CREATE, CONNECT ON DATABASE ml TO "the guest" WITH GRANT OPTION;
+"""
+SETTINGS_OF_ML = r"""
+    SELECT coalesce(rolname::text, ''), setconfig::text FROM pg_db_role_setting
+        JOIN pg_database d ON d.oid = setdatabase LEFT JOIN pg_roles r ON r.oid = setrole WHERE datname = 'ml'
+    UNION ALL SELECT 'right', unnest(datacl)::text FROM pg_database WHERE datname = 'ml'
+    ORDER BY 1, 2"""
+
+
+def test_settings_and_rights_of_the_database_come_back(home: Home, tmp_path: Path, empty: Home) -> None:
+    server = home.start(given_binaries())
+    query(server, SETTINGS)
+    before = query(server, SETTINGS_OF_ML)
+    try:
+        assert home.backup(*with_bin(), "backup", tmp_path / "backup").returncode == 0
+    finally:
+        query(server, "ALTER DATABASE ml RESET ALL; GRANT TEMPORARY ON DATABASE ml TO PUBLIC")
+        query(server, 'REVOKE ALL ON DATABASE ml FROM "the guest"; DROP ROLE "the guest"')
+    done = empty.backup("restore", tmp_path / "backup")
+    assert done.returncode == 0, done.stderr
+    assert query(empty.start(), SETTINGS_OF_ML) == before
+    assert len(before) > 3
+
+
 def test_models_and_records_come_back_byte_for_byte(home: Home, saved: Path, empty: Home) -> None:
     assert empty.backup("restore", saved).returncode == 0
     assert files_below(empty.root / "models") == files_below(home.root / "models")
@@ -237,9 +270,25 @@ def test_a_newer_backup_is_refused(saved: Path, tmp_path: Path, empty: Home, old
     text = (newer / "backup.json").read_text()
     assert old in text
     (newer / "backup.json").write_text(text.replace(old, new))
-    sums = backup.hash_files(newer, "SHA256SUMS")
-    (newer / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+    write_sums(newer)
     assert_refused(empty, newer, reason)
+
+
+def write_sums(directory: Path) -> None:
+    """Write the hashes of a backup that was changed."""
+    sums = backup.hash_files(directory, "SHA256SUMS")
+    (directory / "SHA256SUMS").write_text("".join(f"{digest}  {name}\n" for name, digest in sums.items()))
+
+
+def test_a_backup_of_a_newer_server_is_refused(saved: Path, tmp_path: Path, empty: Home) -> None:
+    newer = shutil.copytree(saved, tmp_path / "newer")
+    about = json.loads((newer / "backup.json").read_text())
+    (newer / "backup.json").write_text(json.dumps(about | {"postgres": 99}))
+    write_sums(newer)
+    done = empty.backup("restore", newer)
+    assert done.returncode == 1
+    assert f"restore: {newer} needs PostgreSQL 99 or newer, and the server is 18; use a newer one" in done.stderr
+    assert not (empty.root / "models").exists()
 
 
 def test_an_installation_that_is_not_empty_is_refused(saved: Path, empty: Home) -> None:
@@ -274,6 +323,38 @@ def test_a_bundle_that_is_not_on_the_volume_is_named(home: Home, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bundle_with_a_damaged_manifest_is_named(home: Home, tmp_path: Path) -> None:
+    manifest = home.root / "models/bundles/toy/manifest.json"
+    whole = manifest.read_bytes()
+    try:
+        for damaged in (b"", whole[:-9], b"[]", b"\xff"):
+            manifest.write_bytes(damaged)
+            done = home.backup(*with_bin(), "backup", tmp_path / "backup")
+            sentence = (
+                "backup: the database names the bundle toy, and its manifest.json on the models volume is damaged"
+            )
+            assert done.returncode == 1
+            assert done.stderr.splitlines()[-1].startswith(sentence), done.stderr
+    finally:
+        manifest.write_bytes(whole)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_whose_name_is_not_utf8_comes_back(home: Home, tmp_path: Path, empty: Home) -> None:
+    record = home.root / "wandb/wandb/offline-run-1" / os.fsdecode(b"caf\xe9")
+    record.write_bytes(b"latin")
+    try:
+        done = home.backup(*with_bin(), "backup", tmp_path / "backup")
+    finally:
+        record.unlink()
+    assert done.returncode == 0, done.stderr
+    assert empty.backup("restore", tmp_path / "backup").returncode == 0
+    assert (empty.root / "wandb/wandb/offline-run-1" / record.name).read_bytes() == b"latin"
+    shutil.rmtree(empty.root / "models")
+    done = empty.backup("restore", tmp_path / "backup")
+    assert "the installation is not empty (it holds wandb/offline-run-1/caf" in done.stderr
+
+
 @contextmanager
 def backup_at_work(home: Home, server: embedded.Server, target: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Start a backup; yield when its dump has its snapshot and waits for a lock on ml.ping. Unlock at the end."""
@@ -294,6 +375,14 @@ def test_a_killed_backup_leaves_no_directory_under_its_name(home: Home, tmp_path
         process.wait()
     assert [path.name[:8] for path in target.parent.iterdir()] == [".backup-"]
     assert home.backup(*with_bin(), "backup", target).returncode == 0
+
+
+def test_ctrl_c_ends_a_backup_with_130_and_leaves_nothing(home: Home, tmp_path: Path) -> None:
+    with backup_at_work(home, home.start(given_binaries()), tmp_path / "backup") as process:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_service_predicts_during_a_backup(home: Home, tmp_path: Path, empty: Home) -> None:
@@ -323,6 +412,32 @@ def test_backup_stops_the_server_that_it_started(home: Home, tmp_path: Path) -> 
     embedded.stop(home.state)
     assert home.backup(*with_bin(), "backup", tmp_path / "backup").returncode == 0
     assert not embedded.status(home.state)[0]
+
+
+class ShortDatabase(Database):
+    """A database that loses one row while it is restored."""
+
+    def restore_dump(self) -> Command:
+        words = super().restore_dump().words
+        delete = self.program("psql", *LOGIN, "--dbname=ml", "--command=DELETE FROM public.note").words
+        return Command(["sh", "-ec", f"{shlex.join(map(str, words))}; {shlex.join(map(str, delete))}"], self.variables)
+
+
+def test_a_copy_that_lacks_one_row_is_refused(home: Home, empty: Home) -> None:
+    server = home.start(given_binaries())
+    query(server, "CREATE TABLE public.note AS SELECT 1 AS one")
+    programs = postgres_programs.find_binaries(None)
+    source = Database(programs, server.environment("ml_owner"))
+    empty.state.mkdir(mode=0o700, parents=True)
+    shutil.copy2(home.state / "pgpass", empty.state / "pgpass")  # the copy takes the passwords of the source
+    target = ShortDatabase(programs, empty.start().environment("ml_owner"))
+    try:
+        with pytest.raises(BackupError, match="the copy has other numbers of rows than the database"):
+            upgrade.copy_database(source, target)
+        target.sql("INSERT INTO public.note VALUES (1)")
+        assert target.sql(upgrade.COUNTS) == source.sql(upgrade.COUNTS)
+    finally:
+        query(server, "DROP TABLE public.note")
 
 
 # Upgrade, with PostgreSQL 12
@@ -370,14 +485,35 @@ def test_upgrade_moves_the_database_to_18_and_keeps_the_old_one(old: Home, progr
     assert (cluster(old) / "data-12/PG_VERSION").read_text() == "12\n"
 
 
-def test_second_upgrade_has_nothing_to_do_and_remove_old_removes(old: Home) -> None:
+def test_remove_old_removes_and_a_later_upgrade_has_nothing_to_do(old: Home) -> None:
     assert old.backup("upgrade").returncode == 0
+    assert old.backup("remove-old").returncode == 0
+    assert sorted(path.name for path in cluster(old).iterdir()) == ["data", "server.log"]
     again = old.backup("upgrade")
     assert (again.returncode, again.stderr) == (
         0, "the database is one of PostgreSQL 18 already; there is nothing to do\n",
     )  # fmt: skip
-    assert old.backup("remove-old").returncode == 0
-    assert sorted(path.name for path in cluster(old).iterdir()) == ["data", "server.log"]
+
+
+def test_an_upgrade_killed_after_its_renames_is_checked_by_the_next_one(old: Home) -> None:
+    with subprocess.Popen(old.words("upgrade"), env=old.environment(), start_new_session=True) as process:
+        while not ((cluster(old) / "data-12").exists() and (cluster(old) / "data").exists()):
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGKILL)
+    done = old.backup("upgrade")
+    assert done.returncode == 0, done.stderr
+    assert "30 of 30 predictions repeated bit for bit" in done.stderr
+
+
+def test_an_upgrade_beside_kept_data_is_refused(old: Home) -> None:
+    before = files_below(cluster(old) / "data")
+    (cluster(old) / "data-12").mkdir()
+    done = old.backup("upgrade")
+    kept = cluster(old) / "data-12"
+    assert (done.returncode, done.stderr) == (
+        1, f"upgrade: data of an earlier upgrade are still there ({kept}); run `make remove-old` first\n",
+    )  # fmt: skip
+    assert files_below(cluster(old) / "data") == before
 
 
 def test_upgrade_keeps_the_passwords_of_own_roles(old: Home, programs12: Path) -> None:
@@ -387,6 +523,14 @@ def test_upgrade_keeps_the_passwords_of_own_roles(old: Home, programs12: Path) -
     login = psycopg2.connect(host=server.host, port=server.port, dbname="ml", user="student", password="words")
     with closing(login) as connection:
         assert connection.info.user == "student"
+
+
+def test_upgrade_keeps_settings_and_rights_of_the_database(old: Home, programs12: Path) -> None:
+    server = old.start(programs12)
+    query(server, SETTINGS)
+    before = query(server, SETTINGS_OF_ML)
+    assert old.backup("upgrade").returncode == 0
+    assert query(old.start(), SETTINGS_OF_ML) == before
 
 
 def test_a_killed_upgrade_can_go_on(old: Home, programs12: Path) -> None:
