@@ -242,7 +242,8 @@ def _act(options: argparse.Namespace) -> None:
     if not options.directory:
         change = {"upgrade": upgrade.upgrade, "remove-old": upgrade.remove_old}[options.action]
         if options.stack:
-            change(upgrade.StackUpgrade())
+            with embedded.lock(REPO / ".local/stack"):  # one upgrade at a time: a second server would destroy the data
+                change(upgrade.StackUpgrade())
             return
         with embedded.lock(options.state.resolve()):
             change(upgrade.EmbeddedUpgrade(options.state.resolve(), options.bin))

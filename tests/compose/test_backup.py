@@ -89,6 +89,10 @@ def test_an_interrupted_upgrade_starts_the_services_again(stack: Stack) -> None:
     skip_on_18(stack)
     before = counts(stack)
     with upgrade_at_work(stack) as running:
+        second = make(stack, "upgrade", check=False)
+        assert second.returncode != 0
+        assert "another run uses the database in" in second.stderr
+        assert servers(stack) == {"old", "new"}
         os.killpg(running.pid, signal.SIGINT)
         running.wait(timeout=200)
     stack.wait_healthy("db", "pypredict")
