@@ -168,7 +168,7 @@ def test_own_roles_come_back_with_their_rights(home: Home, tmp_path: Path, empty
 SETTINGS = """
     ALTER DATABASE ml SET search_path = ml, public;
     ALTER DATABASE ml SET work_mem = '7MB';
-    CREATE ROLE "the guest" LOGIN PASSWORD 'words';
+    CREATE ROLE "the guest" LOGIN PASSWORD 'words';  -- pragma: allowlist secret
     ALTER ROLE "the guest" IN DATABASE ml SET statement_timeout = '9s';
     REVOKE TEMPORARY ON DATABASE ml FROM PUBLIC;
     GRANT CREATE, CONNECT ON DATABASE ml TO "the guest" WITH GRANT OPTION;
