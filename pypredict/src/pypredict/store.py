@@ -4,7 +4,6 @@ The caller owns the transaction: functions take a connection and never commit. R
 (`binary_copy`).
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +139,7 @@ def read_inputs(connection: sa.Connection, chunk: StoredChunk) -> Inputs:
 
 
 def _read(connection: sa.Connection, chunk: StoredChunk) -> Inputs:
-    stream = io.BytesIO()
+    stream = _Stream()
     limit = READ_TIMES * payload_bytes(chunk.dtype, chunk.shape)
     query = (
         f"SELECT input_id, CASE WHEN octet_length(payload) <= {limit:d} THEN payload END FROM ml.input"  # noqa: S608
@@ -148,7 +147,7 @@ def _read(connection: sa.Connection, chunk: StoredChunk) -> Inputs:
         f" LIMIT {chunk.n_inputs + 1:d}"  # one more, to notice too many inputs
     )
     copy_cursor(connection).copy_expert(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream)
-    content = stream.getbuffer()
+    content = stream.content
     parsed = parse_inputs(content, chunk.dtype, chunk.shape)
     if parsed is not None:
         input_ids, parsed_arrays = parsed
@@ -180,6 +179,14 @@ def _refuse(connection: sa.Connection, chunk: StoredChunk, declared: int) -> Inp
     ids = connection.execute(LIST_INPUTS, {"chunk_id": chunk.chunk_id}).scalars()
     refused = [InputError(input_id, "too_large", detail) for input_id in ids]
     return Inputs(np.empty(0, np.int64), np.empty((0, *chunk.shape), chunk.dtype), refused)
+
+
+class _Stream:
+    """A file object for psycopg2 that keeps what it writes; for blocks of a row it is faster than io.BytesIO."""
+
+    def __init__(self) -> None:
+        self.content = bytearray()
+        self.write = self.content.extend
 
 
 class _Blocks:
