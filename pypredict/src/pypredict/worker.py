@@ -110,6 +110,7 @@ class Worker:
                     self.run_log.write_line(idle=False)
                     try:
                         work = self._fetch_urgent() if ahead is not None else None
+                        soon = waited or work is not None  # a person may wait for it: it is written at once
                         if work is None:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                             work, ahead = ahead.result(), None
@@ -125,7 +126,7 @@ class Worker:
                         if written is not None:
                             written.result()  # at most one chunk is being written
                         written = threads.submit(self._write, work.job, outcome, until_empty) if outcome else None
-                        if waited and written is not None:
+                        if soon and written is not None:
                             written.result()
                         waited = False
                         continue
