@@ -157,12 +157,16 @@ def _table(name: str, result: Result) -> tuple[list[str], list[list[str]]]:
 
 
 def _limit(result: Result, other: str) -> str:
-    """Say how much processor time is there to be saved."""
+    """Say how much processor time is there to be saved, and what the model alone reaches."""
     if other not in result.spent:
         return ""
     ours, bare = result.spent["this"], timing.middle(result.spent[other].own)
     both = timing.middle(ours.own) + timing.middle(ours.server)
-    return f"Worker and server take {both:.2f} s of processor time, {other} takes {bare:.2f} s."
+    alone = timing.ratio(result.seconds | {"this": result.seconds[LITERT]}, "this", other)
+    return (
+        f"Worker and server take {both:.2f} s of processor time, {other} takes {bare:.2f} s. {LITERT} alone is "
+        f"{alone:.2f} × as fast as {other}."
+    )
 
 
 def _remark(name: str, result: Result) -> str:

@@ -1,6 +1,7 @@
 """Jobs: a worker that lost its job cannot change it; claims, deaths and the order of planning. See also test_store."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from support.bundles import publish_bundle
-from support.workers import load, rows, scalar
+from support.workers import load, overlap, rows, scalar
 
 from bundle.verify import Bundle
 from pypredict import jobs, promotion, registry
 from pypredict.jobs import Job
+from pypredict.store import read_inputs
 
 JOB = "SELECT state, attempt, failures, lease_until, in_flight, run_after FROM ml.job"
 
@@ -81,6 +83,87 @@ def test_the_oldest_job_is_claimed_first(engine: sa.Engine, bundle: Bundle) -> N
     for value in (1, 2, 3):
         plan(engine, bundle, value)
     assert [claimed(engine).chunk_id for _ in range(3)] == [1, 2, 3]
+
+
+def claim_new(engine: sa.Engine, chunk_id: int, lease_seconds: float = 60) -> Job | None:
+    with engine.begin() as connection:
+        return jobs.claim_new_chunk(connection, [1], "tester", lease_seconds, chunk_id)
+
+
+def test_a_new_chunk_is_planned_and_claimed_in_one_step(engine: sa.Engine, bundle: Bundle) -> None:
+    for value in (1, 2):
+        load(engine, bundle, np.full((2, 4, 4, 1), value, np.uint8))
+    job = claim_new(engine, 2)
+    assert job is not None
+    with engine.begin() as connection:
+        jobs.release_job(connection, job, failed=False)
+        jobs.plan_jobs(connection)
+        same = jobs.claim_job(connection, [1], "tester", 60, chunk_id=2)
+    assert same == replace(job, attempt=2)
+    assert (job.attempt, job.failures, job.n_inputs, job.dtype, job.shape) == (1, 0, 2, "uint8", (4, 4, 1))
+    assert not job.labelled
+
+
+def test_a_planned_new_chunk_is_claimed_once(engine: sa.Engine, bundle: Bundle, owner: sa.Engine) -> None:
+    plan(engine, bundle, 1)
+    job = claim_new(engine, 1, lease_seconds=0)
+    assert job is not None
+    assert job.attempt == 1
+    assert claim_new(engine, 1) is None  # its lease has ended: this is for claim_job, which counts the failure
+    with engine.begin() as connection:
+        jobs.release_job(connection, job, failed=True, delay_seconds=60)
+    assert claim_new(engine, 1) is None  # it waits after a failure
+    with owner.begin() as connection:
+        connection.execute(sa.text("UPDATE ml.job SET run_after = now()"))
+    again = claim_new(engine, 1)
+    assert again is not None
+    assert (again.attempt, again.failures) == (2, 1)
+    with engine.begin() as connection:
+        inputs = read_inputs(connection, again)
+        jobs.finish_job(connection, again, inputs, np.full((2, 3), 1 / 3, np.float32))
+    assert claim_new(engine, 1) is None
+
+
+def test_of_two_workers_one_gets_a_new_chunk(engine: sa.Engine, bundle: Bundle) -> None:
+    load(engine, bundle, np.ones((2, 4, 4, 1), np.uint8))
+    got = []
+
+    def claim(connection: sa.Connection) -> Job | None:
+        got.append(jobs.claim_new_chunk(connection, [1], "tester", 60, 1))
+        return got[-1]
+
+    assert overlap(engine, claim, claim) is None
+    assert [job is None for job in got] == [False, True]
+    assert rows(engine, "SELECT attempt, failures FROM ml.job") == [(1, 0)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE ml.model SET state = 'retired'",
+        "UPDATE ml.chunk SET dtype = 'int32'",
+        "UPDATE ml.chunk SET prep_sha256 = sha256('other')",
+        "UPDATE ml.chunk SET dataset = 'other'",
+    ],
+)
+def test_a_new_chunk_that_no_model_serves_is_not_claimed(
+    engine: sa.Engine, owner: sa.Engine, bundle: Bundle, change: str
+) -> None:
+    load(engine, bundle, np.ones((2, 4, 4, 1), np.uint8))
+    with owner.begin() as connection:
+        connection.execute(sa.text(change))
+    assert claim_new(engine, 1) is None
+    assert claim_new(engine, 7) is None  # there is no such chunk
+    assert rows(engine, "SELECT 1 FROM ml.job") == []
+
+
+def test_a_new_chunk_of_another_model_is_not_claimed(engine: sa.Engine, bundle: Bundle, tmp_path: Path) -> None:
+    plan(engine, bundle, 1)
+    newer = publish_bundle(tmp_path, "newer", seed=2)
+    with engine.begin() as connection:
+        promotion.promote(connection, registry.register_model(connection, newer))
+        assert jobs.claim_new_chunk(connection, [1, 2], "tester", 60, 1) is None
+    assert rows(engine, "SELECT model_id, state FROM ml.job") == [(1, "pending")]
 
 
 def test_each_death_on_an_input_is_counted_once(engine: sa.Engine, bundle: Bundle) -> None:

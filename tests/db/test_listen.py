@@ -1,5 +1,6 @@
 """Waiting for new chunks: a daemon is found while it listens, a notification wakes it, and without one it polls."""
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from support.bundles import fake_predict, publish_bundle
-from support.workers import daemon, listens, load, scalar, until, worker_for
+from support.workers import daemon, listens, load, rows, scalar, until, worker_for
 
 from pypredict import listen
 from pypredict.listen import DAEMON, Listener, Stop
@@ -49,6 +50,65 @@ def test_a_new_chunk_wakes_a_waiting_worker_at_once(
         assert waiting.wait(20)
         load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
         assert woken.wait(20)
+
+
+def test_a_worker_that_is_woken_plans_and_looks_for_models_after_the_job(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    stop, events = Stop(), []
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        events.append("predict")
+        return fake_predict(arrays)
+
+    worker = worker_for(engine, tmp_path, predict, stop=stop)
+    plan, wait = worker._planner.plan, worker._listener.wait
+
+    def note_plan(connection: sa.Connection) -> int:
+        events.append("plan")
+        return plan(connection)
+
+    def store_and_wait(seconds: float) -> bool:
+        if "predict" in events:
+            stop.set()
+            return wait(0)
+        worker._next_check = -math.inf  # it is time for a look
+        load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
+        events.clear()
+        return wait(120)
+
+    monkeypatch.setattr(worker._planner, "plan", note_plan)
+    monkeypatch.setattr(worker._listener, "wait", store_and_wait)
+    worker.run(until_empty=False)
+    assert events[:2] == ["predict", "plan"]
+
+
+@pytest.mark.parametrize("said", ["", "0", "-1", "7", "9" * 18, "9" * 19, "1 OR true", "٣", "x" * 7000])
+def test_a_notification_of_a_stranger_only_wakes(
+    engine: sa.Engine, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    stop = Stop()
+    worker = worker_for(engine, tmp_path, stop=stop)
+    worker.on_written = lambda _: stop.set()
+    wait = worker._listener.wait
+
+    def store_and_wait(seconds: float) -> bool:
+        worker._listener.chunk_id = 99
+        monkeypatch.setattr(listen, "NOTIFY", sa.text("SELECT 1"))
+        load(engine, bundle, np.ones((1, 4, 4, 1), np.uint8))
+        with closing(psycopg2.connect(db.url("reader"))) as stranger, stranger, stranger.cursor() as cursor:
+            cursor.execute("SELECT pg_notify('ml_chunk', %s)", (said,))
+        assert wait(120)
+        assert worker._listener.chunk_id == (int(said) if said in ("0", "7", "9" * 18) else 0)
+        return True
+
+    monkeypatch.setattr(worker._listener, "wait", store_and_wait)
+    worker.run(until_empty=False)
+    assert rows(engine, "SELECT attempt, state FROM ml.job WHERE chunk_id = 2") == [(1, "done")]
 
 
 def test_a_worker_polls_without_notifications(

@@ -420,6 +420,38 @@ def test_an_urgent_chunk_comes_right_after_the_current_chunk(engine: sa.Engine, 
     assert order[:5] == [0, 1, 99, 98, 2]
 
 
+def test_an_urgent_chunk_is_written_before_the_next_prediction(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+    worker_for(engine, tmp_path).run(until_empty=True)
+    for number in range(5):
+        load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
+    stop, next_began = Stop(), threading.Event()
+    events: list[int | str] = []
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        if 99 in events:
+            next_began.set()
+        events.append(int(arrays[0, 0, 0, 0]))
+        if len(events) == 3:  # the first job after a wait, its commit, and this one
+            until(lambda: scalar(engine, RUNNING) == 2)
+            rush(engine, bundle, np.full((1, 4, 4, 1), 99, np.uint8))
+        if len(events) > 8:
+            stop.set()
+        return fake_predict(arrays)
+
+    worker = worker_for(engine, tmp_path, predict, stop=stop, poll_seconds=120)
+
+    def note(n_inputs: int) -> None:
+        if n_inputs == 1:
+            next_began.wait(1)  # the next prediction has this second to begin too early
+        events.append(f"{n_inputs} written")
+
+    worker.on_written = note
+    worker.run(until_empty=False)
+    after = events[events.index(99) + 1 :]
+    assert after.index("1 written") < after.index(2)
+
+
 def test_the_first_job_after_a_wait_is_written_before_the_next_one_is_read(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,8 +481,9 @@ def rush(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
         (chunk,) = cut(
             arrays, None, classes=None, dataset="toys", prep_sha256=manifest.prep_sha256, source="command line"
         )
-        jobs.plan_urgent(connection, store.load_chunk(connection, chunk)[0])
-    listen.notify(engine)
+        chunk_id, _ = store.load_chunk(connection, chunk)
+        jobs.plan_urgent(connection, chunk_id)
+    listen.notify(engine, chunk_id)
 
 
 def test_only_an_open_chunk_becomes_urgent(engine: sa.Engine, tmp_path: Path) -> None:

@@ -85,8 +85,8 @@ class FaultSetup:
             source="a test",
         ):
             with self.engine.begin() as connection:
-                store.load_chunk(connection, chunk)
-            listen.notify(self.engine)
+                chunk_id, _ = store.load_chunk(connection, chunk)
+            listen.notify(self.engine, chunk_id)
 
     def listens(self) -> bool:
         with self.engine.begin() as connection:

@@ -80,8 +80,8 @@ def load(engine: sa.Engine, bundle: Bundle, arrays: np.ndarray) -> None:
             **Preparation(bundle.manifest).identity,
             source="a test",
         ):
-            store.load_chunk(connection, chunk)
-    listen.notify(engine)
+            chunk_id, _ = store.load_chunk(connection, chunk)
+    listen.notify(engine, chunk_id)
 
 
 def until(true: Callable[[], bool], seconds: float = 30) -> None:

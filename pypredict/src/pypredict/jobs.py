@@ -6,6 +6,7 @@ The caller owns the transaction: functions take a connection and never commit. T
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +60,25 @@ CLAIM = sa.text("""
 # The claim, and a plan in its transaction, do not wait for the disk. A crash of the server may lose them: then the job
 # is open again. FINISH stores one result only, also when two workers hold the same attempt (docs/decisions/claim.md).
 CLAIM_SOON = sa.text(f"SET LOCAL synchronous_commit = off; {CLAIM.text}")
+# Plan and claim a chunk that was just stored, or claim its pending job: one statement, because somebody may wait. As in
+# ml.unplanned, a chunk that another model has is not planned.
+CLAIM_NEW = sa.text("""
+    SET LOCAL synchronous_commit = off;
+    WITH claimed AS (
+        INSERT INTO ml.job AS j (model_id, chunk_id, state, attempt, worker, lease_until, run_after)
+        SELECT m.model_id, c.chunk_id, 'running', 1, :worker, now() + :lease * interval '1 second',
+               now() + :lease * interval '1 second'
+        FROM ml.chunk c JOIN ml.model m USING (dataset, prep_sha256)
+        WHERE c.chunk_id = :chunk_id AND m.state = 'serving' AND m.model_id = ANY(:models)
+          AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
+          AND NOT EXISTS (SELECT FROM ml.job o WHERE o.chunk_id = c.chunk_id AND o.model_id <> m.model_id)
+        ON CONFLICT (model_id, chunk_id) DO UPDATE
+        SET state = excluded.state, attempt = j.attempt + 1, worker = excluded.worker,
+            lease_until = excluded.lease_until, run_after = excluded.run_after
+        WHERE j.state = 'pending' AND j.run_after <= now()
+        RETURNING j.model_id, j.chunk_id, j.attempt, j.failures)
+    SELECT claimed.*, c.n_inputs, c.dtype, c.shape, c.classes IS NOT NULL AS labelled, NULL AS died_on
+    FROM claimed JOIN ml.chunk c USING (chunk_id)""")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
     ON CONFLICT (model_id, input_id) DO UPDATE SET deaths = ml.suspect.deaths + 1""")
@@ -145,7 +165,21 @@ def claim_job(
         "without": list(without),
         "urgent": urgent,
     }
-    row = connection.execute(CLAIM_SOON, values).first()
+    return _claimed(connection, connection.execute(CLAIM_SOON, values).first())
+
+
+def claim_new_chunk(
+    connection: sa.Connection, models: Sequence[int], worker: str, lease_seconds: float, chunk_id: int
+) -> Job | None:
+    """Claim the job of a new chunk for its serving model, and plan it if nobody has; None when this cannot be.
+
+    The caller must commit at once. A chunk without a model, or one whose job was ever claimed, is left to `claim_job`.
+    """
+    values = {"models": list(models), "worker": worker, "lease": lease_seconds, "chunk_id": chunk_id}
+    return _claimed(connection, connection.execute(CLAIM_NEW, values).first())
+
+
+def _claimed(connection: sa.Connection, row: sa.Row[Any] | None) -> Job | None:
     if row is None:
         return None
     if row.died_on is not None:  # the last worker died while it predicted this input alone

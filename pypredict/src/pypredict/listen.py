@@ -7,6 +7,7 @@ chunk's commit: any login can fill the server's queue of notifications, and a fu
 import contextlib
 import logging
 import os
+import re
 import select
 import signal
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 CHANNEL = "ml_chunk"
 DAEMON = "pypredict daemon"  # application_name of the connection with which a daemon listens
 # SET LOCAL: nobody waits until the disk holds a notification.
-NOTIFY = sa.text(f"SET LOCAL synchronous_commit = off; NOTIFY {CHANNEL}")
+NOTIFY = sa.text(f"SET LOCAL synchronous_commit = off; SELECT pg_notify('{CHANNEL}', CAST(:chunk_id AS text))")
 # Only logins that may predict can be daemons: another login may take the same application_name.
 COUNT_DAEMONS = sa.text("""
     SELECT count(*) FROM pg_stat_activity
@@ -68,11 +69,11 @@ def somebody_listens(connection: sa.Connection) -> bool:
     return count_daemons(connection) > 0
 
 
-def notify(engine: sa.Engine) -> None:
-    """Wake the waiting workers after a commit. When it fails, they find the new chunk when they poll."""
+def notify(engine: sa.Engine, chunk_id: int) -> None:
+    """Wake the waiting workers after a chunk's commit. When it fails, they find the chunk when they poll."""
     try:
         with engine.begin() as connection:
-            connection.execute(NOTIFY)
+            connection.execute(NOTIFY, {"chunk_id": chunk_id})
     except sa.exc.DBAPIError as error:
         log.debug("the workers are not notified: %s", error.orig)
 
@@ -84,6 +85,7 @@ class Listener:
         self._engine = engine
         self._stop = stop
         self._connection: psycopg2.extensions.connection | None = None
+        self.chunk_id = 0  # the number in the last notification, which anybody may send; 0: it had none
 
     def open(self) -> None:
         """Start listening. Call it before a claim, so that no chunk is missed between the claim and the wait."""
@@ -107,6 +109,9 @@ class Listener:
             return False
         try:
             self._connection.poll()
+            if self._connection.notifies:
+                said = self._connection.notifies[-1].payload
+                self.chunk_id = int(said) if re.fullmatch("[0-9]{1,18}", said) else 0
             self._connection.notifies.clear()
         except OUTAGE:
             self.close()

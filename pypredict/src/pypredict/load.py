@@ -148,5 +148,5 @@ def _store(engine: sa.Engine, chunk: Chunk) -> Stored:
         chunk_id, new = store.load_chunk(connection, chunk)
         known_as = None if new else connection.execute(FIND_SOURCE, {"chunk_id": chunk_id}).scalar_one()
     if new:
-        listen.notify(engine)
+        listen.notify(engine, chunk_id)
     return Stored(chunk_id, len(chunk.arrays), known_as)

@@ -113,7 +113,7 @@ def _store(engine: sa.Engine, chunk: Chunk) -> int:
     with engine.begin() as connection:
         chunk_id, _ = store.load_chunk(connection, chunk)
         jobs.plan_urgent(connection, chunk_id)
-    listen.notify(engine)
+    listen.notify(engine, chunk_id)
     return chunk_id
 
 

@@ -79,6 +79,7 @@ class Worker:
         self._trouble = ""  # why the daemon cannot work now; empty: it can
         self._planner = Planner()
         self._idle = False
+        self._woken = False  # by a notification
         self._announced = False
         self._leases = Leases(self.engine, self.lease_seconds)
         self._listener = Listener(self.engine, self.stop)
@@ -136,7 +137,7 @@ class Worker:
                     if until_empty and self._nothing_open():
                         break
                     self.run_log.write_line(idle=not until_empty)
-                    self._listener.wait(self.poll_seconds)
+                    self._woken = self._listener.wait(self.poll_seconds)
                     waited = True
             finally:
                 self._release_fetched(ahead)
@@ -177,10 +178,18 @@ class Worker:
         return True
 
     def _fetch(self, until_empty: bool) -> Work | None:
-        """Claim a job and read its inputs; None when no job is open. Look for new models every poll_seconds."""
-        check = time.monotonic() >= self._next_check
+        """Claim a job and read its inputs; None when no job is open. Look for new models every poll_seconds.
+
+        After a notification, a job comes before that look.
+        """
         if not until_empty:
             self._listener.open()
+        if self._woken:
+            self._woken = False
+            work = self._fetch_announced()
+            if work is not None:
+                return work
+        check = time.monotonic() >= self._next_check
         if check:
             self._next_check = time.monotonic() + self.poll_seconds
             self._attend_server()
@@ -201,6 +210,15 @@ class Worker:
                 work = self._read(connection, job, until_empty)
                 if work is not None:
                     return work
+
+    def _fetch_announced(self) -> Work | None:
+        """Claim and read the chunk of the notification that ended the wait."""
+        with self.engine.connect() as connection:
+            with connection.begin():
+                job = jobs.claim_new_chunk(
+                    connection, self._servable, self.name, self.lease_seconds, self._listener.chunk_id
+                )
+            return None if job is None else self._read(connection, job, until_empty=False)
 
     def _attend_server(self) -> None:
         """End old sessions of readers, and warn of what is nearly used up."""
