@@ -41,6 +41,12 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+def test_an_empty_argument_is_not_the_current_folder() -> None:
+    done = pypredict("load", "", "--dataset", "toys")
+    assert done.returncode == 2
+    assert done.stderr.startswith("pypredict: argument 2 is empty; give a value")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -50,6 +50,23 @@ def test_wrong_usage_gives_exit_code_2() -> None:
     assert pyml("train").returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "position"),
+    [(["train", ""], 2), (["all", "absent.json", "--models", ""], 4), (["train", "--group="], 2)],
+)
+def test_an_empty_argument_is_not_the_current_folder(tmp_path: Path, arguments: list[str], position: int) -> None:
+    done = pyml(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"pyml: argument {position} is empty; give a value")
+
+
+def test_an_experiment_that_is_given_twice_is_in_one_share(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "experiments" / "digits_cnn.json"
+    done = pyml("train", file, file, "--share", "1/2", "--models", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "share 1/2 has nothing to train" in done.stderr
+
+
 def test_the_schema_is_printed_as_json() -> None:
     assert json.loads(pyml("schema").stdout)["title"] == "Experiment"
 

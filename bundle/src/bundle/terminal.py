@@ -39,6 +39,14 @@ def exit_with_error(program: str, sentence: str, code: str | int | None = 1) -> 
     sys.exit(code)
 
 
+def refuse_empty_arguments(program: str) -> None:
+    """Exit if an argument or the value of an option is empty. As a path, it would be the current folder."""
+    for position, argument in enumerate(sys.argv[1:], start=1):
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            sentence = f"argument {position} is empty; give a value: perhaps a variable of the shell is not set"
+            exit_with_error(program, sentence, 2)
+
+
 def make_console(*, width: int | None = None, markup: bool = True, stderr: bool = False) -> "Console":
     """Make a console that escapes each string it prints, also the cells of tables; `Text` objects are not escaped."""
     from rich.console import Console

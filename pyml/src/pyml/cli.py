@@ -13,7 +13,7 @@ import typer
 
 from bundle import BundleError, __version__
 from bundle.messages import printable
-from bundle.terminal import exit_with_error, log_to_stderr, print_json
+from bundle.terminal import exit_with_error, log_to_stderr, print_json, refuse_empty_arguments
 from pyml import PymlError
 from pyml.cli_context import DataDir, Models, Quiet, make_console, make_settings, set_quiet
 from pyml.cli_train import all_command, test_bundle, train_command
@@ -33,6 +33,7 @@ def main() -> None:
     log_to_stderr("%(message)s", logging.WARNING, as_json=os.environ.get("PYML_LOG") == "json")
     log.setLevel(logging.INFO)
     raise_on_signals()
+    refuse_empty_arguments("pyml")
     try:
         app()
     except (PymlError, BundleError) as error:

@@ -140,7 +140,8 @@ def _train(
     from pyml.training.train import check_experiments, train
 
     set_quiet(quiet)
-    experiments = [experiment for path in paths for experiment in read_experiments(path)]
+    given = [experiment for path in paths for experiment in read_experiments(path)]
+    experiments = list({each.model_dump_json(): each for each in given}.values())  # without repetitions
     if len(experiments) > 1:
         group = settings.wandb_group or "+".join(dict.fromkeys(path.stem for path in paths))[:100]
         settings = settings.model_copy(update={"wandb_group": group})

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import __version__
-from bundle.terminal import exit_with_error, print_json
+from bundle.terminal import exit_with_error, print_json, refuse_empty_arguments
 from pypredict import PypredictError
 from pypredict.cli_context import (
     Json,
@@ -51,6 +51,7 @@ def main() -> None:
     """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
     as_json = start_log()
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    refuse_empty_arguments("pypredict")
     try:
         app()
     except Exception as error:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from bundle.manifest import MANIFEST_FILE
-from bundle.messages import printable
+from bundle.messages import printable, shorten
 from bundle.publish import bundle_path, pointers
 from bundle.terminal import progress_bar
 from bundle.verify import Bundle, open_bundle, open_current
@@ -93,7 +93,9 @@ def preparation(engine: sa.Engine, models: Path, dataset: str) -> Preparation:
     path = proposed.get(dataset)
     if path is None:
         known = ", ".join(proposed) or "none"
-        raise SourceError(f"dataset {dataset} has no model; datasets with a model: {known}; train one: pyml train")
+        raise SourceError(
+            f"dataset {shorten(dataset)} has no model; datasets with a model: {known}; train one: pyml train"
+        )
     bundle = open_current(models, path)
     return Preparation(bundle.manifest, read_vocabulary(bundle))
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from bundle.inputs.preprocessing import TextPreprocessing
+from bundle.messages import shorten
 from pypredict import PypredictError, jobs, listen, registry, store
 from pypredict.chunk import Chunk
 from pypredict.labels import Labelling
@@ -64,7 +65,7 @@ def predict_items(
         worker.import_new(dataset)
         with engine.begin() as connection:
             if registry.serving_manifest(connection, dataset) is None:
-                raise PypredictError(f"no model serves {dataset}; train one, or see `pypredict models list`")
+                raise PypredictError(f"no model serves {shorten(dataset)}; train one, or see `pypredict models list`")
     how = preparation(engine, worker.directory, dataset)
     stored: list[tuple[str, Chunk, int]] = []
     answers: list[Answer] = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from bundle.manifest import Manifest
+from bundle.messages import shorten
 from bundle.promotion import compare_accuracy, is_worse
 from bundle.publish import Pointer
 from bundle.terminal import log_fields
@@ -138,7 +139,7 @@ def served_before(connection: sa.Connection, dataset: str) -> int:
         served.pop()
     if not served or served[-1] is None:
         raise PromotionError(
-            f"no model served {dataset} before the present one; `pypredict models list` shows all models"
+            f"no model served {shorten(dataset)} before the present one; `pypredict models list` shows all models"
         )
     return served[-1]
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from bundle import BundleError
 from bundle.manifest import MODEL_FILE, SERVING_FILE, Manifest
+from bundle.messages import shorten
 from bundle.verify import Bundle
 from pypredict import PypredictError
 
@@ -160,4 +161,6 @@ def check_dataset(connection: sa.Connection, dataset: str) -> None:
     """Raise RegistryError for a dataset without a model and without an input; it names the known datasets."""
     known = connection.execute(DATASETS).scalars().all()
     if dataset not in known:
-        raise RegistryError(f"there is no dataset {dataset}; the known datasets are: {', '.join(known) or 'none'}")
+        raise RegistryError(
+            f"there is no dataset {shorten(dataset)}; the known datasets are: {', '.join(known) or 'none'}"
+        )
