@@ -1,5 +1,6 @@
 """The schema keeps its rules by itself, and each role can do its work and nothing else."""
 
+import select
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,19 @@ def test_18_the_error_for_an_invalid_url_hides_the_password(url: str, caplog: py
 def test_17_connect_waits_then_names_the_absent_database() -> None:
     with pytest.raises(database.DatabaseError, match=r"no database answered within 0.5 s .*`make db`.*PGHOST"):
         database.connect("postgresql://x@127.0.0.1:1/x", wait_seconds=0.5)
+
+
+@pytest.mark.parametrize("closed_by", ["server", "client"])
+def test_the_pool_replaces_a_closed_connection(engine: sa.Engine, owner: sa.Engine, closed_by: str) -> None:
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        before = driver.info.backend_pid
+    if closed_by == "server":
+        execute(owner, "SELECT pg_terminate_backend(:pid)", pid=before)
+        assert select.select([driver], [], [], 20)[0] == [driver]
+    else:
+        driver.close()
+    assert execute(engine, "SELECT pg_backend_pid()").scalar() != before
 
 
 def test_a_missing_db_directory_is_named(owner: sa.Engine, tmp_path: Path) -> None:

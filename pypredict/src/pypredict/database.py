@@ -107,7 +107,7 @@ def _refuse_closed(connection: psycopg2.extensions.connection, *_: object) -> No
     There is nothing to read on an idle connection but the server's last words. This needs no round trip, unlike
     SQLAlchemy's pool_pre_ping, and a chunk takes four connections from the pool.
     """
-    if select.select([connection], [], [], 0)[0]:
+    if connection.closed or select.select([connection], [], [], 0)[0]:
         raise sa.exc.DisconnectionError("the server has closed this connection")
 
 

@@ -173,7 +173,8 @@ def claim_new_chunk(
 ) -> Job | None:
     """Claim the job of a new chunk for its serving model, and plan it if nobody has; None when this cannot be.
 
-    The caller must commit at once. A chunk without a model, or one whose job was ever claimed, is left to `claim_job`.
+    The caller must commit at once. A chunk without a serving model, and one whose job runs or waits after a failure,
+    are left to `claim_job`.
     """
     values = {"models": list(models), "worker": worker, "lease": lease_seconds, "chunk_id": chunk_id}
     return _claimed(connection, connection.execute(CLAIM_NEW, values).first())
