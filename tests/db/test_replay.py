@@ -16,7 +16,7 @@ from support.workers import load, rows, scalar
 
 from bundle.inference.load import load_model
 from bundle.verify import Bundle
-from pypredict import PypredictError
+from pypredict import PypredictError, promotion, registry
 from pypredict.models import Models
 from pypredict.replay import parse_amount, replay_predictions
 from pypredict.worker import Worker
@@ -28,6 +28,8 @@ N_TEST, N_MORE = 30, 2_500
 def predicted(engine: sa.Engine, tmp_path: Path) -> Bundle:
     """A real model that has predicted its test set and 2,500 more inputs, with two workers at once."""
     bundle = publish_bundle(tmp_path, n=N_TEST, serving=pack(dense_model()))
+    with engine.begin() as connection:  # of two workers that register it at once, the winner may get number 2
+        promotion.promote(connection, registry.register_model(connection, bundle))
     load(engine, bundle, arrays_and_labels(N_MORE, seed=1)[0])
     workers = [Worker(engine, tmp_path, Models(tmp_path), name, poll_seconds=0.05) for name in ("first", "second")]
     with ThreadPoolExecutor() as threads:

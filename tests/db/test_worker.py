@@ -207,7 +207,7 @@ def test_63_a_read_only_database_is_an_outage(
     with daemon(engine, tmp_path, predict, lease_seconds=1):
         until(lambda: "cannot execute" in caplog.text)
         make_read_only("off")
-        until(lambda: scalar(engine, "SELECT count(*) FROM ml.job WHERE state = 'done'") == 3)
+        until(lambda: scalar(owner, "SELECT count(*) FROM ml.job WHERE state = 'done'") == 3)
     assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 3000)]
     assert rows(engine, "SELECT * FROM ml.integrity") == []
 
