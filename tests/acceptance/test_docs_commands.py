@@ -1,6 +1,7 @@
 """Each command that README and docs/ name exists, with all its options, and a test runs each one of a block.
 
-Those with docker run in tests/compose/test_pages.py, pyml and pypredict in tests/training, targets of make in .ci/run.
+Those with docker run in tests/compose (test_pages.py, test_backup.py), pyml and pypredict in tests/training, targets of
+make in .ci/run.
 """
 
 import re
@@ -53,7 +54,7 @@ def test_each_command_that_is_named_has_its_options(program: str) -> None:
 
 # The pages whose commands a test runs, by program. `export` is the shell's own.
 RUN_BY = {
-    "docker": ("README.md", "docs/stack.md", "docs/passwords.md"),
+    "docker": ("README.md", "docs/stack.md", "docs/passwords.md", "docs/upgrade.md"),
     "pyml": ("docs/tutorial.md",),
     "pypredict": ("docs/tutorial.md", "docs/own-data.md", "docs/inspecting.md", "docs/retention.md"),
     "cp": ("README.md",),

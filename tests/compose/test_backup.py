@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from compose.stack import Done, Stack
+from support.page_commands import REPO, commands
 
 
 def make(stack: Stack, *words: str, check: bool = True) -> Done:
@@ -135,6 +136,21 @@ def test_upgrade_moves_the_database_to_18(stack: Stack) -> None:
 def on_volume(stack: Stack, script: str) -> str:
     """Run a script on the volume pgdata; return its output."""
     return stack.compose("run", "--rm", "--no-TTY", "--no-deps", "--entrypoint", "sh", "pgdata", "-ec", script).stdout
+
+
+def test_commands_of_the_page_go_back_to_the_old_data(stack: Stack) -> None:
+    if "cluster-12" not in on_volume(stack, 'ls "${PGDATA%/*}"'):
+        pytest.skip("NOT TESTED: POSTGRES_IMAGE is the recommended version already")
+    before, settings = counts(stack), stack.directory / ".env"
+    stop, put_back = [command.text for command in commands(REPO / "docs/upgrade.md") if command.program == "docker"]
+    stack.call("sh", "-ec", stop)
+    stack.call("sh", "-ec", put_back)
+    settings.write_text(settings.read_text().replace("POSTGRES_IMAGE=postgres:18", "#POSTGRES_IMAGE="))
+    stack.up()
+    assert stack.sql("SHOW server_version_num")[0][0] < "180000"
+    assert counts(stack) == before
+    assert make(stack, "upgrade").returncode == 0
+    assert stack.sql("SHOW server_version_num")[0][0] >= "180000"
 
 
 def test_upgrade_killed_between_its_renames_is_finished_by_up(stack: Stack) -> None:

@@ -485,6 +485,17 @@ def test_upgrade_moves_the_database_to_18_and_keeps_the_old_one(old: Home, progr
     assert (cluster(old) / "data-12/PG_VERSION").read_text() == "12\n"
 
 
+def test_the_old_data_can_be_put_back_by_hand(old: Home, programs12: Path) -> None:
+    before = counts(old.start(programs12))
+    assert old.backup("upgrade").returncode == 0
+    embedded.stop(old.state)
+    shutil.rmtree(cluster(old) / "data")
+    (cluster(old) / "data-12").rename(cluster(old) / "data")
+    server = old.start(programs12)
+    assert counts(server) == before
+    assert query(server, "SHOW server_version_num")[0] < ("130000",)
+
+
 def test_remove_old_removes_and_a_later_upgrade_has_nothing_to_do(old: Home) -> None:
     assert old.backup("upgrade").returncode == 0
     assert old.backup("remove-old").returncode == 0
