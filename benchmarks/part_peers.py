@@ -100,9 +100,9 @@ def measure(rounds: int) -> Part:
         engine.dispose()
     part = Part("8. Other programs", ABOUT)
     load["this"] = load["this"][:: len(ways)]
-    why = f"The model alone, without a database, is {timing.ratio(seconds, ALONE, PIXELTABLE):.2f} × as fast."
+    why = f"The model alone, in memory, is {timing.ratio(seconds, ALONE, PIXELTABLE):.2f} × as fast as Pixeltable."
     at_most = timing.middle(load[PIXELTABLE]) * (os.cpu_count() or 1) / timing.middle(spent)
-    busy = f"With all cores busy, it would be {at_most:.2f} ×."
+    busy = f"With all cores always busy, it would be at most {at_most:.2f} ×."
     part.goals = [
         Goal(f"load, beside {PIXELTABLE}'s insert", 15, timing.ratio(load, "this", PIXELTABLE), limit=busy),
         Goal(f"read, predict and store, beside {PIXELTABLE}", 5, timing.ratio(seconds, "this", PIXELTABLE), limit=why),

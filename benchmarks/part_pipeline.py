@@ -162,11 +162,10 @@ def _limit(result: Result, other: str) -> str:
         return ""
     ours, bare = result.spent["this"], timing.middle(result.spent[other].own)
     both = timing.middle(ours.own) + timing.middle(ours.server)
-    alone = timing.ratio(result.seconds | {"this": result.seconds[LITERT]}, "this", other)
-    return (
-        f"Worker and server take {both:.2f} s of processor time, {other} takes {bare:.2f} s. {LITERT} alone is "
-        f"{alone:.2f} × as fast as {other}."
-    )
+    said = f"Worker and server take {both:.2f} s of processor time, {other} takes {bare:.2f} s."
+    if other == LITERT:
+        return said
+    return f"{said} {LITERT} is {timing.ratio(result.seconds, LITERT, other):.2f} × as fast as {other}."
 
 
 def _remark(name: str, result: Result) -> str:

@@ -55,7 +55,7 @@ def measure(rounds: int) -> Part:
         waiting: list[int] = []
 
         def store_input() -> None:
-            waiting.append(part_latency.store_one(engine, bundle, seed=len(waiting)))
+            waiting.append(part_latency.store_one(engine, part_latency.noise(bundle, len(waiting))))
 
         def start() -> float:
             began = time.perf_counter()

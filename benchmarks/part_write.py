@@ -60,7 +60,7 @@ def measure(rounds: int) -> Part:
             if wanted and other in seconds:
                 what = f"{name}, beside {'the best other program, ' if other == peer else ''}{other}"
                 at_most = most / timing.rate(seconds[other], n)
-                limit = f"With all cores busy, it would be {at_most:.2f} ×." if name == "28x28 uint8" else ""
+                limit = f"With all cores always busy, at most {at_most:.2f} ×." if name == "28x28 uint8" else ""
                 part.goals.append(Goal(what, wanted, timing.ratio(seconds, "this", other), limit=limit))
         part.tables.append(timing.table(f"{n:,} × {name}", seconds, n))
     part.remarks = [why]

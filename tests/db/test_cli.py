@@ -47,6 +47,11 @@ def test_an_empty_argument_is_not_the_current_folder() -> None:
     assert done.stderr.startswith("pypredict: argument 2 is empty; give a value")
 
 
+def test_a_text_may_look_like_an_option_without_a_value() -> None:
+    said = sentence(pypredict("predict", "--dataset", "toys", "--", "--rating=", PGHOST="127.0.0.1", PGPORT="1"))
+    assert "no database answered" in said
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -99,7 +99,7 @@ def test_a_new_chunk_is_planned_and_claimed_in_one_step(engine: sa.Engine, bundl
         jobs.release_job(connection, job, failed=False)
         jobs.plan_jobs(connection)
         same = jobs.claim_job(connection, [1], "tester", 60, chunk_id=2)
-    assert same == replace(job, attempt=2)
+    assert same == replace(job, attempt=2, urgent=False)
     assert (job.attempt, job.failures, job.n_inputs, job.dtype, job.shape) == (1, 0, 2, "uint8", (4, 4, 1))
     assert not job.labelled
 
@@ -135,6 +135,25 @@ def test_of_two_workers_one_gets_a_new_chunk(engine: sa.Engine, bundle: Bundle) 
     assert overlap(engine, claim, claim) is None
     assert [job is None for job in got] == [False, True]
     assert rows(engine, "SELECT attempt, failures FROM ml.job") == [(1, 0)]
+
+
+def test_a_new_chunk_is_not_claimed_for_a_model_that_the_worker_does_not_serve(
+    engine: sa.Engine, bundle: Bundle
+) -> None:
+    load(engine, bundle, np.ones((2, 4, 4, 1), np.uint8))
+    with engine.begin() as connection:
+        assert jobs.claim_new_chunk(connection, [], "tester", 60, 1) is None
+        assert jobs.claim_new_chunk(connection, [2], "tester", 60, 1) is None
+    assert rows(engine, "SELECT 1 FROM ml.job") == []
+
+
+def test_a_claim_of_a_new_chunk_does_not_wait_for_the_worker_that_has_it(engine: sa.Engine, bundle: Bundle) -> None:
+    plan(engine, bundle, 1)
+    job = claimed(engine)
+    with engine.begin() as connection:
+        inputs = read_inputs(connection, job)
+        jobs.finish_job(connection, job, inputs, np.full((2, 3), 1 / 3, np.float32))
+        assert claim_new(engine, 1) is None  # while the row of the job is locked
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Waiting for new chunks: a daemon is found while it listens, a notification wakes it, and without one it polls."""
 
 import math
+import os
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +17,7 @@ from support.bundles import fake_predict, publish_bundle
 from support.workers import daemon, listens, load, rows, scalar, until, worker_for
 
 from pypredict import listen
+from pypredict.database import readable
 from pypredict.listen import DAEMON, Listener, Stop
 
 
@@ -109,6 +112,33 @@ def test_a_notification_of_a_stranger_only_wakes(
     monkeypatch.setattr(worker._listener, "wait", store_and_wait)
     worker.run(until_empty=False)
     assert rows(engine, "SELECT attempt, state FROM ml.job WHERE chunk_id = 2") == [(1, "done")]
+
+
+def test_of_several_notifications_none_is_obeyed(engine: sa.Engine) -> None:
+    listener = Listener(engine, Stop())
+    listener.open()
+    for numbers, chunk_id in (((5,), 5), ((6, 7), 0), ((8,), 8)):
+        with engine.begin() as connection:
+            for number in numbers:
+                connection.execute(listen.NOTIFY, {"chunk_id": number})
+        assert listener.wait(20)
+        assert listener.chunk_id == chunk_id
+    listener.close()
+
+
+def test_a_wait_takes_any_file_number() -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(most[0], 2_001), most[1]))
+    stop = Stop()
+    os.dup2(stop.fileno(), 2_000)
+    try:
+        with open(2_000, closefd=False) as high:
+            assert readable([high], 0) == []
+            stop.set()
+            assert readable([high], 20) == [high]
+    finally:
+        os.close(2_000)
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
 
 
 def test_a_worker_polls_without_notifications(

@@ -392,6 +392,12 @@ def test_two_workers_share_jobs_and_repeat_none(engine: sa.Engine, db: Database,
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
 
 
+def is_notified(worker: Worker) -> bool:
+    connection = worker._listener._connection
+    assert connection is not None
+    return bool(select.select([connection], [], [], 0)[0])
+
+
 def test_an_urgent_chunk_comes_right_after_the_current_chunk(engine: sa.Engine, tmp_path: Path) -> None:
     bundle = publish_bundle(tmp_path)
     worker_for(engine, tmp_path).run(until_empty=True)
@@ -399,18 +405,13 @@ def test_an_urgent_chunk_comes_right_after_the_current_chunk(engine: sa.Engine, 
         load(engine, bundle, np.full((2, 4, 4, 1), number, np.uint8))
     stop, order = Stop(), []
 
-    def is_notified() -> bool:
-        connection = worker._listener._connection
-        assert connection is not None
-        return bool(select.select([connection], [], [], 0)[0])
-
     def predict(arrays: np.ndarray) -> np.ndarray:
         order.append(int(arrays[0, 0, 0, 0]))
         if len(order) == 2:  # the first job after a wait is done before the next one is read
             until(lambda: scalar(engine, RUNNING) == 2)  # the next job is read ahead
             for number in (99, 98):
                 rush(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
-            until(is_notified)
+            until(lambda: is_notified(worker))
         if len(order) == 5:
             stop.set()
         return fake_predict(arrays)
@@ -429,12 +430,14 @@ def test_an_urgent_chunk_is_written_before_the_next_prediction(engine: sa.Engine
     events: list[int | str] = []
 
     def predict(arrays: np.ndarray) -> np.ndarray:
-        if 99 in events:
-            next_began.set()
+        urgent_began = 99 in events
         events.append(int(arrays[0, 0, 0, 0]))
+        if urgent_began:
+            next_began.set()
         if len(events) == 3:  # the first job after a wait, its commit, and this one
             until(lambda: scalar(engine, RUNNING) == 2)
             rush(engine, bundle, np.full((1, 4, 4, 1), 99, np.uint8))
+            until(lambda: is_notified(worker))
         if len(events) > 8:
             stop.set()
         return fake_predict(arrays)

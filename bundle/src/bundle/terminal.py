@@ -41,8 +41,10 @@ def exit_with_error(program: str, sentence: str, code: str | int | None = 1) -> 
 
 def refuse_empty_arguments(program: str) -> None:
     """Exit if an argument or the value of an option is empty. As a path, it would be the current folder."""
+    options = True
     for position, argument in enumerate(sys.argv[1:], start=1):
-        if not argument or (argument.startswith("--") and argument.endswith("=")):
+        options = options and argument != "--"
+        if not argument or (options and argument.startswith("--") and argument.endswith("=")):
             sentence = f"argument {position} is empty; give a value: perhaps a variable of the shell is not set"
             exit_with_error(program, sentence, 2)
 

@@ -10,7 +10,8 @@ import random
 import re
 import select
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 import psycopg2
 import psycopg2.errors
@@ -101,13 +102,31 @@ def _open(url: str | None, application: str) -> psycopg2.extensions.connection:
     return connection
 
 
-def _refuse_closed(connection: psycopg2.extensions.connection, *_: object) -> None:
+class _File(Protocol):
+    def fileno(self) -> int: ...
+
+
+Readable = TypeVar("Readable", bound=_File)
+
+
+def readable(files: Sequence[Readable], seconds: float) -> list[Readable]:
+    """Wait up to `seconds` until one of the files can be read, or is closed; return those."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    ready = {number for number, _ in poll.poll(1000 * seconds)}
+    return [file for file in files if file.fileno() in ready]
+
+
+def _refuse_closed(connection: psycopg2.extensions.connection, record: Any, _: object) -> None:
     """Let the pool open a new connection in place of one that the server has closed.
 
     There is nothing to read on an idle connection but the server's last words. This needs no round trip, unlike
     SQLAlchemy's pool_pre_ping, and a chunk takes four connections from the pool.
     """
-    if connection.closed or select.select([connection], [], [], 0)[0]:
+    new = "used" not in record.info
+    record.info["used"] = True
+    if not new and (connection.closed or readable([connection], 0)):
         raise sa.exc.DisconnectionError("the server has closed this connection")
 
 

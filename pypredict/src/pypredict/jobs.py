@@ -48,7 +48,7 @@ CLAIM = sa.text("""
     SET state = 'running', attempt = j.attempt + 1, failures = j.failures + (j.state = 'running')::int,
         worker = :worker, in_flight = NULL, lease_until = now() + :lease * interval '1 second',
         run_after = now() + :lease * interval '1 second'
-    FROM (SELECT model_id, chunk_id, in_flight FROM ml.job
+    FROM (SELECT model_id, chunk_id, in_flight, run_after FROM ml.job
           WHERE state <> 'done' AND run_after <= CASE WHEN :urgent THEN '-infinity' ELSE now() END
             AND model_id = ANY(:models) AND chunk_id = coalesce(:chunk_id, chunk_id)
             AND chunk_id <> ALL(CAST(:without AS bigint[]))
@@ -56,12 +56,13 @@ CLAIM = sa.text("""
     JOIN ml.chunk c ON c.chunk_id = open.chunk_id
     WHERE j.model_id = open.model_id AND j.chunk_id = open.chunk_id
     RETURNING j.model_id, j.chunk_id, j.attempt, j.failures, c.n_inputs, c.dtype, c.shape,
-              c.classes IS NOT NULL AS labelled, open.in_flight AS died_on""")
+              c.classes IS NOT NULL AS labelled, open.in_flight AS died_on, open.run_after = '-infinity' AS urgent""")
 # The claim, and a plan in its transaction, do not wait for the disk. A crash of the server may lose them: then the job
 # is open again. FINISH stores one result only, also when two workers hold the same attempt (docs/decisions/claim.md).
 CLAIM_SOON = sa.text(f"SET LOCAL synchronous_commit = off; {CLAIM.text}")
-# Plan and claim a chunk that was just stored, or claim its pending job: one statement, because somebody may wait. As in
-# ml.unplanned, a chunk that another model has is not planned.
+# Plan and claim a chunk that was just stored, or claim its pending job: one statement, because somebody may wait. A
+# chunk that another model has is left to ml.unplanned, which knows the exceptions. A job that a worker has is left out
+# by NOT EXISTS, because ON CONFLICT would wait for its row; the last WHERE is for a job that changes after that look.
 CLAIM_NEW = sa.text("""
     SET LOCAL synchronous_commit = off;
     WITH claimed AS (
@@ -71,13 +72,14 @@ CLAIM_NEW = sa.text("""
         FROM ml.chunk c JOIN ml.model m USING (dataset, prep_sha256)
         WHERE c.chunk_id = :chunk_id AND m.state = 'serving' AND m.model_id = ANY(:models)
           AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-          AND NOT EXISTS (SELECT FROM ml.job o WHERE o.chunk_id = c.chunk_id AND o.model_id <> m.model_id)
+          AND NOT EXISTS (SELECT FROM ml.job o WHERE o.chunk_id = c.chunk_id
+                          AND (o.model_id <> m.model_id OR o.state <> 'pending' OR o.run_after > now()))
         ON CONFLICT (model_id, chunk_id) DO UPDATE
         SET state = excluded.state, attempt = j.attempt + 1, worker = excluded.worker,
             lease_until = excluded.lease_until, run_after = excluded.run_after
         WHERE j.state = 'pending' AND j.run_after <= now()
         RETURNING j.model_id, j.chunk_id, j.attempt, j.failures)
-    SELECT claimed.*, c.n_inputs, c.dtype, c.shape, c.classes IS NOT NULL AS labelled, NULL AS died_on
+    SELECT claimed.*, c.n_inputs, c.dtype, c.shape, c.classes IS NOT NULL AS labelled, NULL AS died_on, true AS urgent
     FROM claimed JOIN ml.chunk c USING (chunk_id)""")
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
@@ -115,11 +117,15 @@ class LeaseLostError(StoreError):
 
 @dataclass(frozen=True)
 class Job(StoredChunk):
-    """A claimed job: a chunk that one model predicts, and the attempt, which is its fencing token."""
+    """A claimed job: a chunk that one model predicts, and the attempt, which is its fencing token.
+
+    urgent: somebody may wait for its outcomes.
+    """
 
     model_id: int
     attempt: int
     failures: int
+    urgent: bool = False
 
 
 def plan_jobs(connection: sa.Connection, after: int = 0) -> int:
@@ -194,6 +200,7 @@ def _claimed(connection: sa.Connection, row: sa.Row[Any] | None) -> Job | None:
         dtype=row.dtype,
         shape=tuple(row.shape),
         labelled=row.labelled,
+        urgent=row.urgent,
     )
 
 

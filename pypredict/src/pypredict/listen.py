@@ -8,13 +8,12 @@ import contextlib
 import logging
 import os
 import re
-import select
 import signal
 
 import psycopg2
 import sqlalchemy as sa
 
-from pypredict.database import OUTAGE
+from pypredict.database import OUTAGE, readable
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Listener:
         self._engine = engine
         self._stop = stop
         self._connection: psycopg2.extensions.connection | None = None
-        self.chunk_id = 0  # the number in the last notification, which anybody may send; 0: it had none
+        self.chunk_id = 0  # the number in a notification, which anybody may send; 0: it had none, or there were several
 
     def open(self) -> None:
         """Start listening. Call it before a claim, so that no chunk is missed between the claim and the wait."""
@@ -104,15 +103,14 @@ class Listener:
         waiting: list[Stop | psycopg2.extensions.connection] = [self._stop]
         if self._connection is not None:
             waiting.append(self._connection)
-        ready, _, _ = select.select(waiting, [], [], seconds)
+        ready = readable(waiting, seconds)
         if self._connection is None or self._connection not in ready:
             return False
         try:
             self._connection.poll()
-            if self._connection.notifies:
-                said = self._connection.notifies[-1].payload
-                self.chunk_id = int(said) if re.fullmatch("[0-9]{1,18}", said) else 0
+            said = [notice.payload for notice in self._connection.notifies]
             self._connection.notifies.clear()
+            self.chunk_id = int(said[0]) if len(said) == 1 and re.fullmatch("[0-9]{1,18}", said[0]) else 0
         except OUTAGE:
             self.close()
             return False

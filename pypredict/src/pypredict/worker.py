@@ -111,7 +111,6 @@ class Worker:
                     self.run_log.write_line(idle=False)
                     try:
                         work = self._fetch_urgent() if ahead is not None else None
-                        soon = waited or work is not None  # a person may wait for it: it is written at once
                         if work is None:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                             work, ahead = ahead.result(), None
@@ -127,7 +126,7 @@ class Worker:
                         if written is not None:
                             written.result()  # at most one chunk is being written
                         written = threads.submit(self._write, work.job, outcome, until_empty) if outcome else None
-                        if soon and written is not None:
+                        if written is not None and (waited or work.job.urgent):
                             written.result()
                         waited = False
                         continue
@@ -213,6 +212,8 @@ class Worker:
 
     def _fetch_announced(self) -> Work | None:
         """Claim and read the chunk of the notification that ended the wait."""
+        if not self._listener.chunk_id:
+            return None
         with self.engine.connect() as connection:
             with connection.begin():
                 job = jobs.claim_new_chunk(
