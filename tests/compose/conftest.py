@@ -7,6 +7,7 @@ logs are in .local/compose.
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -37,6 +38,8 @@ ORDER = (
     "cold",
 )
 MEASURED = pytest.StashKey[list[str]]()
+# A shell starts a command in the background with Ctrl-C ignored, and a program inherits that; here it must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
