@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,13 +28,20 @@ from pypredict.registry import register_model, registered_bundles
 from pypredict.source import Preparation
 
 START = [sys.executable, "-c", "from pypredict.cli import main; main()"]
+SHORT_LOCK = [
+    sys.executable,
+    "-c",
+    "from pypredict import cli, deletion; deletion.LOCK_SECONDS = 1; cli.main()",
+]
 TABLES = ("chunk", "test_set", "input", "input_name", "job", "prediction", "prediction_error", "suspect")
 PER_CHUNK = 20
 
 
-def pypredict(db: Database, *arguments: str, login: str | None = None) -> subprocess.CompletedProcess[str]:
+def pypredict(
+    db: Database, *arguments: str, login: str | None = None, start: Sequence[str] = START
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*START, *arguments],
+        [*start, *arguments],
         env=os.environ | {"DATABASE_URL": db.url(login)},
         text=True,
         capture_output=True,
@@ -43,9 +50,9 @@ def pypredict(db: Database, *arguments: str, login: str | None = None) -> subpro
     )
 
 
-def prune(db: Database, *arguments: str) -> str:
+def prune(db: Database, *arguments: str, start: Sequence[str] = START) -> str:
     """Prune as the owner; return what it printed."""
-    done = pypredict(db, "prune", *arguments)
+    done = pypredict(db, "prune", *arguments, start=start)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -567,7 +574,7 @@ def test_prune_warns_of_a_transaction_that_still_sees_the_deleted_rows(db: Datab
 def test_prune_ends_with_a_sentence_when_a_table_is_locked(db: Database, owner: sa.Engine) -> None:
     with owner.connect() as other, other.begin():
         other.execute(sa.text("LOCK TABLE ml.input IN ROW EXCLUSIVE MODE"))
-        done = pypredict(db, "prune", "inputs", "--source", "wrong", "--yes")
+        done = pypredict(db, "prune", "inputs", "--source", "wrong", "--yes", start=SHORT_LOCK)
     assert done.returncode == 1
     assert "another transaction locks what this command needs" in done.stderr
     assert count(owner, "chunk", "source = 'wrong'") == 3
@@ -577,7 +584,7 @@ def test_prune_ends_with_a_sentence_when_a_table_is_locked(db: Database, owner: 
 def test_a_lock_before_vacuum_does_not_hide_the_deletion(db: Database, owner: sa.Engine) -> None:
     with owner.connect() as other, other.begin():
         other.execute(sa.text("SELECT count(*) FROM ml.alembic_version, ml.input_name"))  # a lock of a reader
-        said = prune(db, "inputs", "--source", "wrong", "--yes", "--full")
+        said = prune(db, "inputs", "--source", "wrong", "--yes", "--full", start=SHORT_LOCK)
     assert "60 inputs in 3 chunks with 60 predictions and errors are deleted" in said
     assert "the space is not free yet; run as the owner: VACUUM (FULL, ANALYZE) ml.chunk" in said
 
