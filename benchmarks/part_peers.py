@@ -94,7 +94,7 @@ def measure(rounds: int) -> Part:
             "this": work,
             PIXELTABLE: lambda: run(PIXELTABLE, "pixeltable_table.py"),
             RAY: lambda: run(RAY, "ray_data.py"),
-            ALONE: lambda: _untimed(predict(arrays)),
+            ALONE: lambda: timing.untimed(predict(arrays)),
         }
         seconds = timing.interleave(ways, rounds, reset)
         engine.dispose()
@@ -110,10 +110,6 @@ def measure(rounds: int) -> Part:
     ]
     part.tables = [timing.table("load", load, N), timing.table("read, predict and store", seconds, N)]
     return part
-
-
-def _untimed(_: object) -> None:
-    """Drop the result; the caller measures the time."""
 
 
 def _stop_server(home: Path) -> None:

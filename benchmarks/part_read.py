@@ -82,14 +82,10 @@ def _measure_shape(arrays: Array, rounds: int) -> dict[str, list[float]]:
     drains: dict[str, timing.Way] = {DRAINS[0]: _drain(ids)}
     if environment.psql():
         drains[DRAINS[1]] = _psql(ids)
-    timed: dict[str, timing.Way] = {name: lambda read=read: _untimed(read()) for name, read in ways.items()}  # type: ignore[misc]
+    timed: dict[str, timing.Way] = {name: lambda read=read: timing.untimed(read()) for name, read in ways.items()}  # type: ignore[misc]
     seconds = timing.interleave(timed | drains, rounds)
     engine.dispose()
     return seconds
-
-
-def _untimed(_: Chunks) -> None:
-    """Drop the result; the caller measures the time."""
 
 
 def _ours(engine: sa.Engine, stored: list[StoredChunk]) -> Chunks:

@@ -138,9 +138,13 @@ def on_volume(stack: Stack, script: str) -> str:
     return stack.compose("run", "--rm", "--no-TTY", "--no-deps", "--entrypoint", "sh", "pgdata", "-ec", script).stdout
 
 
-def test_commands_of_the_page_go_back_to_the_old_data(stack: Stack) -> None:
+def skip_without_old_data(stack: Stack) -> None:
     if "cluster-12" not in on_volume(stack, 'ls "${PGDATA%/*}"'):
         pytest.skip("NOT TESTED: POSTGRES_IMAGE is the recommended version already")
+
+
+def test_commands_of_the_page_go_back_to_the_old_data(stack: Stack) -> None:
+    skip_without_old_data(stack)
     before, settings = counts(stack), stack.directory / ".env"
     stop, put_back = [command.text for command in commands(REPO / "docs/upgrade.md") if command.program == "docker"]
     stack.call("sh", "-ec", stop)
@@ -163,8 +167,7 @@ def test_upgrade_killed_between_its_renames_is_finished_by_up(stack: Stack) -> N
 
 
 def test_upgrade_killed_after_its_renames_is_checked_by_the_next_one(stack: Stack) -> None:
-    if "cluster-12" not in on_volume(stack, 'ls "${PGDATA%/*}"'):
-        pytest.skip("NOT TESTED: POSTGRES_IMAGE is the recommended version already")
+    skip_without_old_data(stack)
     stack.compose("down")
     done = make(stack, "upgrade")
     assert "predictions repeated bit for bit" in done.stderr

@@ -1,12 +1,10 @@
-"""The commands `pypredict prune ...` as processes of the owner, beside workers, loads and other prunes."""
+"""`pypredict prune` of inputs and predictions, as processes of the owner, beside workers, loads and other prunes."""
 
 import os
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,54 +12,17 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from support.bundles import CLASSES, arrays_and_labels, fake_predict, publish_bundle, publish_texts
+from support.prune import SHORT_LOCK, START, count, prune, pypredict, sentence
 from support.workers import daemon, overlap, rows, scalar, until, worker_for
-from typer.testing import CliRunner
 
-from bundle import BundleError
-from bundle.publish import remove_bundles, staging
-from bundle.verify import Bundle, open_bundle
-from pypredict import PypredictError, deletion, jobs, promotion, registry, store
+from bundle.verify import Bundle
+from pypredict import deletion, jobs, promotion, registry, store
 from pypredict.chunk import Chunk, cut
-from pypredict.cli import app
 from pypredict.deletion import Unit
-from pypredict.registry import register_model, registered_bundles
 from pypredict.source import Preparation
 
-START = [sys.executable, "-c", "from pypredict.cli import main; main()"]
-SHORT_LOCK = [
-    sys.executable,
-    "-c",
-    "from pypredict import cli, deletion; deletion.LOCK_SECONDS = 1; cli.main()",
-]
 TABLES = ("chunk", "test_set", "input", "input_name", "job", "prediction", "prediction_error", "suspect")
 PER_CHUNK = 20
-
-
-def pypredict(
-    db: Database, *arguments: str, login: str | None = None, start: Sequence[str] = START
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*start, *arguments],
-        env=os.environ | {"DATABASE_URL": db.url(login)},
-        text=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-
-
-def prune(db: Database, *arguments: str, start: Sequence[str] = START) -> str:
-    """Prune as the owner; return what it printed."""
-    done = pypredict(db, "prune", *arguments, start=start)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-def sentence(db: Database, *arguments: str, login: str | None = None) -> str:
-    """Call a command that is refused, in this process; return the reason."""
-    called = CliRunner().invoke(app, ["prune", *arguments], env={"DATABASE_URL": db.url(login)})
-    assert isinstance(called.exception, PypredictError | BundleError), called
-    return str(called.exception)
 
 
 def chunks_of(bundle: Bundle, source: str, *, chunks: int = 3, seed: int = 1, labels: bool = False) -> list[Chunk]:
@@ -99,11 +60,6 @@ def everything(engine: sa.Engine, chunks: str = "true") -> dict[str, list[object
         ]
         for table in TABLES
     }
-
-
-def count(engine: sa.Engine, table: str, where: str = "true") -> int:
-    (found,) = rows(engine, f"SELECT count(*) FROM ml.{table} WHERE {where}")
-    return int(found[0])
 
 
 @pytest.fixture
@@ -587,85 +543,3 @@ def test_a_lock_before_vacuum_does_not_hide_the_deletion(db: Database, owner: sa
         said = prune(db, "inputs", "--source", "wrong", "--yes", "--full", start=SHORT_LOCK)
     assert "60 inputs in 3 chunks with 60 predictions and errors are deleted" in said
     assert "the space is not free yet; run as the owner: VACUUM (FULL, ANALYZE) ml.chunk" in said
-
-
-def make_old(models: Path, *names: str) -> None:
-    for name in names:
-        os.utime(models / "bundles" / name, (0, 0))
-
-
-@pytest.fixture
-def bundles(engine: sa.Engine, tmp_path: Path) -> Path:
-    """A volume with a registered bundle, one that only a pointer names, a young one, and two others."""
-    models = tmp_path / "models"
-    publish_bundle(models, "registered")
-    worker_for(engine, models).run(until_empty=True)
-    publish_bundle(models, "proposed", dataset="others")
-    for name in ("young", "unused", "broken"):
-        publish_bundle(models, name, proposed=False)
-    (models / "bundles" / "broken" / "manifest.json").write_text("{")
-    make_old(models, "registered", "proposed", "unused", "broken")
-    return models
-
-
-def names_of(models: Path) -> list[str]:
-    return sorted(path.name for path in (models / "bundles").iterdir())
-
-
-def test_prune_of_bundles_takes_those_that_nobody_registered(db: Database, bundles: Path) -> None:
-    before = names_of(bundles)
-    size = sum(path.stat().st_size for name in ("unused", "broken") for path in (bundles / "bundles" / name).iterdir())
-    said = prune(db, "bundles", "--models", str(bundles))
-    assert f"2 bundles, {size:,} bytes. Nothing is deleted" in said
-    assert names_of(bundles) == before
-    said = prune(db, "bundles", "--models", str(bundles), "--yes")
-    assert f"2 bundles are deleted: {size:,} bytes went back to the disk" in said
-    assert f"kept: proposed: the pointer {bundles}/current/others.json names it" in said
-    assert "kept: young: published only now, so a trainer may still propose it" in said
-    assert names_of(bundles) == ["proposed", "registered", "young"]
-
-
-def test_a_bundle_that_is_deleted_meanwhile_is_not_registered(
-    db: Database, engine: sa.Engine, owner: sa.Engine, bundles: Path
-) -> None:
-    """The removal holds the registrations: a worker that has opened the bundle waits, and then finds it gone."""
-    opened = open_bundle(bundles / "bundles" / "unused")
-    with ThreadPoolExecutor(1) as thread:
-        with owner.begin() as removal:
-            registered_bundles(removal, hold=True)
-
-            def register() -> None:
-                with engine.begin() as connection:
-                    register_model(connection, opened)
-
-            waits = thread.submit(register)
-            until(lambda: scalar(owner, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 1)
-            remove_bundles(bundles, ["unused"])
-        with pytest.raises(BundleError, match="unused is not on the models volume any more"):
-            waits.result(30)
-    assert count(owner, "model", "bundle_id = 'unused'") == 0
-
-
-def test_two_removals_of_a_bundle_at_once_are_one(bundles: Path) -> None:
-    remove_bundles(bundles, ["unused"])
-    remove_bundles(bundles, ["unused", "broken"])
-    assert names_of(bundles) == ["proposed", "registered", "young"]
-
-
-def test_prune_of_bundles_keeps_what_a_trainer_is_writing(db: Database, bundles: Path) -> None:
-    with staging(bundles) as staged:
-        prune(db, "bundles", "--models", str(bundles), "--yes")
-        assert staged.is_dir()
-    assert names_of(bundles) == ["proposed", "registered", "young"]
-
-
-def test_a_killed_removal_of_bundles_is_ended_by_the_next_one(db: Database, bundles: Path) -> None:
-    (bundles / "bundles" / "unused").rename(bundles / "bundles" / ".tmp-killed")
-    prune(db, "bundles", "--models", str(bundles), "--yes")
-    assert names_of(bundles) == ["proposed", "registered", "young"]
-
-
-def test_an_invalid_pointer_is_named_before_a_bundle_is_deleted(db: Database, bundles: Path) -> None:
-    (bundles / "current" / "others.json").write_text("{")
-    assert "current/others.json is not a valid pointer" in sentence(db, "bundles", "--models", str(bundles), "--yes")
-    assert "unused" in names_of(bundles)

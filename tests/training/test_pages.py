@@ -60,7 +60,7 @@ NOT_RUN = {
     "make": "CI runs the targets",
     "wandb": "a full-screen program",
     "pyml train experiments/mnist_cnn.json": "test_targets.py trains it",
-    "pypredict prune": "needs the owner's login; tests/db/test_prune.py",
+    "pypredict prune": "needs the owner's login; tests/db/test_prune.py and test_prune_bundles.py",
     "pypredict metrics": "serves until it is stopped; tests/db/test_observe.py",
     "pyml sync": "needs an account; tests/tracking has a server for it",
 }

@@ -106,23 +106,25 @@ class _File(Protocol):
     def fileno(self) -> int: ...
 
 
+MAX_POLL_MS = 2**31 - 1  # poll(2) takes an int of milliseconds
 Readable = TypeVar("Readable", bound=_File)
 
 
 def readable(files: Sequence[Readable], seconds: float) -> list[Readable]:
-    """Wait up to `seconds` until one of the files can be read, or is closed; return those."""
+    """Wait up to `seconds`, at most 24 days, until one of the files can be read, or is closed; return those."""
     poll = select.poll()
     for file in files:
         poll.register(file, select.POLLIN)
-    ready = {number for number, _ in poll.poll(1000 * seconds)}
+    ready = {number for number, _ in poll.poll(min(1000 * seconds, MAX_POLL_MS))}
     return [file for file in files if file.fileno() in ready]
 
 
 def _refuse_closed(connection: psycopg2.extensions.connection, record: Any, _: object) -> None:
     """Let the pool open a new connection in place of one that the server has closed.
 
-    There is nothing to read on an idle connection but the server's last words. This needs no round trip, unlike
-    SQLAlchemy's pool_pre_ping, and a chunk takes four connections from the pool.
+    On an idle connection there is nothing to read, except the message with which the server ends it. A connection that
+    was opened just now is not checked. Unlike SQLAlchemy's pool_pre_ping, this sends no statement to the server. A
+    chunk takes four connections from the pool.
     """
     new = "used" not in record.info
     record.info["used"] = True
