@@ -17,7 +17,7 @@ from bundle.terminal import exit_with_error, log_to_stderr, print_json, refuse_e
 from pyml import PymlError
 from pyml.cli_context import DataDir, Models, Quiet, make_console, make_settings, set_quiet
 from pyml.cli_train import all_command, test_bundle, train_command
-from pyml.process import Stopped, raise_on_signals
+from pyml.process import Stopped, end_stop, raise_on_signals
 
 if TYPE_CHECKING:
     from pyml.config import Settings
@@ -39,6 +39,7 @@ def main() -> None:
     except (PymlError, BundleError) as error:
         exit_with_error("pyml", str(error))
     except Stopped as stopped:
+        end_stop()
         exit_with_error("pyml", f"stopped by {stopped.signal}; no incomplete bundle is left", stopped.code)
 
 

@@ -2,8 +2,15 @@
 
 import os
 import signal
+import sys
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+REPEAT_SECONDS = 1.0  # how often a Stopped that was lost is raised again
 
 
 class Stopped(SystemExit):
@@ -16,9 +23,19 @@ class Stopped(SystemExit):
 
 
 def raise_on_signals() -> None:
-    """Raise Stopped in the main thread on SIGTERM and SIGINT."""
+    """Raise Stopped in the main thread on SIGTERM and SIGINT, again and again until `end_stop` is called.
+
+    Once is not enough: TensorFlow and Python's destructors can lose an exception that is raised while they run. While
+    an exception handler or a context manager deals with Stopped, it is not raised again.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    sys.unraisablehook = _report_lost
+
+
+def end_stop() -> None:
+    """Raise Stopped no more: the signal was dealt with."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def kill_process_tree(leader: int) -> None:
@@ -34,4 +51,19 @@ def kill_process_tree(leader: int) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGALRM, lambda _alarm, _frame: _repeat(number))
+    signal.setitimer(signal.ITIMER_REAL, REPEAT_SECONDS, REPEAT_SECONDS)
     raise Stopped(number)
+
+
+def _repeat(number: int) -> None:
+    handled = sys.exc_info()[1]
+    while handled is not None and not isinstance(handled, Stopped):
+        handled = handled.__context__
+    if handled is None:
+        raise Stopped(number)
+
+
+def _report_lost(lost: "UnraisableHookArgs") -> None:
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
