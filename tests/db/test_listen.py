@@ -1,8 +1,12 @@
 """Waiting for new chunks: a daemon is found while it listens, a notification wakes it, and without one it polls."""
 
+import io
+import logging
 import math
 import os
 import resource
+import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,6 +20,7 @@ from conftest import Database
 from support.bundles import fake_predict, publish_bundle
 from support.workers import daemon, listens, load, rows, scalar, until, worker_for
 
+from bundle.terminal import StderrHandler
 from pypredict import listen
 from pypredict.database import readable
 from pypredict.listen import DAEMON, Listener, Stop
@@ -112,6 +117,26 @@ def test_a_notification_of_a_stranger_only_wakes(
     monkeypatch.setattr(worker._listener, "wait", store_and_wait)
     worker.run(until_empty=False)
     assert rows(engine, "SELECT attempt, state FROM ml.job WHERE chunk_id = 2") == [(1, "done")]
+
+
+def test_a_signal_while_a_line_is_written_stops_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Stop()
+
+    class Terminal(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, line: object) -> int:  # a line of the log would be a second write inside this one
+            if not stop.is_set():
+                stop.on_signal(signal.SIGTERM, None)
+            return len(memoryview(line))  # type: ignore[arg-type]
+
+    terminal = io.TextIOWrapper(io.BufferedWriter(Terminal()), line_buffering=True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(listen.log, "handlers", [StderrHandler()])
+    monkeypatch.setattr(listen.log, "level", logging.INFO)
+    terminal.write("a line\n")
+    assert stop.is_set()
 
 
 def test_of_several_notifications_none_is_obeyed(engine: sa.Engine) -> None:

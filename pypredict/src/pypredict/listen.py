@@ -46,8 +46,9 @@ class Stop:
         if self._set:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        log.info("stopping after the current job")
         self.set()
+        with contextlib.suppress(RuntimeError):  # it came while this thread wrote to stderr, which cannot be nested
+            log.info("stopping after the current job")
 
     def is_set(self) -> bool:
         """Return whether `set` was called."""
