@@ -104,6 +104,17 @@ def test_a_worker_writes_its_health_file(engine: sa.Engine, tmp_path: Path) -> N
     check_health(tmp_path / "beat")
 
 
+def test_the_health_file_is_replaced_whole(engine: sa.Engine, tmp_path: Path) -> None:
+    worker = worker_for(engine, tmp_path, health_file=tmp_path / "beat")
+    worker._trouble = "the database refuses the login"
+    worker._write_health()
+    with (tmp_path / "beat").open() as reader:
+        worker._trouble = ""
+        worker._write_health()
+        assert reader.read() == "the database refuses the login"
+    assert [path.name for path in tmp_path.iterdir()] == ["beat"]
+
+
 def test_a_worker_with_a_refused_login_is_unhealthy(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, db: Database, no_backoff: None
 ) -> None:

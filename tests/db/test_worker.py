@@ -5,7 +5,7 @@ Longer than 300 lines, because it has one test for each case of the worker.
 
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -192,24 +192,35 @@ def test_63_a_read_only_database_is_an_outage(
     publish_bundle(tmp_path, n=3000)
 
     def make_read_only(value: str) -> None:
-        """Change the database for new sessions, and end those that exist."""
-        db.cluster.execute(
-            f'ALTER DATABASE "{db.name}" SET default_transaction_read_only = {value}',
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            f" WHERE datname = '{db.name}' AND usename = 'pypredict'",
-        )
+        """Change the database for new sessions."""
+        db.cluster.execute(f'ALTER DATABASE "{db.name}" SET default_transaction_read_only = {value}')
 
     def predict(arrays: np.ndarray) -> np.ndarray:
         if "read-only" not in caplog.text:
             make_read_only("on")
+            db.cluster.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                f" WHERE datname = '{db.name}' AND usename = 'pypredict'"
+            )
         return fake_predict(arrays)
 
     with daemon(engine, tmp_path, predict, lease_seconds=1):
         until(lambda: "cannot execute" in caplog.text)
-        make_read_only("off")
+        make_read_only("off")  # the sessions of the worker began read-only, and are not ended
         until(lambda: scalar(owner, "SELECT count(*) FROM ml.job WHERE state = 'done'") == 3)
     assert rows(engine, "SELECT agrees, n FROM ml.accuracy") == [(True, 3000)]
     assert rows(engine, "SELECT * FROM ml.integrity") == []
+
+
+def test_63_a_session_that_began_read_only_is_not_used_again(engine: sa.Engine, db: Database) -> None:
+    read_only = f'ALTER DATABASE "{db.name}" SET default_transaction_read_only'
+    db.cluster.execute(f"{read_only} = on")
+    engine.dispose()  # close the session that it began with
+    with pytest.raises(sa.exc.OperationalError, match="read-only"), engine.begin() as connection:
+        jobs.plan_jobs(connection)
+    db.cluster.execute(f"{read_only} = off")
+    with engine.begin() as connection:
+        assert jobs.plan_jobs(connection) == 0
 
 
 @pytest.mark.parametrize("shape", ["{16,1}", "{2000000000,2000000000,2000000000}"])
@@ -390,6 +401,25 @@ def test_two_workers_share_jobs_and_repeat_none(engine: sa.Engine, db: Database,
     assert sum(worker.predicted for worker in workers) == 20_000
     assert scalar(engine, "SELECT count(*) FROM ml.prediction") == 20_000
     assert scalar(engine, "SELECT count(*) FROM ml.integrity") == 0
+
+
+def test_an_outage_at_the_end_of_a_run_is_tried_again(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
+) -> None:
+    publish_bundle(tmp_path)
+    count_open = jobs.count_open
+    lost: list[int] = []
+
+    def lose_connection(connection: sa.Connection, models: Sequence[int], without: Collection[int]) -> int:
+        if not lost:
+            lost.append(connection.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
+            with owner.connect() as other:
+                other.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": lost[0]})
+        return count_open(connection, models, without)
+
+    monkeypatch.setattr(jobs, "count_open", lose_connection)
+    assert worker_for(engine, tmp_path).run(until_empty=True) == 30
+    assert lost
 
 
 def is_notified(worker: Worker) -> bool:

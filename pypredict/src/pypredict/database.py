@@ -133,9 +133,13 @@ def _refuse_closed(connection: psycopg2.extensions.connection, record: Any, _: o
 
 
 def _raise_outage(context: sa.engine.ExceptionContext) -> None:
-    """Let SQLAlchemy raise the error of a read-only database as an OperationalError, as other outages."""
+    """Let SQLAlchemy raise the error of a read-only database as an OperationalError, as other outages.
+
+    The pool then closes its connections: a session that began read-only stays so.
+    """
     error = context.original_exception
     if isinstance(error, psycopg2.errors.ReadOnlySqlTransaction):
+        context.is_disconnect = True
         raise sa.exc.OperationalError(context.statement, None, error) from error
 
 

@@ -114,6 +114,11 @@ class Worker:
                         if work is None:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                             work, ahead = ahead.result(), None
+                        if work is None and written is not None:
+                            written.result()
+                            written = None
+                        if work is None and until_empty and self._nothing_open():
+                            break
                         self._outages, self._trouble = 0, ""
                     except OUTAGE as error:
                         ahead = None
@@ -130,11 +135,6 @@ class Worker:
                             written.result()
                         waited = False
                         continue
-                    if written is not None:
-                        written.result()
-                        written = None
-                    if until_empty and self._nothing_open():
-                        break
                     self.run_log.write_line(idle=not until_empty)
                     self._woken = self._listener.wait(self.poll_seconds)
                     waited = True
@@ -379,7 +379,9 @@ class Worker:
     def _write_health(self) -> None:
         """Write the health file for `pypredict health`: empty, or the reason why the worker cannot work."""
         if self.health_file is not None:
-            self.health_file.write_text(self._trouble)
+            new = self.health_file.with_name(f"{self.health_file.name}.new")
+            new.write_text(self._trouble)
+            new.replace(self.health_file)  # a reader never finds an empty file before the reason is in it
 
 
 def _backoff_seconds(failures: int, most: float = BACKOFF_SECONDS[-1]) -> float:
