@@ -178,6 +178,23 @@ def test_records_are_listed_oldest_first_and_once(tmp_path: Path) -> None:
     assert [path.name for path in list_records(tmp_path)] == [names[1], names[0], names[2]]
 
 
+def test_the_start_of_the_upload_process_is_not_the_silence_of_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = subprocess.Popen
+    slow = 'import time; time.sleep(1); print(\'{"arrived": "https://wandb.example/r1"}\')'
+
+    def start_slowly(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        return start([command[0], "-c", slow], **options)
+
+    monkeypatch.setattr("pyml.tracking.upload.subprocess.Popen", start_slowly)
+    monkeypatch.setattr("pyml.tracking.upload.SILENT_SECONDS", 0.1)
+    upload = Upload(tmp_path, Settings(record=tmp_path), None, live=False)
+    assert upload.wait(60) is None
+    upload.end()
+    assert upload.url == "https://wandb.example/r1"
+
+
 def test_kill_process_tree_kills_children_in_other_sessions() -> None:
     child = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'print(0, flush=True); input()'], "
     program = child + "stdin=0, start_new_session=True).wait()"

@@ -1,6 +1,7 @@
 """Control the upload of a record from the trainer: start its process, get the run's URL, wait for it, end it."""
 
 import json
+import math
 import os
 import queue
 import re
@@ -16,7 +17,7 @@ from bundle.whole_file import write_whole
 from pyml.config import Settings
 from pyml.process import kill_process_tree
 from pyml.tracking.local_run import ARRIVED_FILE, sdk_environment
-from pyml.tracking.upload_process import SERVER_OK
+from pyml.tracking.upload_process import SERVER_ASKED, SERVER_OK
 
 SILENT_SECONDS = 12  # the longest wait for a server that does not answer
 URL = re.compile(r"View run .* at (https?://\S+)")
@@ -64,10 +65,10 @@ class Upload:
     def wait(self, at_most_seconds: float) -> str | None:
         """Wait until a closed record has arrived. Give None, or the reason why it did not arrive.
 
-        A server that does not answer for SILENT_SECONDS ends the wait earlier.
+        A server that does not answer for SILENT_SECONDS, after it is asked, ends the wait earlier.
         """
-        end, alive_until = time.monotonic() + at_most_seconds, time.monotonic() + SILENT_SECONDS
-        server = "did not answer"
+        end, alive_until = time.monotonic() + at_most_seconds, math.inf
+        server = "was not asked in time"
         while time.monotonic() < min(end, alive_until):
             try:
                 message = self._messages.get(timeout=0.1)
@@ -81,7 +82,7 @@ class Upload:
             if "problem" in message:
                 return message["problem"]
             server = message["server"]
-            if server == SERVER_OK:
+            if server in (SERVER_OK, SERVER_ASKED):
                 alive_until = time.monotonic() + SILENT_SECONDS
         return f"the server {server}" if server != SERVER_OK else f"the upload took more than {at_most_seconds:.0f} s"
 

@@ -4,7 +4,8 @@ The upload has its own process, so that no server can delay or break a training:
 The SDK's own `wandb beta sync` uploads the record, with `--live` during the training. Then this process checks what
 arrived on the server. It writes messages to stdout, one JSON object per line, between the lines of the SDK:
 
-    {"server": "ok"}  {"server": "cannot be reached"}     every few seconds after the record is closed
+    {"server": "did not answer"}                          the record is closed, and the server is asked now
+    {"server": "ok"}  {"server": "cannot be reached"}     every few seconds after that
     {"arrived": "<url>"}  or  {"problem": "<reason>"}     the last message
 
 A line on stdin means that the record is closed. The end of stdin means that the trainer has died: then this process
@@ -22,7 +23,7 @@ from bundle.messages import one_line
 from pyml.process import kill_process_tree
 from pyml.tracking.local_run import read_local_run
 
-SERVER_OK, TOKEN_UNKNOWN = "ok", "does not know the token"
+SERVER_OK, SERVER_ASKED, TOKEN_UNKNOWN = "ok", "did not answer", "does not know the token"
 ASK_SECONDS = 3  # pause between two checks of the server, and time limit of one check
 ORPHAN_SECONDS = 10  # time to send the rest of the record after the trainer was killed
 
@@ -116,7 +117,10 @@ def _listen(closed: threading.Event) -> None:
 
 
 def _report_server(closed: threading.Event) -> None:
+    import wandb  # noqa: F401 - it takes seconds beside a training, which is not the server's fault
+
     closed.wait()
+    _send("server", SERVER_ASKED)
     while True:
         _send("server", check_server())
         time.sleep(ASK_SECONDS)
