@@ -1,5 +1,6 @@
 """The origin of a bundle: the commit, the uncommitted changes, the versions."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -96,6 +97,20 @@ def test_a_huge_patch_is_cut(repository: Path) -> None:
 
 def test_changes_are_none_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.git_changes(Settings(git_commit=None)) is None
+
+
+def test_a_look_does_not_lock_the_index_of_the_user(repository: Path) -> None:
+    os.utime(repository / "windows.txt", (1, 1))  # git status would note the new time
+    before = (repository / ".git/index").stat().st_mtime_ns
+    assert provenance.git_state(Settings(git_commit=None)).dirty is False
+    assert (repository / ".git/index").stat().st_mtime_ns == before
+
+
+def test_changes_are_none_without_an_index(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "windows.txt").write_text("changed")
+    git = provenance._git
+    monkeypatch.setattr(provenance, "_git", lambda *words: None if words[0] == "rev-parse" else git(*words))
     assert provenance.git_changes(Settings(git_commit=None)) is None
 
 

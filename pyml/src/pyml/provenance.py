@@ -31,13 +31,15 @@ def git_changes(settings: Settings) -> bytes | None:
     """Give the uncommitted changes of the source tree as a patch: changed tracked files, new modules of our packages.
 
     Other untracked files are left out, because they can be private. The W&B token is replaced by asterisks. Returns
-    None if nothing changed, or if there is no git, as in the container.
+    None if nothing changed, or if git cannot say it: there is none in the container.
     """
     if settings.git_commit or not _git("status", "--porcelain"):
         return None
     sources = [str(Path(str(package.__file__)).parent / "*.py") for package in (pyml, bundle)]
     new = _git("ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", *sources) or b""
-    index = _git("rev-parse", "--path-format=absolute", "--git-path", "index") or b""
+    index = _git("rev-parse", "--path-format=absolute", "--git-path", "index")
+    if not index:
+        return None
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "index"  # a copy, so that the real index does not change
         shutil.copyfile(os.fsdecode(index.strip()), copy)
@@ -86,7 +88,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str, **environment: str) -> bytes | None:
-    command, env = ["git", "-C", str(Path(__file__).parent), *arguments], {**os.environ, **environment}
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", **environment}  # a commit of the user at this moment must not fail
     try:
         return subprocess.run(command, env=env, capture_output=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
