@@ -101,10 +101,10 @@ def start_server(data: Path, bin: Path, password: str, settings: Mapping[str, st
         done = run_program(data.parent, run / "pg_ctl", "start", "-D", data, "-l", server_log, "-o", options, *wait)
         if done.returncode == 0:
             return port
-        if _free_port(port) == port:  # the port was not the cause
+        said = last_lines(server_log.read_text(errors="replace") if server_log.exists() else done.stderr)
+        if "could not create any TCP/IP sockets" not in said:  # else another process took the port after our look
             break
-    said = server_log.read_text(errors="replace") if server_log.exists() else done.stderr
-    raise EmbeddedError(f"the server in {data.parent} does not start; its log ends: {last_lines(said)}")
+    raise EmbeddedError(f"the server in {data.parent} does not start; its log ends: {said}")
 
 
 def stop_server(data: Path) -> bool:

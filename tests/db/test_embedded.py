@@ -302,6 +302,25 @@ def test_the_port_is_used_again(state: Path) -> None:
     assert embedded.start(state, settings=FAST).port == port
 
 
+def test_a_port_that_another_process_takes_for_a_moment_is_tried_again(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_port = postgres_cluster._free_port
+    with closing(socket.create_server((postgres_cluster.HOST, 0))) as other:
+        looks: list[int] = []
+
+        def look(wanted: int) -> int:
+            looks.append(wanted)
+            if len(looks) == 1:
+                return int(other.getsockname()[1])
+            other.close()
+            return free_port(wanted)
+
+        monkeypatch.setattr(postgres_cluster, "_free_port", look)
+        server = embedded.start(state, settings=FAST)
+    assert looks[1:] == [server.port]
+
+
 def test_a_taken_port_is_replaced_for_later_starts_too(state: Path) -> None:
     first = embedded.start(state, settings=FAST).port
     embedded.stop(state)
