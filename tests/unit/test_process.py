@@ -23,6 +23,7 @@ def arrivals(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     raise_on_signals()
     yield reader
+    end_stop()
     signal.set_wakeup_fd(-1)
     reader.close()
     writer.close()

@@ -39,8 +39,9 @@ def main() -> None:
     except (PymlError, BundleError) as error:
         exit_with_error("pyml", str(error))
     except Stopped as stopped:
-        end_stop()
         exit_with_error("pyml", f"stopped by {stopped.signal}; no incomplete bundle is left", stopped.code)
+    finally:
+        end_stop()
 
 
 def _show_version(wanted: bool) -> None:

@@ -34,7 +34,7 @@ def raise_on_signals() -> None:
 
 
 def end_stop() -> None:
-    """Raise Stopped no more: the signal was dealt with."""
+    """Raise Stopped no more: it was handled, or the command ended before."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
