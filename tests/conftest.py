@@ -28,11 +28,14 @@ LOGINS = ("pypredict", "reader")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_configure() -> None:
-    """Refuse to run the service's suites in an environment with TensorFlow, if WITHOUT_TENSORFLOW is set."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse TensorFlow if WITHOUT_TENSORFLOW is set, and several processes with one TEST_DATABASE_URL."""
     found = [name for name in ("tensorflow", "keras", "h5py") if importlib.util.find_spec(name)]
     if os.environ.get("WITHOUT_TENSORFLOW") and found:
         pytest.exit(f"this environment has {', '.join(found)}; the service must run without", returncode=2)
+    if os.environ.get("TEST_DATABASE_URL") and config.getoption("numprocesses", None):
+        # The logins and their settings belong to the whole server.
+        pytest.exit('TEST_DATABASE_URL needs one process of pytest: add PYTEST="--numprocesses 0"', returncode=2)
 
 
 @dataclass(frozen=True)

@@ -45,9 +45,9 @@ def test_a_grid_is_trained_once_when_a_node_is_killed(nodes: Any, tmp_path: Path
     with (tmp_path / "log").open("w") as log:
         train = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
         try:
-            until(lambda: len(list(bundles.glob(".tmp-*"))) == 2, 60)  # both nodes train
+            until(lambda: len(list(bundles.glob(".tmp-*"))) == 2, 120)  # both nodes train
             os.kill(other.all_processes["raylet"][0].process.pid, signal.SIGKILL)
-            assert train.wait(150) == 0, (tmp_path / "log").read_text()
+            assert train.wait(170) == 0, (tmp_path / "log").read_text()
         finally:
             train.kill()
             train.wait()

@@ -1,10 +1,10 @@
 """The progress of a training: a bar on a terminal of 80 columns, lines of the log in a pipe."""
 
-import os
-import pty
 import re
 import subprocess
 import sys
+
+from support.terminal import run_on_terminal
 
 TRAINING = """
 import logging
@@ -19,13 +19,7 @@ with epoch_progress(3) as (callback,):
 
 
 def test_training_on_a_terminal_shows_rate_remaining_time_and_all_metrics() -> None:
-    mine, its = pty.openpty()
-    with os.fdopen(mine, "rb") as screen:
-        command = [sys.executable, "-c", TRAINING]
-        subprocess.run(command, stderr=its, env=os.environ | {"COLUMNS": "80"}, timeout=120, check=True)
-        os.close(its)
-        shown = screen.read1(100_000).decode()
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)  # without colours and movements of the cursor
+    _, plain = run_on_terminal([sys.executable, "-c", TRAINING])
     assert re.search(r"epoch .*3/3 [\d,.]+/s 0:00:00", plain)
     bar = plain[plain.index("epoch ━") :]  # without what TensorFlow prints at its start
     assert max(map(len, re.split(r"[\r\n]+", bar))) <= 80

@@ -52,11 +52,11 @@ def test_a_lease_is_renewed_in_time_after_one_failed_renewal(
         )
         until(lambda: "leases could not be renewed" in caplog.text)
         cluster.execute(f'ALTER DATABASE "{db.name}" ALLOW_CONNECTIONS true')
-        left.append(renewal(engine, timedelta(seconds=6)))
+        left.append(renewal(engine, timedelta(seconds=12)))
         return fake_predict(arrays)
 
-    assert worker_for(engine, tmp_path, slow, lease_seconds=6).run(until_empty=True) == 30
-    assert left[0] > timedelta(seconds=1)  # the renewals come every 2 s
+    assert worker_for(engine, tmp_path, slow, lease_seconds=12).run(until_empty=True) == 30
+    assert left[0] > timedelta(seconds=1)  # the renewals come every 4 s
     assert scalar(engine, "SELECT attempt FROM ml.job") == 1
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from conftest import REPO, Database
 from support.bundles import publish_bundle
+from support.terminal import run_on_terminal
 from support.workers import daemon, rows, worker_for
 
 STATUS_KEYS = {
@@ -139,26 +139,23 @@ with run_bar(engine, shown=True) as worker.on_written:
 """
 
 
-def predict_all(db: Database, models: Path, stderr: int) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"PYTHONPATH": f"{REPO / 'tests'}"}
-    command = [sys.executable, "-c", RUN, db.url("pypredict"), str(models)]
-    return subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=60, check=True)
+SUPPORT = {"PYTHONPATH": f"{REPO / 'tests'}"}
+
+
+def run_command(db: Database, models: Path) -> list[str]:
+    return [sys.executable, "-c", RUN, db.url("pypredict"), str(models)]
 
 
 def test_a_run_on_a_terminal_shows_done_of_all_inputs_and_rate(db: Database, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=2500)
-    mine, its = pty.openpty()
-    with os.fdopen(mine, "rb") as screen:
-        predict_all(db, tmp_path, its)
-        os.close(its)
-        shown = screen.read1(100_000).decode()
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)  # without colours and movements of the cursor
+    _, plain = run_on_terminal(run_command(db, tmp_path), SUPPORT)
     assert re.search(r"predict .*2500/2500 [\d,]+/s 0:00:00", plain)
 
 
 def test_a_run_in_a_pipe_shows_lines_of_the_log_only(db: Database, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=2500)
-    shown = predict_all(db, tmp_path, subprocess.PIPE).stderr
+    command = run_command(db, tmp_path)
+    shown = subprocess.run(command, env=os.environ | SUPPORT, stderr=subprocess.PIPE, text=True, check=True).stderr
     assert "model 1 (toy) now serves toys" in shown
     assert "chunk" not in shown  # a line for each chunk needs --verbose
     assert "/s" not in shown

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +70,14 @@ def test_13_a_claim_lost_in_a_server_crash_is_stored_once(tmp_path: Path) -> Non
             jobs.finish_job(connection, job, inputs, fake_predict(inputs.arrays))
 
     try:
-        first, inputs = claim()
-        own_server.crash()
-        own_server.start()
+        for _ in range(3):
+            first, inputs = claim()
+            own_server.crash()
+            own_server.start()
+            if setup.rows("SELECT state FROM ml.job") == [("pending",)]:
+                break
+            with closing(psycopg2.connect(own_server.server.url())) as owner, owner, owner.cursor() as cursor:
+                cursor.execute("DELETE FROM ml.job")  # the server wrote the claim to its disk just before the crash
         assert setup.rows("SELECT state, attempt FROM ml.job") == [("pending", 0)], "the crash did not lose the claim"
         second, again = claim()
         assert first.attempt == second.attempt
@@ -133,6 +139,9 @@ def test_15_a_job_is_claimed_again_after_a_lost_network(far_network: tuple[str, 
     near = own.server.url("pypredict")
     engine = database.connect(near, wait_seconds=10)
     setup = make_setup(near, engine, tmp_path / "models")
+    with closing(psycopg2.connect(own.server.url())) as owner, owner, owner.cursor() as cursor:
+        # A minute in production; the link may be cut inside a transaction.
+        cursor.execute("ALTER ROLE pypredict SET idle_in_transaction_session_timeout = '1s'")
     far = FaultSetup(near.replace("127.0.0.1", "10.213.77.1"), setup.models, engine, setup.bundle)
     far.prefix = ["ip", "netns", "exec", name]
     cut_off = far.start("--point", "predicting", "--lease", "2", "--daemon")

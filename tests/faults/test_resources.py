@@ -240,8 +240,9 @@ def test_metrics_say_that_the_database_does_not_answer(own_server: OwnServer, tm
 
 
 def test_metrics_count_the_workers_and_the_jobs_that_failed(
-    engine: sa.Engine, db: Database, tmp_path: Path, no_backoff: None
+    engine: sa.Engine, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pypredict.worker.BACKOFF_SECONDS", (60,) * 6)  # a job that failed stays so
     bundle = publish_bundle(tmp_path)
 
     def predict(arrays: np.ndarray) -> np.ndarray:

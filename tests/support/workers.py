@@ -89,6 +89,7 @@ def until(true: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
+        time.sleep(0.01)  # what is waited for needs the processor, too
 
 
 def overlap(engine: sa.Engine, first: Callable[[sa.Connection], Any], second: Callable[[sa.Connection], Any]) -> Any:

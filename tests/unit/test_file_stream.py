@@ -48,6 +48,7 @@ def test_a_directory_that_is_not_readable_is_an_error() -> None:
         root = Path(made)
         root.chmod(0o755)
         (root / "records/closed").mkdir(parents=True)
+        (root / "records").chmod(0o755)
         (root / "records/open").write_text("open")
         (root / "records/closed").chmod(0)
         try:

@@ -25,7 +25,7 @@ from sklearn.metrics import (
 from bundle.manifest import ClassMetrics, Metrics
 from pyml.evaluation.metrics import evaluate, write_predictions
 
-RELAXED = settings(deadline=None, max_examples=25)  # scikit-learn needs milliseconds, and more on a busy machine
+RELAXED = settings(max_examples=25)
 
 
 def float32(rows: Sequence[Sequence[float]] | Sequence[float]) -> npt.NDArray[np.float32]:
@@ -105,6 +105,7 @@ def test_accuracy_is_exactly_n_correct_divided_by_n(seed: int, n: int) -> None:
 def test_a_class_that_is_never_predicted_has_precision_0() -> None:
     probabilities = np.tile(float32([0.9, 0.1, 0]), (4, 1))
     with warnings.catch_warnings(action="error"):
+        warnings.simplefilter("ignore", ResourceWarning)  # of garbage that other tests left
         metrics = evaluate(probabilities, np.array([0, 0, 1, 2]))
     assert metrics.macro_recall == pytest.approx(1 / 3)
 

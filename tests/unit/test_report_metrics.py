@@ -21,7 +21,7 @@ from pypredict.report_metrics import (
 )
 from pypredict.report_section import make_baseline, make_class_rows
 
-RELAXED = settings(deadline=None, max_examples=25)
+RELAXED = settings(max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from rich.table import Table
 from support.bundles import manifest_for
+from support.terminal import run_on_terminal
 
 from bundle.manifest import ClassMetrics, Manifest
 from bundle.messages import list_names, printable
@@ -138,13 +138,8 @@ print("result")
 
 
 def test_progress_bar_shows_rate_and_remaining_time_on_a_terminal() -> None:
-    mine, its = pty.openpty()
-    with open(mine, "rb", closefd=True) as screen:  # noqa: PTH123
-        done = subprocess.run([sys.executable, "-c", BAR], stderr=its, stdout=subprocess.PIPE, text=True, check=True)
-        os.close(its)
-        shown = screen.read1().decode()
+    done, plain = run_on_terminal([sys.executable, "-c", BAR])
     assert done.stdout == "result\n"
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)  # without colours and movements of the cursor
     assert re.search(r"load .*3000/3000 [\d,]+/s 0:00:00", plain)
     assert re.search(r"[\r\n]INFO a line of the log\s*[\r\n]", plain)
 
