@@ -24,12 +24,19 @@ def check_health(path: Path | None) -> None:
         raise PypredictError(f"the daemon cannot work: {trouble}; check PGUSER and PGPASSFILE, then restart it")
 
 
+def write_health(path: Path, trouble: str) -> None:
+    """Replace the file by a new one: a reader never finds it empty before the reason is in it. Raises OSError."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(trouble)
+    new.replace(path)
+
+
 def check_writable(path: Path | None) -> None:
     """Write the file once before the worker starts. Raises PypredictError when it cannot be written."""
     if path is None:
         return
     try:
-        path.write_text("")
+        write_health(path, "")
     except OSError as error:
         raise PypredictError(
             f"{path} cannot be written ({error.strerror}); set PYPREDICT_HEALTH_FILE to a file in a directory that "

@@ -21,6 +21,7 @@ from bundle import BundleError
 from bundle.terminal import log_fields
 from pypredict import PypredictError, jobs, registry, store
 from pypredict.database import OUTAGE, is_refused_login, reason
+from pypredict.health import write_health
 from pypredict.jobs import Job
 from pypredict.lease import Leases
 from pypredict.listen import Listener, Stop
@@ -377,11 +378,8 @@ class Worker:
             return jobs.count_open(connection, self._servable, self._failed.keys()) == 0 and planned == 0
 
     def _write_health(self) -> None:
-        """Write the health file for `pypredict health`: empty, or the reason why the worker cannot work."""
         if self.health_file is not None:
-            new = self.health_file.with_name(f"{self.health_file.name}.new")
-            new.write_text(self._trouble)
-            new.replace(self.health_file)  # a reader never finds an empty file before the reason is in it
+            write_health(self.health_file, self._trouble)
 
 
 def _backoff_seconds(failures: int, most: float = BACKOFF_SECONDS[-1]) -> float:
