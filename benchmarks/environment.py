@@ -42,6 +42,7 @@ def server(binaries: Path | None) -> Iterator[str]:
     state = Path(tempfile.mkdtemp(prefix="bench-"))
     for name in embedded.FOREIGN:
         os.environ.pop(name, None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # Python compiles our modules once, as it did those of the peers
     try:
         started = embedded.start(state, bin=binaries)
         engine = database.connect(started.url(), wait_seconds=10)
