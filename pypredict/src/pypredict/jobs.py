@@ -27,20 +27,22 @@ PLANNING_STATE = sa.text("""
     SELECT coalesce(max(chunk_id), 0) AS newest,
            ARRAY(SELECT model_id FROM ml.model WHERE state = 'serving' ORDER BY model_id) AS serving
     FROM ml.chunk""")
+# The serving models and the chunks that they take. ml.unplanned (db/views.sql) has the same rule.
+TAKEN = """ml.model m JOIN ml.chunk c
+        ON m.state = 'serving' AND (c.dataset, c.prep_sha256) = (m.dataset, m.prep_sha256)
+        AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)"""
 # Plan all chunks without a job of the serving model, also the oldest.
-RESCORE = sa.text("""
+RESCORE = sa.text(f"""
     INSERT INTO ml.job (model_id, chunk_id)
-    SELECT m.model_id, c.chunk_id
-    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
-    WHERE m.state = 'serving' AND m.dataset = :dataset AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-    ON CONFLICT DO NOTHING""")
+    SELECT m.model_id, c.chunk_id FROM {TAKEN}
+    WHERE m.dataset = :dataset
+    ON CONFLICT DO NOTHING""")  # noqa: S608
 # An urgent chunk, for which a person waits, gets the oldest run_after, so the next claim takes it.
-PLAN_URGENT = sa.text("""
+PLAN_URGENT = sa.text(f"""
     INSERT INTO ml.job (model_id, chunk_id, run_after)
-    SELECT m.model_id, c.chunk_id, '-infinity'
-    FROM ml.model m JOIN ml.chunk c USING (dataset, prep_sha256)
-    WHERE m.state = 'serving' AND c.chunk_id = :chunk_id AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
-    ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")
+    SELECT m.model_id, c.chunk_id, '-infinity' FROM {TAKEN}
+    WHERE c.chunk_id = :chunk_id
+    ON CONFLICT (model_id, chunk_id) DO UPDATE SET run_after = '-infinity' WHERE ml.job.state = 'pending'""")  # noqa: S608
 # Claim the oldest open job without a valid lease. The run_after of a running job is the end of its lease, so one
 # condition and one index find pending jobs and jobs with an expired lease. An expired lease counts as a failure.
 CLAIM = sa.text("""
@@ -63,15 +65,14 @@ CLAIM_SOON = sa.text(f"SET LOCAL synchronous_commit = off; {CLAIM.text}")
 # Plan and claim a chunk that was just stored, or claim its pending job: one statement, because somebody may wait. A
 # chunk that another model has is left to ml.unplanned, which knows the exceptions. A job that a worker has is left out
 # by NOT EXISTS, because ON CONFLICT would wait for its row; the last WHERE is for a job that changes after that look.
-CLAIM_NEW = sa.text("""
+CLAIM_NEW = sa.text(f"""
     SET LOCAL synchronous_commit = off;
     WITH claimed AS (
         INSERT INTO ml.job AS j (model_id, chunk_id, state, attempt, worker, lease_until, run_after)
         SELECT m.model_id, c.chunk_id, 'running', 1, :worker, now() + :lease * interval '1 second',
                now() + :lease * interval '1 second'
-        FROM ml.chunk c JOIN ml.model m USING (dataset, prep_sha256)
-        WHERE c.chunk_id = :chunk_id AND m.state = 'serving' AND m.model_id = ANY(:models)
-          AND (c.dtype, c.shape) = (m.input_dtype, m.input_shape)
+        FROM {TAKEN}
+        WHERE c.chunk_id = :chunk_id AND m.model_id = ANY(:models)
           AND NOT EXISTS (SELECT FROM ml.job o WHERE o.chunk_id = c.chunk_id
                           AND (o.model_id <> m.model_id OR o.state <> 'pending' OR o.run_after > now()))
         ON CONFLICT (model_id, chunk_id) DO UPDATE
@@ -80,7 +81,7 @@ CLAIM_NEW = sa.text("""
         WHERE j.state = 'pending' AND j.run_after <= now()
         RETURNING j.model_id, j.chunk_id, j.attempt, j.failures)
     SELECT claimed.*, c.n_inputs, c.dtype, c.shape, c.classes IS NOT NULL AS labelled, NULL AS died_on, true AS urgent
-    FROM claimed JOIN ml.chunk c USING (chunk_id)""")
+    FROM claimed JOIN ml.chunk c USING (chunk_id)""")  # noqa: S608
 COUNT_DEATH = sa.text("""
     INSERT INTO ml.suspect (model_id, input_id, deaths) VALUES (:model_id, :input_id, 1)
     ON CONFLICT (model_id, input_id) DO UPDATE SET deaths = ml.suspect.deaths + 1""")
