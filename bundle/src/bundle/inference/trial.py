@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,9 @@ def try_model(content: bytes, signature: Signature, stopped: Callable[[], bool] 
             said = _wait(process, stopped)
         finally:
             process.kill()  # does nothing after the end
+    if process.returncode == -signal.SIGKILL:
+        limits = f"there was too little memory, or it took more than {SECONDS} s of processor time"
+        raise BundleError(f"the trial of model.tflite was killed, because {limits}; it is refused")
     if process.returncode < 0:
         raise BundleError(f"the trial of model.tflite ended by signal {-process.returncode}; it is refused")
     if process.returncode:
