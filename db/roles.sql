@@ -28,6 +28,7 @@ BEGIN
 END $$;
 ALTER ROLE pypredict SET search_path = ml;
 ALTER ROLE pypredict SET lock_timeout = '30s';  -- no worker waits for ever
+ALTER ROLE pypredict SET statement_timeout = 0;  -- a limit for people, on the database, must not stop the service
 -- A worker that loses its connection or freezes during a commit must not lock its job's row for hours.
 ALTER ROLE pypredict SET idle_in_transaction_session_timeout = '60s';
 ALTER ROLE pypredict SET tcp_keepalives_idle = 30;

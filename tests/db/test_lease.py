@@ -60,6 +60,29 @@ def test_a_lease_is_renewed_in_time_after_one_failed_renewal(
     assert scalar(engine, "SELECT attempt FROM ml.job") == 1
 
 
+def test_a_lease_is_renewed_after_all_connections_were_in_use(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_bundle(tmp_path)
+    renew = jobs.renew_lease
+    refused: list[jobs.Job] = []
+
+    def refuse_once(connection: sa.Connection, job: jobs.Job, seconds: float) -> None:
+        if not refused:
+            refused.append(job)
+            raise sa.exc.TimeoutError("QueuePool limit of size 4 overflow 10 reached")
+        renew(connection, job, seconds)
+
+    monkeypatch.setattr(jobs, "renew_lease", refuse_once)
+
+    def slow(arrays: np.ndarray) -> np.ndarray:
+        renewal(engine, timedelta(seconds=6))
+        return fake_predict(arrays)
+
+    assert worker_for(engine, tmp_path, slow, lease_seconds=6).run(until_empty=True) == 30
+    assert refused
+
+
 def test_the_lease_of_a_job_that_could_not_be_read_expires(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
 ) -> None:

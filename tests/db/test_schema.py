@@ -283,3 +283,15 @@ def test_73_schema_refuses_names_that_are_too_long(
         registry.register_model(connection, publish_bundle(tmp_path))
     with pytest.raises(sa.exc.IntegrityError, match=constraint):
         execute(owner, statement)
+
+
+def test_settings_of_the_database_and_the_shell_do_not_stop_the_service(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.cluster.execute(f"ALTER DATABASE \"{db.name}\" SET statement_timeout = '1min'")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    engine = db.engine("pypredict")
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT current_setting('statement_timeout'), '日本'")).one()
+    engine.dispose()
+    assert tuple(found) == ("0", "日本")

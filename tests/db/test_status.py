@@ -115,6 +115,14 @@ def test_the_health_file_is_replaced_whole(engine: sa.Engine, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["beat"]
 
 
+def test_a_health_file_that_cannot_be_written_is_said_once(
+    engine: sa.Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path)
+    assert worker_for(engine, tmp_path, health_file=tmp_path / "none/beat").run(until_empty=True) == 30
+    assert caplog.text.count("none/beat cannot be written: No such file or directory") == 1
+
+
 def test_a_worker_with_a_refused_login_is_unhealthy(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, db: Database, no_backoff: None
 ) -> None:

@@ -22,6 +22,7 @@ from pypredict import PypredictError, jobs, listen, promotion, registry, store
 from pypredict.chunk import cut
 from pypredict.listen import Stop
 from pypredict.models import Models, Predict
+from pypredict.registry import WantedModel
 from pypredict.source import cut_test_set
 from pypredict.worker import Worker
 
@@ -33,6 +34,7 @@ ITS_INPUT = """
     FROM ml.chunk c, (SELECT payload FROM ml.input LIMIT 1) i WHERE c.source = 'by hand'"""
 
 
+DONE = "SELECT count(*) FROM ml.job WHERE state = 'done'"
 RUNNING = "SELECT count(*) FROM ml.job WHERE state = 'running'"
 
 
@@ -159,6 +161,51 @@ def refuse_predictions(owner: sa.Engine, first_input: int) -> None:
     """Add a rule of an owner's own, which the predictions of later inputs break."""
     with owner.begin() as connection:
         connection.execute(sa.text(f"ALTER TABLE ml.prediction ADD CONSTRAINT own CHECK (input_id < {first_input})"))
+
+
+FULL_DISK = """
+    CREATE FUNCTION own_disk() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE disk_full USING MESSAGE = 'No space left on device'; END $$;
+    CREATE TRIGGER own_disk BEFORE INSERT ON ml.prediction EXECUTE FUNCTION own_disk()"""
+
+
+def change(owner: sa.Engine, statement: str) -> None:
+    with owner.begin() as connection:
+        connection.execute(sa.text(statement))
+
+
+def test_a_run_ends_when_its_results_cannot_be_stored(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff: None
+) -> None:
+    publish_bundle(tmp_path)
+    change(owner, FULL_DISK)
+    with pytest.raises(PypredictError, match=r"the database refused a statement: No space left.*; mend this and run"):
+        worker_for(engine, tmp_path).run(until_empty=True)
+    assert scalar(engine, "SELECT attempt < 10 FROM ml.job") is True
+
+
+def test_a_daemon_waits_longer_and_longer_when_its_results_cannot_be_stored(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    change(owner, FULL_DISK)
+    waits: list[int] = []
+
+    def wait(failures: int, most: float = 0) -> float:
+        waits.append(failures)
+        return 0.01
+
+    monkeypatch.setattr("pypredict.worker._backoff_seconds", wait)
+    with daemon(engine, tmp_path):
+        for number in (1, 2):
+            until(lambda: len(waits) > 3)
+            change(owner, "ALTER TABLE ml.prediction DISABLE TRIGGER own_disk")
+            until(lambda number=number: scalar(engine, DONE) == number)  # type: ignore[misc]
+            assert waits == list(range(1, len(waits) + 1))
+            waits.clear()
+            change(owner, "ALTER TABLE ml.prediction ENABLE TRIGGER own_disk")
+            load(engine, bundle, np.full((1, 4, 4, 1), number, np.uint8))
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
 def test_62_predictions_that_break_a_rule_do_not_stop_the_others(
@@ -420,6 +467,42 @@ def test_an_outage_at_the_end_of_a_run_is_tried_again(
     monkeypatch.setattr(jobs, "count_open", lose_connection)
     assert worker_for(engine, tmp_path).run(until_empty=True) == 30
     assert lost
+
+
+def test_a_worker_imports_again_what_a_failover_lost(
+    engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
+) -> None:
+    publish_bundle(tmp_path, "first", seed=1)
+    worker = worker_for(engine, tmp_path)
+    plan, lost = jobs.plan_jobs, list[int]()
+    tables = "ml.prediction, ml.job, ml.test_set, ml.input, ml.chunk, ml.model"
+
+    def fail_over(connection: sa.Connection, after: int = 0) -> int:
+        if worker.predicted == 30 and not lost:
+            lost.append(1)
+            connection.rollback()
+            with owner.begin() as server:  # the server that takes over is older, and gives the numbers again
+                server.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+            publish_bundle(tmp_path, "another", seed=2)
+            raise sa.exc.OperationalError("", None, psycopg2.OperationalError("the server closed the connection"))
+        return plan(connection, after)
+
+    monkeypatch.setattr(jobs, "plan_jobs", fail_over)
+    worker.run(until_empty=True)
+    assert lost
+    assert rows(engine, "SELECT model_id, name FROM ml.model ORDER BY name") == [(1, "another"), (2, "first")]
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
+    assert scalar(engine, "SELECT count(*) FROM ml.prediction") == 30
+    assert {number: bundle.manifest.name for number, bundle in worker.models._bundles.items()} == {1: "another"}
+
+
+def test_a_model_that_got_the_number_of_another_is_loaded_anew(tmp_path: Path) -> None:
+    models = Models(tmp_path, lambda _: fake_predict)
+    for name in ("first", "another"):
+        bundle = publish_bundle(tmp_path, name, seed=len(name))
+        wanted = WantedModel(1, "toys", name, bundle.model_sha256, bundle.serving_sha256, serves=True)
+        assert models.servable([wanted], lazily=False) == ([1], [])
+        assert models._bundles[1].manifest.name == name
 
 
 def is_notified(worker: Worker) -> bool:

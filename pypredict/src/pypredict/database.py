@@ -36,6 +36,7 @@ KEEPALIVE: dict[str, Any] = {
 OUTAGE = (
     sa.exc.OperationalError,
     sa.exc.InterfaceError,
+    sa.exc.TimeoutError,  # every connection of the pool is in use
     psycopg2.OperationalError,
     psycopg2.InterfaceError,
     psycopg2.errors.ReadOnlySqlTransaction,
@@ -96,7 +97,9 @@ def _open(url: str | None, application: str) -> psycopg2.extensions.connection:
     It is set once. With SQLAlchemy's isolation_level, psycopg2 sets it again at each use of a pooled connection.
     """
     connection: psycopg2.extensions.connection
-    connection = psycopg2.connect(url or "", connect_timeout=5, application_name=application, **KEEPALIVE)
+    connection = psycopg2.connect(
+        url or "", connect_timeout=5, application_name=application, client_encoding="utf8", **KEEPALIVE
+    )
     with connection, connection.cursor() as cursor:
         cursor.execute("SET default_transaction_isolation = 'read committed'")
     return connection
@@ -170,6 +173,12 @@ def read_address(url: str | None) -> dict[str, str]:
             "no PGPASSFILE holds it, and write each character of the password that is not a letter or digit as %XX"
         )
     return parts
+
+
+def is_away(error: BaseException) -> bool:
+    """Return whether no server answers, or the server ends the session; otherwise it refuses a statement."""
+    code = getattr(getattr(error, "orig", error), "pgcode", None)
+    return code is None or code.startswith("57P")  # 57P01 to 57P05: it shuts down, starts, or ended the session
 
 
 def is_refused_login(error: BaseException) -> bool:

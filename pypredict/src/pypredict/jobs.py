@@ -246,8 +246,8 @@ def renew_lease(connection: sa.Connection, job: Job, lease_seconds: float) -> No
     connection.execute(RENEW, _fence(job) | {"lease": lease_seconds})
 
 
-def mark_in_flight(connection: sa.Connection, job: Job, input_id: int) -> None:
-    """Store which input is predicted alone next. Commit before the prediction. Raises LeaseLostError."""
+def mark_in_flight(connection: sa.Connection, job: Job, input_id: int | None) -> None:
+    """Store which input is predicted alone next; None: none is. Commit it at once. Raises LeaseLostError."""
     if connection.execute(MARK_IN_FLIGHT, _fence(job) | {"input_id": input_id}).rowcount != 1:
         raise LeaseLostError(_lease_lost(job))
 

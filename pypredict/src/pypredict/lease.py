@@ -55,5 +55,5 @@ class Leases:
                     with self._engine.begin() as connection:
                         for job in held:
                             jobs.renew_lease(connection, job, self._seconds)
-            except OUTAGE as error:
+            except (*OUTAGE, sa.exc.SQLAlchemyError) as error:  # this thread must not end
                 log.warning("leases could not be renewed: %s", reason(error))

@@ -50,9 +50,13 @@ def open_registered(directory: Path, model: WantedModel | Model) -> Bundle:
             "with --models or PYPREDICT_MODELS"
         )
     bundle = open_bundle(path)
-    if (bundle.model_sha256, bundle.serving_sha256) != (model.sha256, model.serving_sha256):
+    if not _is_registered(bundle, model):
         raise BundleError(f"bundle {model.bundle_id} holds another model than the registered one; restore it")
     return bundle
+
+
+def _is_registered(bundle: Bundle, model: WantedModel | Model) -> bool:
+    return (bundle.model_sha256, bundle.serving_sha256) == (model.sha256, model.serving_sha256)
 
 
 class Models:
@@ -116,7 +120,11 @@ class Models:
 
     def _try(self, model: WantedModel, lazily: bool) -> None:
         """Verify a model and, unless lazily, load it; refuse it for any error."""
-        state = self._state_of(model)
+        state, held = self._state_of(model), self._bundles.get(model.model_id)
+        if held is not None and not _is_registered(held, model):
+            # After a failover the database may be without its last models, and give their numbers to others.
+            for cache in (self._bundles, self._predicts, self._training):
+                cache.pop(model.model_id, None)
         try:
             if model.model_id not in self._bundles:
                 self._bundles[model.model_id] = open_registered(self._directory, model)

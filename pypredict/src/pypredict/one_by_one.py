@@ -55,6 +55,9 @@ def predict_alone(
             errors += alone.errors
             if len(probabilities):
                 done[row] = probabilities
+    if len(inputs.input_ids):
+        with engine.begin() as connection:
+            jobs.mark_in_flight(connection, job, None)  # a death from here on has another cause
     rows = sorted(done)
     for refused in errors[len(inputs.errors) :]:
         log.error("input %d gets no prediction: %s, %s", refused.input_id, refused.reason, refused.detail)

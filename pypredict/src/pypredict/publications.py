@@ -49,6 +49,10 @@ class Publications:
                 problems += self._import_once(path, state_of(path), self._import_proposal)
         return problems
 
+    def forget(self) -> None:
+        """Import everything again: after an outage, the database may be without what was imported."""
+        self._imported.clear()
+
     def register_new(self) -> None:
         """Register every bundle that is not registered yet, as available."""
         paths = [path for path in self._list(list_bundles) if path not in self._imported]

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from bundle import BundleError
 from bundle.terminal import log_fields
 from pypredict import PypredictError, jobs, registry, store
-from pypredict.database import OUTAGE, is_refused_login, reason
+from pypredict.database import OUTAGE, is_away, is_refused_login, reason
 from pypredict.health import write_health
 from pypredict.jobs import Job
 from pypredict.lease import Leases
@@ -76,10 +76,13 @@ class Worker:
         self._next_check = -math.inf  # when to look for new bundles and chunks again (time.monotonic)
         self._next_attention = -math.inf  # when to look at sessions and resources again
         self._warnings = Warnings()
-        self._outages = 0
+        self._outages = 0  # failed claims in a row
+        self._refusals = 0  # failed writes of outcomes in a row
+        self._refused: Exception | None = None  # the error of the last one, until the worker has waited
         self._trouble = ""  # why the daemon cannot work now; empty: it can
         self._planner = Planner()
         self._idle = False
+        self._health_written = True
         self._woken = False  # by a notification
         self._announced = False
         self._leases = Leases(self.engine, self.lease_seconds)
@@ -110,35 +113,39 @@ class Worker:
                 while not self.stop.is_set():
                     self._write_health()
                     self.run_log.write_line(idle=False)
+                    if self._refused is not None:
+                        refused, self._refused = self._refused, None
+                        self._refusals += 1
+                        self._wait_for_database(refused, self._refusals, until_empty)
                     try:
                         work = self._fetch_urgent() if ahead is not None else None
                         if work is None:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                             work, ahead = ahead.result(), None
-                        if work is None and written is not None:
-                            written.result()
-                            written = None
-                        if work is None and until_empty and self._nothing_open():
-                            break
                         self._outages, self._trouble = 0, ""
+                        if work is None:
+                            _end_of(written)
+                            if until_empty and self._refused is None and self._nothing_open():
+                                break
                     except OUTAGE as error:
                         ahead = None
-                        self._wait_for_database(error, until_empty)
+                        self._forget_database()
+                        self._outages += 1
+                        self._wait_for_database(error, self._outages, until_empty)
                         continue
                     if work is not None:
                         if not waited:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                         outcome = self._predict(work)
-                        if written is not None:
-                            written.result()  # at most one chunk is being written
+                        _end_of(written)  # at most one chunk is being written
                         written = threads.submit(self._write, work.job, outcome, until_empty) if outcome else None
-                        if written is not None and (waited or work.job.urgent):
-                            written.result()
+                        if waited or work.job.urgent:
+                            _end_of(written)
                         waited = False
-                        continue
-                    self.run_log.write_line(idle=not until_empty)
-                    self._woken = self._listener.wait(self.poll_seconds)
-                    waited = True
+                    elif self._refused is None:
+                        self.run_log.write_line(idle=not until_empty)
+                        self._woken = self._listener.wait(self.poll_seconds)
+                        waited = True
             finally:
                 self._release_fetched(ahead)
                 self._listener.close()
@@ -296,7 +303,7 @@ class Worker:
             if job.failures < MAX_FAILURES:
                 return self.models.predict(job.model_id, work.inputs)
             log.warning("chunk %d has failed %d times: predicting it row by row", job.chunk_id, job.failures)
-            outcome = predict_alone(self.engine, job, work.inputs, self.models, self.stop.is_set)
+            outcome = predict_alone(self.engine, job, work.inputs, self.models, self._stopped_at_work)
             if outcome is None:
                 self._release(job)
         except jobs.LeaseLostError as error:
@@ -308,6 +315,7 @@ class Worker:
             self._servable = [model_id for model_id in self._servable if model_id != job.model_id]
             self._next_check = -math.inf
         except OUTAGE as error:
+            self._refused = error
             self._release(job, error, failed=False)
         except Exception as error:  # any error of the model: the job has failed, the worker continues
             self._release(job, error, failed=True)
@@ -323,12 +331,14 @@ class Worker:
         except jobs.LeaseLostError as error:
             log.warning("%s", error)
         except OUTAGE as error:
+            self._refused = error
             self._release(job, error, failed=False)
         except Exception as error:  # for example a rule of the database that somebody added
             self._release(job, error, failed=True)
             if until_empty:
                 self._failed[job.chunk_id] = f"chunk {job.chunk_id} cannot be stored: {reason(error)}"
         else:
+            self._refusals = 0
             self.run_log.add(job, len(probabilities), len(inputs.errors))
             self.on_written(len(probabilities) + len(inputs.errors))
         finally:
@@ -359,17 +369,22 @@ class Worker:
         if work is not None:
             self._release(work.job)
 
-    def _wait_for_database(self, error: Exception, until_empty: bool) -> None:
-        self._outages += 1
-        if until_empty and self._outages >= len(BACKOFF_SECONDS):
-            raise PypredictError(f"the database does not answer: {reason(error)}; start it and run again") from error
-        delay = _backoff_seconds(self._outages)
+    def _forget_database(self) -> None:
+        """Look at everything again: the last transactions may be rolled back, or lost with a server that failed."""
+        self._listener.close()
+        self._planner = Planner()
+        self._publications.forget()
+        self._next_check = -math.inf
+
+    def _wait_for_database(self, error: Exception, times: int, until_empty: bool) -> None:
+        what, remedy = ("does not answer", "start it") if is_away(error) else ("refused a statement", "mend this")
+        if until_empty and times >= len(BACKOFF_SECONDS):
+            raise PypredictError(f"the database {what}: {reason(error)}; {remedy} and run again") from error
+        delay = _backoff_seconds(times)
         if is_refused_login(error):
             self._trouble = f"the database refuses the login: {reason(error)}"
             self._write_health()
-        log.warning("the database does not answer (%s); next try in %.1f s", reason(error), delay)
-        self._listener.close()
-        self._planner = Planner()  # its last plan may have been rolled back
+        log.warning("the database %s (%s); next try in %.1f s", what, reason(error), delay)
         self._listener.wait(delay)
 
     def _nothing_open(self) -> bool:
@@ -377,9 +392,28 @@ class Worker:
             planned = jobs.plan_jobs(connection)
             return jobs.count_open(connection, self._servable, self._failed.keys()) == 0 and planned == 0
 
+    def _stopped_at_work(self) -> bool:
+        """Show between two inputs of a job that the worker is alive, and return whether to stop."""
+        self._write_health()
+        return self.stop.is_set()
+
     def _write_health(self) -> None:
-        if self.health_file is not None:
+        if self.health_file is None:
+            return
+        try:
             write_health(self.health_file, self._trouble)
+        except OSError as error:  # the file grows old, and that tells it
+            if self._health_written:
+                log.warning("%s cannot be written: %s", self.health_file, error.strerror)
+            self._health_written = False
+        else:
+            self._health_written = True
+
+
+def _end_of(written: "Future[None] | None") -> None:
+    """Wait until the last outcomes are written, or could not be written."""
+    if written is not None:
+        written.result()
 
 
 def _backoff_seconds(failures: int, most: float = BACKOFF_SECONDS[-1]) -> float:
