@@ -272,6 +272,24 @@ def read_only_volume() -> Iterator[Path]:
                 folder.chmod(0o755)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be two users")
+def test_26_the_lock_file_of_another_user_stops_no_trainer() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # not tmp_path, because only its owner can enter its parents
+        volume = Path(directory)
+        publish_bundle(volume, "first")
+        for folder in (volume, volume / "bundles", volume / "current"):
+            folder.chmod(0o777)
+        with staging(volume) as of_root:
+            os.seteuid(65534)
+            try:
+                publish_bundle(volume, "second")
+                remove_bundles(volume, ["second"])
+            finally:
+                os.seteuid(0)
+            assert of_root.is_dir()
+        assert [path.name for path in (volume / "bundles").iterdir()] == ["first"]
+
+
 def test_27_a_read_only_volume_is_refused_before_the_training(read_only_volume: Path) -> None:
     with (
         pytest.raises(

@@ -2,8 +2,9 @@
 
 All files are written to a temporary directory on the same volume and fsynced. One rename makes the bundle appear. Then
 the dataset's pointer is replaced. When a trainer is killed before the rename, a directory `.tmp-*` stays. Readers
-ignore it, and the next trainer removes it. A running trainer holds a lock on a file beside its directory; a directory
-without a locked file is abandoned. The lock is on a file because NFS has no locks of directories between machines.
+ignore it, and the next trainer of the same user removes it. A running trainer holds a lock on a file beside its
+directory; a directory without a locked file is abandoned. The lock is on a file because NFS has no locks of directories
+between machines.
 """
 
 import fcntl
@@ -60,7 +61,8 @@ def list_bundles(models: Path) -> list[Path]:
 def staging(models: Path) -> Iterator[Path]:
     """Make a private directory on the models volume for a new bundle; it is removed unless it is published.
 
-    Also removes the directories of trainers that died. Raises BundleError when the volume cannot be written.
+    Also removes the directories of this user's trainers that died. Raises BundleError when the volume cannot be
+    written.
     """
     bundles = models / "bundles"
     try:
@@ -193,6 +195,8 @@ def _remove_abandoned(bundles: Path) -> None:
         except FileNotFoundError:  # abandoned, or published after it was listed; then there is nothing to remove
             shutil.rmtree(path, ignore_errors=True)
             continue
+        except PermissionError:
+            continue  # it is of another user, whose next trainer removes it if it is abandoned
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
