@@ -1,5 +1,6 @@
 """No fault of the SDK or of the upload stops a training; it logs one line."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -176,6 +177,29 @@ def test_records_are_listed_oldest_first_and_once(tmp_path: Path) -> None:
     (tmp_path / "wandb/latest-run").symlink_to(names[0])
     (tmp_path / "wandb/offline-run-20260104_000000-d").mkdir()  # an empty directory
     assert [path.name for path in list_records(tmp_path)] == [names[1], names[0], names[2]]
+
+
+def test_an_arrival_that_cannot_be_noted_is_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    start = subprocess.Popen
+    program = 'print(\'{"arrived": "https://wandb.example/r1"}\')'
+
+    def arrive(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        return start([command[0], "-c", program], **options)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyml.tracking.upload.subprocess.Popen", arrive)
+    upload = Upload(tmp_path, Settings(record=tmp_path), None, live=False)
+    monkeypatch.setattr("bundle.whole_file.tempfile.mkstemp", full)
+    assert upload.wait(60) is None
+    upload.end()
+    assert lines(log) == [
+        f"W&B: the run arrived, but {tmp_path}/arrived.json cannot be written (No space left on device); the next "
+        "pyml sync uploads it again"
+    ]
 
 
 def test_the_start_of_the_upload_process_is_not_the_silence_of_the_server(

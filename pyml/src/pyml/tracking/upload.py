@@ -1,6 +1,7 @@
 """Control the upload of a record from the trainer: start its process, get the run's URL, wait for it, end it."""
 
 import json
+import logging
 import math
 import os
 import queue
@@ -18,6 +19,8 @@ from pyml.config import Settings
 from pyml.process import kill_process_tree
 from pyml.tracking.local_run import ARRIVED_FILE, sdk_environment
 from pyml.tracking.upload_process import SERVER_ASKED, SERVER_OK
+
+log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 12  # the longest wait for a server that does not answer
 URL = re.compile(r"View run .* at (https?://\S+)")
@@ -96,8 +99,16 @@ class Upload:
     def _write_arrival(self, url: str) -> None:
         self.url = url
         text = json.dumps({"url": url, "seen_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})
-        with write_whole(self._directory / ARRIVED_FILE) as file:
-            file.write(f"{text}\n".encode())
+        path = self._directory / ARRIVED_FILE
+        try:
+            with write_whole(path) as file:
+                file.write(f"{text}\n".encode())
+        except OSError as error:  # the run is at the server, and its bundle is published
+            log.warning(
+                "W&B: the run arrived, but %s cannot be written (%s); the next pyml sync uploads it again",
+                path,
+                error.strerror,
+            )
 
     def _read(self, output: IO[bytes]) -> None:
         for line in output:
