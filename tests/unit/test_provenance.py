@@ -1,6 +1,7 @@
 """The origin of a bundle: the commit, the uncommitted changes, the versions."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_changes_are_none_without_an_index(repository: Path, monkeypatch: pytest
     git = provenance._git
     monkeypatch.setattr(provenance, "_git", lambda *words: None if words[0] == "rev-parse" else git(*words))
     assert provenance.git_changes(Settings(git_commit=None)) is None
+
+
+def test_changes_are_none_before_the_first_git_add(repository: Path) -> None:
+    """A new repository has no index."""
+    shutil.rmtree(repository / ".git")
+    git(repository, "init", "--quiet")
+    assert provenance.git_changes(Settings(git_commit=None)) is None
+    state = provenance.git_state(Settings(git_commit=None))
+    assert (state.commit, state.dirty) == (None, None)
 
 
 def test_versions_name_the_libraries_for_training_and_tracking() -> None:

@@ -31,7 +31,7 @@ def git_changes(settings: Settings) -> bytes | None:
     """Give the uncommitted changes of the source tree as a patch: changed tracked files, new modules of our packages.
 
     Other untracked files are left out, because they can be private. The W&B token is replaced by asterisks. Returns
-    None if nothing changed, or if git cannot say it: there is none in the container.
+    None if nothing changed, or if git cannot say it: there is none in the container, and no index in a new repository.
     """
     if settings.git_commit or not _git("status", "--porcelain"):
         return None
@@ -42,7 +42,10 @@ def git_changes(settings: Settings) -> bytes | None:
         return None
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory) / "index"  # a copy, so that the real index does not change
-        shutil.copyfile(os.fsdecode(index.strip()), copy)
+        try:
+            shutil.copyfile(os.fsdecode(index.strip()), copy)
+        except OSError:  # a new repository has no index before the first git add
+            return None
         environment = {"GIT_INDEX_FILE": str(copy)}
         for path in filter(None, new.split(b"\0")):
             _git("add", "--intent-to-add", "--", f":/{os.fsdecode(path)}", **environment)
