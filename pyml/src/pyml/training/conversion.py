@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bundle.quiet import without_stderr
 from pyml import PymlError
 from pyml.evaluation.metrics import Probabilities
 from pyml.keras_library import hide_warnings
+from pyml.training.full_disk import explain_full_disk
 
 if TYPE_CHECKING:
     import keras
@@ -23,7 +25,8 @@ TOLERANCE = 1e-5  # of a probability; the allowed layers stay within 2e-6 (tests
 def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
     """Convert a Keras model to the bytes of a model.tflite, for any number of rows, or for the fixed numbers of rows.
 
-    Changes the model: sets the dropout of its recurrent layers to 0. Raises PymlError when LiteRT cannot run the model.
+    Changes the model: sets the dropout of its recurrent layers to 0. Raises PymlError when LiteRT cannot run the model,
+    or when the disk of the temporary files is full.
     """
     import keras
     import tensorflow as tf
@@ -40,13 +43,15 @@ def convert_model(model: "keras.Model", spec: InputSpec) -> bytes:
         for name, rows in (FIXED_ROWS if recurrent else ANY_ROWS).items()
     }
     try:
-        with tempfile.TemporaryDirectory() as directory, without_stderr():
+        with tempfile.TemporaryDirectory() as directory, without_stderr(), explain_full_disk(Path(directory)):
             # The converter of functions takes only one. A saved model may have several, which share their weights.
             options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
             tf.saved_model.save(tf.Module(), directory, signatures=signatures, options=options)
             converter = tf.lite.TFLiteConverter.from_saved_model(directory, signature_keys=list(signatures))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
             content: bytes = converter.convert()
+    except PymlError:
+        raise
     except Exception as error:  # the converter raises errors of many kinds
         unknown = re.search(r"TF Select ops: ([\w, ]+)|fused\[\"(\w+):\"", str(error))
         found = f"LiteRT has no {(unknown[1] or unknown[2]).strip()}" if unknown else one_line(error)

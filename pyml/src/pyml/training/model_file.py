@@ -16,6 +16,7 @@ from pyml import PymlError
 from pyml.datasets.dataset import Dataset, Split
 from pyml.evaluation.metrics import Probabilities
 from pyml.training.conversion import TOLERANCE, check_conversion, convert_model
+from pyml.training.full_disk import explain_full_disk
 
 if TYPE_CHECKING:
     import keras
@@ -36,14 +37,16 @@ def write_model(model: "keras.Model", directory: Path, dataset: Dataset, samples
 
     Raises PymlError if model.h5 does not hold the same model (Keras's file format loses some arguments without an
     error, for example lists such as axis=[1, 2]), or if model.tflite predicts other probabilities than Keras.
+    Raises it, or OSError, if a file cannot be written.
     """
     import keras
 
     path, n_classes = directory / MODEL_FILE, len(dataset.classes)
     try:
-        model.save(path, include_optimizer=False)
-        saved: keras.Model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except OSError:
+        with explain_full_disk(directory):
+            model.save(path, include_optimizer=False)
+            saved: keras.Model = keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, PymlError):
         raise
     except Exception as error:  # Keras, h5py and HDF5 raise errors of many kinds
         raise PymlError(f"the model cannot be written to {path.name}: {one_line(error)}") from error
@@ -56,7 +59,8 @@ def write_model(model: "keras.Model", directory: Path, dataset: Dataset, samples
         )
     probabilities = predict_split(saved, samples, n_classes)
     content = convert_model(saved, dataset.input)
-    (directory / SERVING_FILE).write_bytes(content)
+    with explain_full_disk(directory):
+        (directory / SERVING_FILE).write_bytes(content)
     serving = start_model(content, dataset.input, n_classes)
     served = np.concatenate([serving.predict(part) for part in _parts(samples)])
     check_conversion(probabilities, served)
