@@ -189,3 +189,19 @@ def test_list_of_names_shows_ten_and_shortens_each() -> None:
     assert shown.startswith("00xxx")
     assert shown.endswith("... and 2 more")
     assert len(shown) < 1000
+
+
+@pytest.mark.parametrize("program", ["pyml", "pypredict"])
+def test_what_stdout_cannot_encode_is_escaped(program: str) -> None:
+    code = f"import sys, typer; from {program}.cli import app, main; "
+    code += "app.command('show')(lambda: typer.echo('class 猫 é')); sys.argv = ['x', 'show']; main()"
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, check=False)
+    assert done.stdout.decode("latin-1") == "class \\u732b é\n"
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("stdout", ["None", "io.StringIO()"])
+def test_the_log_starts_without_a_stdout_of_its_own(stdout: str) -> None:
+    code = f"import io, sys; sys.stdout = {stdout}; from bundle.terminal import log_to_stderr; log_to_stderr('', 10)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

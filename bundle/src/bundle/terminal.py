@@ -5,6 +5,7 @@ the order of the letters around. Each command line makes its log and its console
 The log has lines for people, or one JSON object a line for programs that collect logs.
 """
 
+import io
 import json
 import logging
 import sys
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def log_to_stderr(line: str, level: int, *, as_json: bool = False) -> None:
-    """Send the log to stderr. line: the format of one line, as in logging; as_json: write JSON objects instead."""
+    """Send the log to stderr. line: the format of one line, as in logging; as_json: write JSON objects instead.
+
+    What stdout cannot encode is escaped from now on, as Python does it for stderr; otherwise it would be an error.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it is None without a stdout, and a test may replace it
+        sys.stdout.reconfigure(errors="backslashreplace")
     handler = StderrHandler()
     handler.setFormatter(JsonFormatter() if as_json else PrintableFormatter(line))
     logging.basicConfig(level=level, handlers=[handler])
