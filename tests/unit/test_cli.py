@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 PYML = Path(sys.executable).with_name("pyml")
+EXPERIMENT = str(Path(__file__).parents[2] / "experiments" / "digits_cnn.json")
 
 
 def pyml(
@@ -95,3 +96,44 @@ def test_a_missing_dataset_without_network_stops_the_training(tmp_path: Path) ->
     assert "there/mnist has no known mnist.npz, and nowhere/mnist.npz cannot be downloaded" in said
     assert "--data-dir" in said
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("PermissionError(13, 'Permission denied', '/models/bundles')", "/models/bundles: Permission denied"),
+        ("OSError(28, 'No space left on device')", "No space left on device"),
+        ("OSError('the lock is lost')", "the lock is lost"),
+        ("MemoryError()", "not enough memory (MemoryError); free some, or lower batch_size"),
+    ],
+)
+def test_an_error_of_the_system_is_one_sentence(raised: str, said: str) -> None:
+    program = f"""
+import sys
+from pyml import cli
+def fail():
+    raise {raised}
+cli.app.command("fail")(fail)
+sys.argv = ["pyml", "fail"]
+cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"pyml: {said}\n")
+
+
+@pytest.mark.parametrize("command", [["test", "x"], ["train", EXPERIMENT]])
+def test_a_models_folder_that_cannot_be_looked_up_is_one_sentence(command: list[str], tmp_path: Path) -> None:
+    models = "x" * 300
+    done = pyml(*command, "--models", models, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("Traceback")) == (1, 0)
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith(f"pyml: {models}/bundles")
+    assert said.endswith(": File name too long")
+
+
+def test_a_pipe_that_its_reader_closes_is_no_error_message() -> None:
+    process = subprocess.Popen([PYML, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=60)
+    assert said == b""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import BundleError, __version__
-from bundle.messages import printable
+from bundle.messages import one_line, printable
 from bundle.terminal import exit_with_error, log_to_stderr, print_json, refuse_empty_arguments
 from pyml import PymlError
 from pyml.cli_context import DataDir, Models, Quiet, make_console, make_settings, set_quiet
@@ -38,6 +38,11 @@ def main() -> None:
         app()
     except (PymlError, BundleError) as error:
         exit_with_error("pyml", str(error))
+    except OSError as error:  # not that of a closed pipe, for which click exits
+        place = "" if error.filename is None else f"{error.filename}: "
+        exit_with_error("pyml", f"{place}{error.strerror or one_line(error)}")
+    except MemoryError as error:
+        exit_with_error("pyml", f"not enough memory ({one_line(error)}); free some, or lower batch_size")
     except Stopped as stopped:
         exit_with_error("pyml", f"stopped by {stopped.signal}; no incomplete bundle is left", stopped.code)
     finally:
