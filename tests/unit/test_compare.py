@@ -213,11 +213,12 @@ def test_short_and_incomplete_histories_are_shown(tmp_path: Path, epochs: list[E
 
 def test_compare_prints_the_table_and_writes_both_files(models: Path, tmp_path: Path) -> None:
     arguments = ["compare", "--models", str(models), "--baseline", "bravo"]
-    files = ["--html", str(tmp_path / "c.html"), "--png", str(tmp_path / "c.png")]
+    files = ["--html", str(tmp_path / "c[v1].html"), "--png", str(tmp_path / "c.png")]
     done = CliRunner().invoke(app, [*arguments, *files])
     assert done.exit_code == 0, done.output
+    assert f"written: {tmp_path}/c[v1].html" in done.output
     assert "toys: 3 runs, baseline bravo-2" in done.output
-    assert (tmp_path / "c.html").read_bytes().startswith(b"<!DOCTYPE html>")
+    assert (tmp_path / "c[v1].html").read_bytes().startswith(b"<!DOCTYPE html>")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -130,7 +130,7 @@ def compare_command(
         if path is not None:
             write(comparisons, path)
             if not as_json:
-                console.print(f"written: {path}", highlight=False, soft_wrap=True)
+                console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("sync", epilog="Example: WANDB_API_KEY=... pyml sync")
