@@ -16,7 +16,7 @@ def test_a_history_is_read_back_exactly(tmp_path: Path) -> None:
     assert read_history(tmp_path) == EPOCHS
 
 
-@pytest.mark.parametrize("text", ["", "{}", '[{"epoch": "one"}]', "[[]]"])
+@pytest.mark.parametrize("text", ["", "{}", '[{"epoch": "one"}]', "[[]]", '[{"loss": 0.5}]'])
 def test_an_invalid_history_is_refused_in_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "history.json").write_text(text)
     with pytest.raises(PymlError, match=r"history\.json is not a history: [^\n]*$"):

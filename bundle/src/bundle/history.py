@@ -8,10 +8,21 @@ val_auroc, the AUROC of the validation set.
 
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic_core import PydanticCustomError
 
 from bundle.document import FewKeys
 
 Epoch = dict[str, float]
 MAX_HISTORY_BYTES = 8 * 2**20  # 20,000 epochs
-HISTORY: TypeAdapter[list[Epoch]] = TypeAdapter(Annotated[list[Annotated[Epoch, FewKeys]], Field(fail_fast=True)])
+
+
+def _check_number(epoch: Epoch) -> Epoch:
+    if "epoch" not in epoch:
+        raise PydanticCustomError("epoch", "it has no key epoch, the number of the epoch")
+    return epoch
+
+
+HISTORY: TypeAdapter[list[Epoch]] = TypeAdapter(
+    Annotated[list[Annotated[Epoch, FewKeys, AfterValidator(_check_number)]], Field(fail_fast=True)]
+)
