@@ -19,6 +19,7 @@ from support.trainings import LAST, PYML, SCALE, TINY, experiment, pyml
 from bundle import BundleError
 from bundle.inference.load import load_model
 from bundle.manifest import InputSpec, TrackedRun
+from bundle.publish import bundle_path
 from bundle.verify import Bundle, open_bundle
 from pyml import PymlError
 from pyml.config import Settings
@@ -331,6 +332,22 @@ def test_nan_predictions_are_refused_in_one_sentence(
     monkeypatch.setattr("pyml.training.fit.add_auroc", lambda *_: None)
     with pytest.raises(PymlError, match="predicts no finite number for 2 test samples; look for extreme values"):
         train(experiment(), unrecorded(settings).model_copy(update={"models": tmp_path}))
+
+
+def test_a_damaged_bundle_is_trained_again_beside_it_with_force(
+    copied: Path, tmp_path: Path, settings: Settings
+) -> None:
+    models = tmp_path / "models"
+    damaged = bundle_path(models, copied.name)
+    damaged.parent.mkdir(parents=True)
+    copied.rename(damaged)
+    (damaged / "model.h5").write_bytes(b"damaged")
+    local = unrecorded(settings).model_copy(update={"models": models})
+    with pytest.raises(BundleError, match=r"model\.h5 has 7 bytes, .*; pyml train --force trains it again beside"):
+        train(experiment(), local)
+    bundle, fresh = train(experiment(), local, force=True)
+    assert (bundle.path.name, fresh) == (f"{damaged.name}-run2", True)
+    assert train(experiment(), local) == (open_bundle(bundle.path), False)
 
 
 def test_a_training_without_early_stopping_runs_all_epochs(trained: Bundle) -> None:

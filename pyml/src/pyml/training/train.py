@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import JsonValue
 
+from bundle import BundleError
 from bundle.manifest import (
     DIFF_FILE,
     PREDICTIONS_FILE,
@@ -85,7 +86,10 @@ def train(
         identity = bundle_id(experiment, dataset.fingerprint)
         published = published_runs(settings.models, identity)
         if published and not force:
-            bundle = open_bundle(bundle_path(settings.models, published[-1]))
+            try:
+                bundle = open_bundle(bundle_path(settings.models, published[-1]))
+            except BundleError as error:
+                raise BundleError(f"{error}; pyml train --force trains it again beside the damaged one") from error
             log.info("%s is published already, nothing trained", published[-1])
             return bundle, False
         name = next_run(published, identity)
