@@ -129,7 +129,7 @@ def point(models: Path, manifest: Manifest, *, promote: bool = False) -> None:
     current = models / "current"
     try:
         current.mkdir(parents=True, exist_ok=True)
-        with write_whole(current / f"{manifest.dataset}.json") as file:
+        with write_whole(current / f"{manifest.dataset}.json", any_kind=True) as file:
             file.write(f"{pointer.model_dump_json()}\n".encode())
     except OSError as error:
         raise BundleError(
