@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle.inputs.files import FilesError, list_images, read_texts
+from bundle.inputs.files import FilesError, list_images, read_texts, readable_name
 
 
 def touch(*paths: Path) -> None:
@@ -96,3 +96,17 @@ def test_image_that_is_no_regular_file_is_listed_to_be_named(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "cat/2.png")
     (tmp_path / "cat/3.png").mkdir()
     assert [path.name for path, _ in list_images(tmp_path)] == ["1.png", "2.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"),
+    [
+        ("caf\u00e9", "caf\u00e9"),
+        ("caf\udce9", r"caf\xe9"),
+        ("a\ude77", r"a\xed\xb9\xb7"),
+        ("\ud800", r"\xed\xa0\x80"),
+        ("\udce9\ude77", r"\xed\xb3\xa9\xed\xb9\xb7"),
+    ],
+)
+def test_name_with_any_lone_surrogate_becomes_readable(name: str, readable: str) -> None:
+    assert readable_name(name) == readable

@@ -114,6 +114,12 @@ def test_names_in_an_array_are_class_names() -> None:
         numbered(["cat", "bird"])
 
 
+def test_label_with_half_of_a_character_is_refused_in_one_sentence() -> None:
+    labels = np.array([ord("c"), 0xDE77], np.uint32).view("<U1")
+    with pytest.raises(LabelError, match=r"not classes of the model: c, \\xed\\xb9\\xb7; its classes are cat"):
+        numbered(labels)
+
+
 def test_numbers_are_class_numbers_if_classes_have_names() -> None:
     assert numbered([2, 0, 2]) == [2, 0, 2]
     assert numbered([[0, 0, 1], [1, 0, 0]]) == [2, 0]

@@ -41,8 +41,12 @@ class TextRow:
 
 
 def readable_name(name: str) -> str:
-    """Convert a file's name to valid UTF-8; a byte that is not UTF-8 becomes \\xNN."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Convert a name to valid UTF-8; a byte that is not UTF-8, or is part of half a character, becomes \\xNN."""
+    try:
+        content = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a character that stands for no byte of a file's name
+        content = name.encode("utf-8", "surrogatepass")
+    return content.decode("utf-8", "backslashreplace")
 
 
 def list_images(folder: Path) -> list[tuple[Path, str | None]]:
