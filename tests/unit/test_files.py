@@ -1,6 +1,7 @@
 """Read folders of images and CSV files of texts."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,56 @@ def test_52_a_line_in_another_encoding_is_named(tmp_path: Path) -> None:
         list(read_texts(path, "text", "label"))
 
 
-@pytest.mark.parametrize("row", [b",pos\n", b"fine\n", b"fine,\n"])
+@pytest.mark.parametrize("row", [b",pos\n", b"fine\n", b"fine,\n", b"fine, \t\n"])
 def test_52_a_row_without_text_or_label_is_named(tmp_path: Path, row: bytes) -> None:
     path = csv_file(tmp_path, b"text,label\ngood,pos\n" + row)
     with pytest.raises(FilesError, match="line 3: the text or the label is empty or missing"):
         list(read_texts(path, "text", "label"))
+
+
+def test_two_unbalanced_quotes_do_not_merge_the_rows_between(tmp_path: Path) -> None:
+    rows = [b"film %d,pos\n" % number for number in range(50)]
+    rows[10], rows[40] = b'"good film,pos\n', b'"great film,pos\n'
+    path = csv_file(tmp_path, b"text,label\n" + b"".join(rows))
+    with pytest.raises(FilesError, match=r"line 12: .*; write each quote inside a quoted text twice") as raised:
+        list(read_texts(path, "text", "label"))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'text,label\na,b\n"an open quote,pos\nb,c\n', 3),
+        (b'text,label\n"a "good" film",pos\n', 2),
+        (b'"text","label"\n\n"a\nb",c\n"d,e\n', 5),
+    ],
+)
+def test_quotes_that_do_not_match_are_named(tmp_path: Path, content: bytes, line: int) -> None:
+    with pytest.raises(FilesError, match=rf"texts\.csv, line {line}: the quotes of this row do not match"):
+        list(read_texts(csv_file(tmp_path, content), "text", "label"))
+
+
+@pytest.mark.parametrize(("header", "column"), [(b"text,label,text", "text"), (b"label,text,label", "label")])
+def test_column_that_appears_twice_is_refused(tmp_path: Path, header: bytes, column: str) -> None:
+    path = csv_file(tmp_path, header + b"\na,b,c\n")
+    with pytest.raises(FilesError, match=rf"has 2 columns {column!r}, one is needed; rename or remove the others"):
+        list(read_texts(path, "text", "label"))
+
+
+def test_another_column_may_appear_twice(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, b"text,,\na,b,c\n")
+    assert [row.text for row in read_texts(path, "text", None)] == ["a"]
+
+
+def test_command_that_converts_a_file_works_for_every_path(tmp_path: Path) -> None:
+    path = tmp_path / "my $HOME's texts.csv"
+    path.write_text('"text";"label"\n"a, b";"pos"\n')
+    with pytest.raises(FilesError) as raised:
+        list(read_texts(path, "text", "label"))
+    command = str(raised.value).partition("convert it: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    (row,) = read_texts(tmp_path / "my $HOME's texts-commas.csv", "text", "label")
+    assert (row.text, row.label) == ("a, b", "pos")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

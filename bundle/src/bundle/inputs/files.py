@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,16 +104,17 @@ def read_utf8(path: Path, max_bytes: int) -> str:
 def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterator[TextRow]:
     """Read a CSV file with a header, in UTF-8 with or without a byte order mark. Empty lines are skipped.
 
-    Raises FilesError. It names the missing column, or the line that is not UTF-8, has no text or no label, has a label
-    over MAX_CLASS_NAME, has more values than the header has columns, or is part of a row over MAX_ROW_CHARACTERS.
+    Raises FilesError. It names the column that is missing or appears twice, or the line that is not UTF-8, has no text
+    or no label, has a label over MAX_CLASS_NAME, has more values than the header has columns, has quotes that do not
+    match, or is part of a row over MAX_ROW_CHARACTERS.
     """
     with _csv_reader(path) as reader:
         for column in (text_column, label_column):
             _check_column(path, column, list(reader.fieldnames or []))
         for row in reader:
-            place = f"{path}, line {reader.line_num}"
+            place = f"{path}, line {reader.line}"
             text, label = row[text_column], row[label_column] if label_column else None
-            if not (text or "").strip() or (label_column and not label):
+            if not (text or "").strip() or (label_column and not (label or "").strip()):
                 raise FilesError(f"{place}: the text or the label is empty or missing")
             if None in row:
                 raise FilesError(f"{place}: more values than the header has columns; quote texts that hold commas")
@@ -124,7 +126,7 @@ def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterat
             for value in (text, label or ""):
                 if any("\udc80" <= letter <= "\udcff" for letter in value):
                     raise FilesError(f"{place}: not UTF-8; convert the file, e.g. with iconv")
-            yield TextRow(reader.line_num, text, label)
+            yield TextRow(reader.line, text, label)
 
 
 def csv_columns(path: Path) -> list[str]:
@@ -141,42 +143,57 @@ def _csv_reader(path: Path) -> Iterator["_Rows"]:
             try:
                 yield reader
             except csv.Error as error:
-                raise FilesError(f"{path}, line {reader.line_num}: {error}") from error
+                raise FilesError(
+                    f"{path}, line {reader.line + 1}: the quotes of this row do not match ({error}); write each "
+                    "quote inside a quoted text twice, and close each quoted text"
+                ) from error
     except OSError as error:
         raise FilesError(f"{path} cannot be read ({error.strerror}); a CSV file with a header is needed") from error
 
 
 class _Rows(csv.DictReader):  # type: ignore[type-arg]  # it takes no type argument before Python 3.12
-    """The rows of a CSV file with a header. Raises FilesError at a row over MAX_ROW_CHARACTERS."""
+    """The rows of a CSV file with a header. Raises FilesError at a row over MAX_ROW_CHARACTERS.
+
+    The rows are read strictly: two texts that begin with an unbalanced quote would otherwise become one, with all rows
+    between them. The header is not: _check_column explains "text";"label" better. line: the last line of the row.
+    """
 
     def __init__(self, file: IO[str], path: Path) -> None:
-        self._file, self._path, self._size = file, path, 0
-        super().__init__(self._lines())
+        self._file, self._path, self._size, self._line = file, path, 0, 0
+        lines = self._lines()
+        super().__init__(lines, next(csv.reader(lines), []), strict=True)
+        self.line = self._line
 
     def __next__(self) -> dict[str | Any, str | Any]:
         self._size = 0
-        return super().__next__()
+        row = super().__next__()
+        self.line = self._line
+        return row
 
     def _lines(self) -> Iterator[str]:
         while line := self._file.readline(MAX_ROW_CHARACTERS + 1 - self._size):
             self._size += len(line)
             if self._size > MAX_ROW_CHARACTERS:
                 raise FilesError(
-                    f"{self._path}, line {self.reader.line_num + 1}: the row has over {MAX_ROW_CHARACTERS} characters; "
+                    f"{self._path}, line {self._line + 1}: the row has over {MAX_ROW_CHARACTERS} characters; "
                     "is it a CSV file, and is each quote closed?"
                 )
+            self._line += 1
             yield line
 
 
 def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
-    """Refuse a header without the column. For a file separated by tabs or semicolons, give a command to convert it."""
-    if column is None or column in columns:
+    """Refuse a header without the column, or with two of it. For tabs or semicolons, give a command to convert it."""
+    if column is None or (count := columns.count(column)) == 1:
         return
+    if count:
+        raise FilesError(f"{path} has {count} columns {column!r}, one is needed; rename or remove the others")
     for delimiter, name in (("\t", "tabs"), (";", "semicolons")):
         if any(delimiter in header for header in columns):
             program = f"csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={delimiter!r}))"
             raise FilesError(
                 f"{path} is separated by {name}, commas are needed; convert it: "
-                f'python3 -c "import csv, sys; {program}" < {path} > {path.with_suffix("")}-commas.csv'
+                f'python3 -c "import csv, sys; {program}" < {shlex.quote(str(path))} > '
+                + shlex.quote(f"{path.with_suffix('')}-commas.csv")
             )
     raise FilesError(f"{path} has no column {column!r}; its header names {list_names(columns) or 'none'}")
