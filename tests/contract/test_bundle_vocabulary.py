@@ -9,7 +9,7 @@ from support.bundles import forge, publish_bundle, publish_texts
 from bundle import BundleError
 from bundle.document import sha256_of_json
 from bundle.inputs.preprocessing import RESERVED_WORDS
-from bundle.split import MAX_LINE, read_split
+from bundle.split import MAX_LINE, SplitRow, read_split, write_split
 from bundle.verify import Bundle, open_bundle
 from bundle.vocabulary import read_vocabulary
 
@@ -88,3 +88,16 @@ def test_60_a_vocabulary_that_changed_after_the_check_is_not_read(tmp_path: Path
 def test_an_unreadable_split_is_refused_with_its_line(tmp_path: Path, content: bytes, said: str) -> None:
     with pytest.raises(BundleError, match=rf"toy/split\.csv, {said}"):
         list(read_split(with_split(tmp_path, content)))
+
+
+def test_split_with_a_carriage_return_in_a_label_or_source_is_read_back(tmp_path: Path) -> None:
+    sha256 = "0" * 64
+    rows = [
+        SplitRow("train", 0, "a\r", "b", sha256),
+        SplitRow("train", 1, "a", 'b\r\n"c",\r.png', sha256),
+        SplitRow("test", 0, "a, b", "c", sha256),
+    ]
+    write_split(tmp_path / "split.csv", rows)
+    content = (tmp_path / "split.csv").read_bytes()
+    assert list(read_split(with_split(tmp_path, content))) == rows
+    assert content.endswith(b'\ntest,0,"a, b",c,' + sha256.encode() + b"\n")  # without one, as csv.writer writes it

@@ -141,3 +141,12 @@ def test_predictions_csv_quotes_class_names(tmp_path: Path) -> None:
     write_predictions(tmp_path / "p.csv", float32([[0, 0, 1]]), np.array([0]), names)
     (row,) = read_predictions(tmp_path / "p.csv")
     assert (row["label"], row["predicted"]) == ('a,"b"', "ä")
+
+
+def test_predictions_csv_keeps_a_carriage_return_in_a_class_name(tmp_path: Path) -> None:
+    names = ("a\r", "b\rc", 'd\r\n"')
+    write_predictions(tmp_path / "p.csv", float32([[0, 0, 1], [1, 0, 0]]), np.array([0, 1]), names)
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file, strict=True)
+    assert header[4:] == [f"p_{name}" for name in names]
+    assert [row[1:3] for row in rows] == [[names[0], names[2]], [names[1], names[0]]]

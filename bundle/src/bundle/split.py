@@ -11,6 +11,7 @@ file, a line or a row. sha256: content_sha256 of the prepared array, as hexadeci
 import csv
 import hashlib
 import io
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import BundleError
+from bundle.csv_rows import write_rows
 from bundle.manifest import SPLIT_FILE
 from bundle.verify import Bundle
 
@@ -44,9 +46,7 @@ def content_sha256(sample: npt.NDArray[np.generic]) -> bytes:
 def write_split(path: Path, rows: Iterable[SplitRow]) -> None:
     """Write split.csv."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+        write_rows(file, itertools.chain([COLUMNS], rows))
 
 
 def read_split(bundle: Bundle) -> Iterator[SplitRow]:

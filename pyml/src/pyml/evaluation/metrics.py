@@ -5,13 +5,14 @@ class against all other classes. A macro mean gives each class of the test set t
 never predicts has precision 0. A class without a test sample has no metrics, only its place in the confusion matrix.
 """
 
-import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bundle.csv_rows import write_rows
 from bundle.manifest import ClassMetrics, Metrics
 
 Probabilities = npt.NDArray[np.float32]  # (n, n_classes)
@@ -60,12 +61,13 @@ def write_predictions(path: Path, probabilities: Probabilities, y: Labels, class
     sample counts from 0 in the order of test_set.npz. Probabilities are written with the fewest digits that give the
     same float32.
     """
-    predicted = probabilities.argmax(axis=1)
+    header = ["sample", "label", "predicted", "confidence", *(f"p_{name}" for name in classes)]
+    rows = (
+        [sample, classes[label], classes[best], str(row[best]), *map(str, row)]
+        for sample, (row, label, best) in enumerate(zip(probabilities, y, probabilities.argmax(axis=1), strict=True))
+    )
     with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["sample", "label", "predicted", "confidence"] + [f"p_{name}" for name in classes])
-        for sample, (row, label, best) in enumerate(zip(probabilities, y, predicted, strict=True)):
-            rows.writerow([sample, classes[label], classes[best], str(row[best]), *map(str, row)])
+        write_rows(file, itertools.chain([header], rows))
 
 
 def _class_metrics(
