@@ -125,8 +125,8 @@ def test_each_dataset_has_its_own_pointer(tmp_path: Path) -> None:
 def test_a_bundle_that_readers_refuse_is_not_published(tmp_path: Path) -> None:
     x, y = arrays_and_labels(5)
     with staging(tmp_path) as staged:
-        (staged / "predictions.csv").touch()
-        os.truncate(staged / "predictions.csv", 2**26 + 1)
-        with pytest.raises(BundleError, match=r"predictions\.csv has 67108865 bytes, at most 67108864 are read"):
+        (staged / "history.json").touch()
+        os.truncate(staged / "history.json", 2**26 + 1)
+        with pytest.raises(BundleError, match=r"history\.json has 67108865 bytes, at most 67108864 are read"):
             publish(staged, tmp_path, manifest_for("toy", x, y))
     assert list((tmp_path / "bundles").iterdir()) == []

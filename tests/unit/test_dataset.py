@@ -4,16 +4,27 @@ import dataclasses
 import itertools
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bundle.inputs.preprocessing import ArrayPreprocessing
+from bundle.vocabulary import encode_vocabulary
 from pyml import PymlError
 from pyml.config import Settings
-from pyml.datasets.dataset import Dataset, Prepared, Split, check_publishable
+from pyml.datasets.dataset import (
+    Dataset,
+    Prepared,
+    Split,
+    build_dataset,
+    check_publishable,
+    most_file_bytes,
+    save_split,
+)
 from pyml.datasets.load import load_dataset
 from pyml.datasets.split import Rows, check_learnable, content_hashes, drop_copies, split_rows
+from pyml.evaluation.metrics import write_predictions
 from pyml.experiment.data_spec import Digits, TextCsv
 
 SETTINGS = Settings()
@@ -150,10 +161,17 @@ def test_the_fingerprint_depends_on_the_split_of_a_sample(digits: Dataset) -> No
     assert changed.fingerprint != digits.fingerprint
 
 
-def check(classes: tuple[str, ...] = ("a", "b"), x: np.ndarray | None = None, words: tuple[str, ...] = ()) -> None:
+def check(
+    classes: tuple[str, ...] = ("a", "b"),
+    x: np.ndarray | None = None,
+    words: tuple[str, ...] = (),
+    sources: tuple[str, ...] = (),
+    n_test: int = 40,
+) -> None:
     """Check a dataset of 20 samples, of which 40 copies are the test set."""
     samples = np.zeros((20, 1), np.uint8) if x is None else x
-    check_publishable("mine", Prepared(classes, ArrayPreprocessing(), samples, np.arange(20) % 2, words), 40)
+    prepared = Prepared(classes, ArrayPreprocessing(), samples, np.arange(20) % 2, words, sources)
+    check_publishable("mine", prepared, n_test)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +205,45 @@ def test_sizes_that_no_bundle_can_hold_are_refused(shape: tuple[int, int], said:
     x = np.lib.stride_tricks.as_strided(np.arange(20, dtype=np.uint8), shape, (1, 0))  # needs 20 bytes
     with pytest.raises(PymlError, match=f"^dataset mine: {said}"):
         check(x=x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sources": ("x" * 2**23,) * 20}, r"split\.csv can have up to 1677\d+ bytes, at most 134217728 .* samples"),
+        (
+            {"classes": tuple(map(str, range(1_000))), "n_test": 40_000},
+            r"predictions\.csv can have up to 72\d+ bytes, at most 536870912 .* test samples or classes",
+        ),
+        ({"words": ("x" * 2**20,) * 16}, r"vocabulary\.json can have up to 167\d+ bytes, at most 16777216 .* words"),
+    ],
+    ids=["split", "predictions", "vocabulary"],
+)
+def test_files_that_no_reader_accepts_are_refused_before_the_training(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(PymlError, match=rf"^dataset mine: {said}$"):
+        check(**changes)
+
+
+LONG_NUMBERS = [1.1754943e-38, 1.17549435e-38, 0.00010000012, 0.9999999, 1e-45, 3.4028235e-5, 1 / 3]
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ('"', '"""a,"'), ("a\r", "wolf \U0001f43a"), ("x" * 255, "\u2028")])
+def test_written_files_are_never_larger_than_computed(tmp_path: Path, classes: tuple[str, str]) -> None:
+    n, n_test = 1_000, 700
+    x, y = distinct(n)
+    words = ("<pad>", 'a"\\\n', "\u00e9t\u00e9 \U0001f43a")
+    sources = [('"\r\n",', "a b", "\u00e9" * 99)[row % 3] for row in range(n)]
+    prepared = Prepared(classes, ArrayPreprocessing(), x, y, words, sources)
+    rows = Rows(np.arange(100), np.arange(100, 300), np.arange(300, n))
+    save_split(tmp_path / "split.csv", build_dataset("mine", prepared, rows))
+    bits = np.random.default_rng(0).integers(0, np.float32(1).view(np.uint32), (n_test, 2), np.uint32)
+    probabilities = bits.view(np.float32)
+    probabilities[: len(LONG_NUMBERS), 0] = LONG_NUMBERS
+    write_predictions(tmp_path / "predictions.csv", probabilities, y[rows.test], classes)
+    (tmp_path / "vocabulary.json").write_bytes(encode_vocabulary(words))
+    most = most_file_bytes(prepared, n_test)
+    written = {name: (tmp_path / name).stat().st_size for name in most}
+    assert all(most[name] / 2 < written[name] <= most[name] for name in most), (written, most)
 
 
 BAD = "b\0d"

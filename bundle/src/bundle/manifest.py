@@ -36,6 +36,7 @@ MAX_BYTES = {
     SERVING_FILE: 512 * 2**20,
     TEST_SET_FILE: MAX_TEST_SET_BYTES,
     SPLIT_FILE: 128 * 2**20,
+    PREDICTIONS_FILE: 512 * 2**20,  # its hash is checked, no service holds it in memory
     VOCABULARY_FILE: 16 * 2**20,
 }
 MAX_OTHER_BYTES = 64 * 2**20

@@ -1,5 +1,7 @@
 """`vocabulary.json`: the words of a text dataset, in the order of their token numbers."""
 
+import json
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -12,6 +14,11 @@ from bundle.verify import Bundle
 
 Words = Annotated[list[str], Field(fail_fast=True), Storable]
 WORDS: TypeAdapter[list[str]] = TypeAdapter(Words)
+
+
+def encode_vocabulary(words: Sequence[str]) -> bytes:
+    """Give the content of vocabulary.json."""
+    return json.dumps(words, ensure_ascii=False).encode()
 
 
 def read_vocabulary(bundle: Bundle) -> list[str]:

@@ -11,16 +11,21 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from bundle.csv_rows import most_bytes
 from bundle.document import explain
 from bundle.inputs.preprocessing import Preprocessing, TextPreprocessing
-from bundle.manifest import Classes, InputSpec, check_test_set
+from bundle.manifest import MAX_BYTES, PREDICTIONS_FILE, SPLIT_FILE, VOCABULARY_FILE, Classes, InputSpec, check_test_set
 from bundle.split import SplitRow, write_split
-from bundle.vocabulary import WORDS
+from bundle.vocabulary import WORDS, encode_vocabulary
 from pyml import PymlError
 from pyml.datasets.samples import Samples, parts, select
 from pyml.datasets.split import Rows, check_learnable, content_hashes, drop_copies
 
 CLASSES: TypeAdapter[tuple[str, ...]] = TypeAdapter(Classes)
+# The files that grow with the dataset, and what they hold.
+LARGE_FILES = {SPLIT_FILE: "samples", PREDICTIONS_FILE: "test samples or classes", VOCABULARY_FILE: "words"}
+HEADER_BYTES = 100  # of split.csv, and of predictions.csv without the names of the classes
+PROBABILITY_CHARACTERS = 15  # of a float32 from 0 to 1 in predictions.csv
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,11 @@ class Prepared:
     words: Sequence[str] = ()
     sources: Sequence[str] = ()  # empty: row numbers are used
 
+    @property
+    def origins(self) -> Sequence[str]:
+        """The source of each sample, or its row number."""
+        return self.sources or [f"row {row}" for row in range(len(self.y))]
+
 
 def build_dataset(name: str, prepared: Prepared, rows: Rows) -> Dataset:
     """Make a dataset of the rows of training, validation and test set, without copies of test samples.
@@ -95,7 +105,7 @@ def build_dataset(name: str, prepared: Prepared, rows: Rows) -> Dataset:
     hashes = content_hashes(x)
     rows = drop_copies(rows, hashes)
     check_learnable(rows, y, prepared.classes, name)
-    sources = prepared.sources or [f"row {row}" for row in range(len(y))]
+    sources = prepared.origins
     train, validation, test = (
         Split(select(x, part), y[part], [sources[row] for row in part], [hashes[row] for row in part])
         for part in (rows.train, rows.validation, rows.test)
@@ -118,7 +128,29 @@ def check_publishable(name: str, prepared: Prepared, n_test: int) -> InputSpec:
         raise PymlError(f"dataset {name}: {explain(error, part)}") from error
     except PydanticCustomError as error:
         raise PymlError(f"dataset {name}: {error.message()}") from error
+    for file, n_bytes in most_file_bytes(prepared, n_test).items():
+        if n_bytes > MAX_BYTES[file]:
+            raise PymlError(
+                f"dataset {name}: {file} can have up to {n_bytes} bytes, at most {MAX_BYTES[file]} are read; "
+                f"use fewer {LARGE_FILES[file]}"
+            )
     return spec
+
+
+def most_file_bytes(prepared: Prepared, n_test: int) -> dict[str, int]:
+    """Give the most bytes that each file of LARGE_FILES can have after the training."""
+    classes, n = prepared.classes, len(prepared.y)
+    label_bytes = [most_bytes(name) for name in classes]
+    split_row = sum(map(most_bytes, ("validation", str(n), "0" * 64)))
+    n_labels = np.bincount(prepared.y, minlength=len(classes)).tolist()
+    labels = sum(count * size for count, size in zip(n_labels, label_bytes, strict=True))
+    number = most_bytes("0" * PROBABILITY_CHARACTERS)
+    predictions_row = most_bytes(str(n_test)) + 2 * max(label_bytes) + (1 + len(classes)) * number
+    return {
+        SPLIT_FILE: HEADER_BYTES + n * split_row + labels + sum(map(most_bytes, prepared.origins)),
+        PREDICTIONS_FILE: HEADER_BYTES + sum(size + len("p_") for size in label_bytes) + n_test * predictions_row,
+        VOCABULARY_FILE: len(encode_vocabulary(prepared.words)),
+    }
 
 
 def save_split(path: Path, dataset: Dataset) -> None:

@@ -6,7 +6,6 @@
 A training that is stopped or fails leaves no bundle. `promotion` decides later which bundle is proposed.
 """
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,6 +31,7 @@ from bundle.manifest import (
 from bundle.messages import one_line
 from bundle.publish import bundle_path, publish, staging
 from bundle.verify import Bundle, open_bundle
+from bundle.vocabulary import encode_vocabulary
 from pyml import PymlError
 from pyml.config import Settings
 from pyml.datasets.dataset import Dataset, Split, save_split
@@ -205,7 +205,7 @@ def _stage(staged: Path, model: "keras.Model", fit: Fit, dataset: Dataset) -> tu
     write_history(staged, fit.history)
     _draw(staged, probabilities, dataset, metrics)
     if dataset.words:
-        (staged / VOCABULARY_FILE).write_text(json.dumps(dataset.words, ensure_ascii=False), encoding="utf-8")
+        (staged / VOCABULARY_FILE).write_bytes(encode_vocabulary(dataset.words))
     return metrics, served.serving
 
 
