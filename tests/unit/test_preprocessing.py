@@ -85,9 +85,21 @@ def test_transparent_pixels_become_white() -> None:
     assert (prepare_image(encoded(Image.new("RGBA", (6, 4), (0, 0, 0, 0))), RGB) == 255).all()
 
 
-def test_images_with_sixteen_bits_keep_the_upper_eight() -> None:
-    deep = Image.fromarray(np.full((4, 6), 0x8123, np.uint16))
-    assert (prepare_image(encoded(deep), GRAY) == 0x81).all()
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_images_with_sixteen_bits_keep_the_upper_eight(kind: str) -> None:
+    deep = encoded(Image.fromarray(np.full((4, 6), 0x8123, np.uint16)), kind)
+    with Image.open(io.BytesIO(deep)) as image:
+        assert image.mode == "I;16"
+    assert (prepare_image(deep, GRAY) == 0x81).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+@pytest.mark.parametrize("how", [RGB, GRAY])
+def test_image_of_thirty_two_bits_is_refused(dtype: type[np.generic], how: ImagePreprocessing) -> None:
+    """Pillow would clip its values to 0 and 255."""
+    deep = encoded(Image.fromarray(np.full((4, 6), 0x8123, dtype)), "TIFF")
+    with pytest.raises(PreprocessingError, match=r"it has 32 bits for each pixel, .*; save it with 8 or 16 bits"):
+        prepare_image(deep, how)
 
 
 def test_a_grayscale_image_of_the_same_size_is_unchanged() -> None:

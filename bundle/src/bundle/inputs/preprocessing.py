@@ -149,6 +149,8 @@ def _convert(image: "Image.Image", how: ImagePreprocessing) -> "Image.Image":
     """Turn an image upright, and convert its colours and its size. At most two images of full size are in memory."""
     from PIL import Image, ImageOps
 
+    if image.mode in ("I", "F"):  # convert() would clip the values to 0 and 255
+        raise ValueError("it has 32 bits for each pixel, or signed numbers; save it with 8 or 16 bits, without a sign")
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16"):  # 16 bits per pixel: keep the upper eight; convert() would clip
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
