@@ -1,11 +1,12 @@
 """The user's own datasets: folders of images, CSV files of texts, arrays. Errors name the broken part."""
 
 import csv
+import errno
 import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -101,6 +102,24 @@ def test_51_other_files_are_ignored_and_broken_images_skipped(
     assert [any(name in line for line in said) for name in ("empty.png", "torn.png", "text.jpg")] == [True] * 3
     assert said[-1].endswith("shapes: 3 of 63 images were skipped")
     assert "notes.txt" not in caplog.text
+
+
+def test_failure_of_the_machine_skips_no_image(
+    settings: Settings, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the image the test set would be another one."""
+
+    def open_but_one(path: Path) -> IO[bytes]:
+        if path.name == "07.png":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return path.open("rb")
+
+    monkeypatch.setattr("bundle.inputs.preprocessing.open_regular", open_but_one)
+    with pytest.raises(BundleError, match=r"circle/07\.png cannot be read \(Input/output error\); .* run it again$"):
+        load_dataset(FOLDER, settings)
+    large, little = FOLDER.model_copy(update={"height": 200, "width": 200}), {"memory_mb": 1}
+    with pytest.raises(BundleError, match=r"circle/07\.png cannot be read"):  # also when they are written to a file
+        load_dataset(large, settings.model_copy(update=little))
 
 
 def test_51_images_of_all_formats_are_read(settings: Settings, shapes: Path) -> None:

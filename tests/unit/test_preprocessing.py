@@ -1,12 +1,16 @@
 """Image files and texts are converted to raw arrays, or refused with a clear error."""
 
+import errno
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.inputs.files import FilesError
 from bundle.inputs.preprocessing import (
     PAD,
     RESERVED_WORDS,
@@ -117,6 +121,45 @@ def test_51_an_incomplete_image_is_refused_and_named(content: bytes, tmp_path: P
     path.write_bytes(content)
     with pytest.raises(PreprocessingError, match=r"broken\.jpg is not a readable image"):
         prepare_image(path, RGB)
+
+
+class Unreadable(io.BytesIO):
+    """An open file whose machine fails."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self._error = error
+
+    def read(self, size: int | None = -1) -> bytes:
+        raise self._error
+
+
+def fail(error: OSError, *, reading: bool) -> Callable[[Path], io.BytesIO]:
+    def open_regular(path: Path) -> io.BytesIO:
+        if reading:
+            return Unreadable(error)
+        raise error
+
+    return open_regular
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("reading", [True, False])
+def test_failure_of_the_machine_is_not_a_fault_of_the_image(
+    monkeypatch: pytest.MonkeyPatch, number: int, reading: bool
+) -> None:
+    error = OSError(number, os.strerror(number))
+    monkeypatch.setattr("bundle.inputs.preprocessing.open_regular", fail(error, reading=reading))
+    with pytest.raises(FilesError) as raised:
+        prepare_image(Path("cat.png"), RGB)
+    assert str(raised.value) == f"cat.png cannot be read ({os.strerror(number)}); check the machine and run it again"
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError("it is truncated")])
+def test_another_error_of_the_system_is_a_fault_of_the_image(monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    monkeypatch.setattr("bundle.inputs.preprocessing.open_regular", fail(error, reading=False))
+    with pytest.raises(PreprocessingError, match=r"cat\.png is not a readable image: (Perm|it is truncated)"):
+        prepare_image(Path("cat.png"), RGB)
 
 
 def test_a_decompression_bomb_is_refused_before_decoding() -> None:

@@ -12,7 +12,9 @@ the end is kept. Keras's IMDB example prepares its reviews in this way. The IMDB
 out words that the dataset does not know: TextPreprocessing has a field for each of these two rules.
 """
 
+import errno
 import io
+import os
 import string
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,7 +27,7 @@ from pydantic import Field
 
 from bundle import BundleError
 from bundle.document import Document, Sha256
-from bundle.inputs.files import IMAGE_FORMATS
+from bundle.inputs.files import IMAGE_FORMATS, FilesError
 from bundle.messages import one_line
 from bundle.regular_file import open_regular
 
@@ -43,6 +45,8 @@ MAX_SCANS = 100  # of a JPEG; a progressive one has about ten
 JPEG_START, JPEG_SCAN, WEBP_START = b"\xff\xd8", b"\xff\xda", b"RIFF"
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 STRIP_ROWS = 256
+# The machine fails, not the image: disk, memory, open files, network.
+MACHINE_ERRORS = (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT)
 MAX_WORDS = 1_000_000  # of a vocabulary
 PAD, START, UNKNOWN = 0, 1, 2
 RESERVED_WORDS = ("<pad>", "<start>", "<unknown>", "<unused>")  # token numbers 0 to 3, as in Keras's IMDB data
@@ -94,7 +98,10 @@ Preprocessing = Annotated[ArrayPreprocessing | ImagePreprocessing | TextPreproce
 
 
 def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[np.uint8]:
-    """Read an image file (or its bytes); return (height, width, channels) uint8. Raises PreprocessingError."""
+    """Read an image file (or its bytes); return (height, width, channels) uint8.
+
+    Raises PreprocessingError, or FilesError when the machine fails, which says nothing about the image.
+    """
     from PIL import Image, UnidentifiedImageError
 
     name = source if isinstance(source, Path) else f"an image of {len(source)} bytes"
@@ -110,6 +117,9 @@ def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[
     except UnidentifiedImageError as error:
         raise PreprocessingError(f"{name} is not a readable image: it is none of {', '.join(IMAGE_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise many classes of errors for a broken file
+        if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
+            reason = os.strerror(error.errno)
+            raise FilesError(f"{name} cannot be read ({reason}); check the machine and run it again") from error
         reason = getattr(error, "strerror", None) or one_line(error)
         raise PreprocessingError(f"{name} is not a readable image: {reason}") from error
 
