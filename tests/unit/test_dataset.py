@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_a_validation_set_of_only_copies_is_refused() -> None:
     rows = Rows(np.arange(10), np.array([], np.int64), np.arange(20, 30))
     with pytest.raises(PymlError, match="x: every validation sample is a copy of a test sample"):
         check_learnable(rows, np.arange(30) % 2, ("a", "b"), "x")
+
+
+def test_classes_without_training_samples_are_named_with_what_is_needed() -> None:
+    """Whether all others are copies of test samples, or the class is only in an official test set."""
+    rows, y = Rows(np.arange(10), np.arange(10, 20), np.arange(20, 30)), np.array([0] * 20 + [1] * 5 + [2] * 5)
+    with pytest.raises(PymlError, match=r"^x: no training sample of b, c is left; each class needs some that"):
+        check_learnable(rows, y, ("a", "b", "c"), "x")
+
+
+def test_many_classes_are_checked_in_a_second() -> None:
+    y = np.arange(200_000) % 1_000
+    started = time.perf_counter()
+    check_learnable(Rows(np.arange(200_000), np.arange(9), np.arange(9)), y, tuple(map(str, range(1_000))), "x")
+    assert time.perf_counter() - started < 1
 
 
 def test_samples_without_copies_stay() -> None:

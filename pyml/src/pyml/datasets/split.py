@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from bundle.messages import list_names
 from bundle.split import content_sha256
 from pyml import PymlError
 from pyml.datasets.samples import Samples, parts
@@ -103,10 +104,12 @@ def check_learnable(rows: Rows, y: npt.NDArray[np.int64], classes: Sequence[str]
     """Raise PymlError if a class has no training sample left, or if no validation sample is left."""
     if not len(rows.validation):
         raise PymlError(f"{name}: every validation sample is a copy of a test sample")
-    absent = [label for number, label in enumerate(classes) if number not in set(y[rows.train].tolist())]
+    trained = set(y[rows.train].tolist())
+    absent = [label for number, label in enumerate(classes) if number not in trained]
     if absent:
         raise PymlError(
-            f"{name}: no training sample of {', '.join(absent)} is left; the others are copies of test samples"
+            f"{name}: no training sample of {list_names(absent)} is left; each class needs some that are no "
+            "copies of test or validation samples"
         )
 
 
