@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle.inputs.arrays import ArraysError, cast_samples, read_labels, read_npy, read_npz, stack_samples
+from bundle.inputs.arrays import ArraysError, cast_samples, npz_names, read_labels, read_npy, read_npz, stack_samples
 from bundle.manifest import InputSpec
 
 PATH = Path("mine.npz")
@@ -31,6 +31,29 @@ def test_read_npz_does_not_open_other_arrays(tmp_path: Path) -> None:
     assert read_npz(tmp_path / "x.npz", ("x",)).keys() == {"x"}
     with pytest.raises(ArraysError, match="Object arrays cannot be loaded"):
         read_npz(tmp_path / "x.npz")
+
+
+def test_names_of_an_npz_are_listed_without_its_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros(3), extra=np.array([{}], object))
+    assert npz_names(tmp_path / "x.npz") == ["x", "extra"]
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ArraysError, match=r"broken\.npz is not a \.npz file"):
+        npz_names(tmp_path / "broken.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_too_little_memory_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    path = tmp_path / f"x.{suffix}"
+    np.save(path, np.zeros(3)) if suffix == "npy" else np.savez(path, x=np.zeros(3))
+    monkeypatch.setattr("numpy.lib.format.read_array", fail)
+    with pytest.raises(ArraysError, match="too little memory for its arrays; free some") as raised:
+        read_npy(path) if suffix == "npy" else read_npz(path)
+    assert "save it again" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -467,6 +467,20 @@ def test_invalid_arrays_are_refused_with_what_is_needed(settings: Settings, arra
     assert "\n" not in str(raised.value)
 
 
+def test_other_arrays_of_an_npz_are_not_read(settings: Settings) -> None:
+    put_npz(settings, x=X, y=Y)
+    wanted = load_dataset(NPZ, settings)
+    names = np.array([{"a": 1}], object)  # needs pickle
+    put_npz(settings, x=X, y=Y, names=names)
+    assert load_dataset(NPZ, settings).fingerprint == wanted.fingerprint
+    put_npz(settings, x=X, names=names)
+    with pytest.raises(PymlError, match=r"mine\.npz holds x, names; needed are x and y"):
+        load_dataset(NPZ, settings)
+    put_npz(settings)
+    with pytest.raises(PymlError, match=r"mine\.npz holds nothing; needed are x and y"):
+        load_dataset(NPZ, settings)
+
+
 def test_train_and_test_samples_must_have_the_same_shape(settings: Settings) -> None:
     put_npz(settings, x_train=X, y_train=Y, x_test=X[:, :2], y_test=Y)
     with pytest.raises(PymlError, match=r"samples float32 \(60, 2\); numbers of shape \(n, ...\) are needed, the same"):

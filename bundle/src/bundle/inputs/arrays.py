@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,13 +60,19 @@ class ArraysError(BundleError):
 
 def read_npy(path: Path) -> Array:
     """Read the array of an .npy file, (n, ...) or of any other shape. Raises ArraysError."""
-    found: Array = _read(path, ".npy")
+    found: Array = _read(path, ".npy", lambda file: _read_array(file, os.fstat(file.fileno()).st_size))
     return found
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, Array]:
     """Read all arrays of an .npz file, or only those with one of the names. Raises ArraysError."""
-    found: dict[str, Array] = _read(path, ".npz", names)
+    found: dict[str, Array] = _read(path, ".npz", lambda file: _read_members(file, names))
+    return found
+
+
+def npz_names(path: Path) -> list[str]:
+    """List the names of the arrays of an .npz file, without reading an array. Raises ArraysError."""
+    found: list[str] = _read(path, ".npz", _member_names)
     return found
 
 
@@ -140,22 +146,29 @@ def read_labels(path: Path, y: Array, n: int) -> Array:
     return y.astype(np.int64).reshape(n)
 
 
-def _read(path: Path, suffix: str, names: Sequence[str] | None = None) -> Any:
-    """Open a file without pickle. Every problem of the file becomes one ArraysError."""
+def _read(path: Path, suffix: str, read: Callable[[IO[bytes]], Any]) -> Any:
+    """Open a file, and read it without pickle. Every problem of the file becomes one ArraysError."""
     try:
         with open_regular(path) as file:
             start = file.read(8)
             found = next((kind for kind, magic in MAGIC.items() if start.startswith(magic)), "another kind of file")
             if found != suffix:
                 raise ValueError(f"its content is {found}")
-            if suffix == ".npy":
-                return _read_array(file, os.fstat(file.fileno()).st_size)
-            return _read_members(file, names)
+            return read(file)
+    except MemoryError as error:
+        raise ArraysError(
+            f"{path} cannot be read: there is too little memory for its arrays; free some memory, or split the file"
+        ) from error
     except Exception as error:  # numpy, zipfile and zlib raise many classes of errors for a broken file
         reason = getattr(error, "strerror", None) or one_line(error)
         raise ArraysError(
             f"{path} is not a {suffix} file of plain numbers or names ({reason}); save it again with numpy"
         ) from error
+
+
+def _member_names(file: IO[bytes]) -> list[str]:
+    with zipfile.ZipFile(_ShortReads(file)) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def _read_members(file: IO[bytes], names: Sequence[str] | None) -> dict[str, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.document import sha256_of_json
-from bundle.inputs.arrays import Array, cast_samples, read_labels, read_npy, read_npz
+from bundle.inputs.arrays import Array, cast_samples, npz_names, read_labels, read_npy, read_npz
 from bundle.inputs.files import list_images, read_texts, readable_name
 from bundle.inputs.preprocessing import (
     RESERVED_WORDS,
@@ -32,6 +32,8 @@ from pyml.datasets.split import drop_copies, split_rows
 from pyml.experiment.data_spec import ImageFolder, Npy, Npz, TextCsv
 
 log = logging.getLogger(__name__)
+
+ONE_PAIR, OFFICIAL = ("x", "y"), ("x_train", "y_train", "x_test", "y_test")  # arrays of an .npz file
 
 
 def load_images(data: ImageFolder, directory: DataDirectory, *, memory_bytes: int, scratch: Path) -> Dataset:
@@ -108,12 +110,13 @@ def load_arrays(data: Npz | Npy, directory: DataDirectory) -> Dataset:
     if isinstance(data, Npy):
         x, labels = read_npy(path), read_npy(directory.resolve(data.labels))
     else:
-        arrays = read_npz(path)
-        official = {"x_train", "y_train", "x_test", "y_test"} <= arrays.keys()
-        if official == (data.test is not None) or not (official or {"x", "y"} <= arrays.keys()):
+        arrays = read_npz(path, (*ONE_PAIR, *OFFICIAL))
+        official = set(OFFICIAL) <= arrays.keys()
+        if official == (data.test is not None) or not (official or set(ONE_PAIR) <= arrays.keys()):
+            held = list_names(npz_names(path)) or "nothing"
             raise PymlError(
-                f"{path} holds {list_names(arrays) or 'nothing'}; needed are x and y, and a fraction `test` in the "
-                "experiment; or x_train, y_train, x_test and y_test, and no fraction `test`"
+                f"{path} holds {held}; needed are x and y, and a fraction `test` in the experiment; "
+                "or x_train, y_train, x_test and y_test, and no fraction `test`"
             )
         if official:
             _check_samples(path, arrays["x_train"])
