@@ -32,7 +32,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from bundle.document import Name
-from bundle.inputs.preprocessing import RESERVED_WORDS
+from bundle.inputs.preprocessing import MAX_WORDS, RESERVED_WORDS
 from bundle.messages import did_you_mean
 
 Positive = Annotated[int, Field(ge=1)]
@@ -42,7 +42,7 @@ FilePath = Annotated[
     str, StringConstraints(min_length=1)
 ]  # not Path, which can change the text when it is written back
 Pixels = Annotated[int, Field(ge=1, le=4096)]
-Words = Annotated[int, Field(ge=len(RESERVED_WORDS) + 1)]  # with the reserved words, as Keras's num_words
+Words = Annotated[int, Field(ge=len(RESERVED_WORDS) + 1, le=MAX_WORDS)]  # with the reserved words, as Keras's num_words
 Length = Annotated[int, Field(ge=1, le=100_000)]
 
 NAMES = ("digits", "mnist", "fashion_mnist", "imdb")
