@@ -202,10 +202,9 @@ COMMENT ON FUNCTION ml.show(bigint) IS
 REVOKE EXECUTE ON FUNCTION ml.show(bigint) FROM PUBLIC;
 
 -- SECURITY DEFINER: the service's login may not see the files of the server. It gets numbers only. An owner who is
--- neither a superuser nor a member of pg_monitor does not see the sizes, which are then NULL. Made anew, because a
--- function's columns cannot be replaced.
-DROP FUNCTION IF EXISTS ml.server_state();
-CREATE FUNCTION ml.server_state(
+-- neither a superuser nor a member of pg_monitor does not see the sizes, which are then NULL. A version that changes its
+-- columns drops it in its migration.
+CREATE OR REPLACE FUNCTION ml.server_state(
     OUT connections integer, OUT max_connections integer, OUT wal_bytes bigint, OUT max_wal_bytes bigint,
     OUT slot_wal_bytes bigint, OUT database_bytes bigint
 ) LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

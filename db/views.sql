@@ -1,10 +1,9 @@
--- The views for people. Each migration makes them again from this file. The first columns are what a person looks for:
--- the name, then the result; numbers of rows in tables come last.
+-- The views for people. Each `pypredict migrate` replaces them with those of this file. The first columns are what a
+-- person looks for: the name, then the result; numbers of rows in tables come last.
 -- No view shows a payload: a data grid that reads BYTEA without a limit runs out of memory.
-
-DROP VIEW IF EXISTS ml.drift, ml.integrity, ml.lineage, ml.gallery, ml.misclassified, ml.latest_predictions,
-    ml.class_report, ml.confusion,
-    ml.accuracy, ml.outcome, ml.inputs, ml.progress, ml.promotions;
+-- Nothing is dropped here: a dropped view loses the rights that people have granted on it, and cannot be dropped while a
+-- view of theirs uses it. Columns can be added at the end only. A version that changes other columns drops that view, by
+-- name, in its migration (db/migrations).
 
 -- Every pair (model, chunk) that needs a job and has none. The chunk has a number above `after`, and the dtype and shape
 -- that the model takes. Two kinds of pairs: (1) a model and the chunks of its own test set; (2) the serving model and the
@@ -26,7 +25,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 COMMENT ON FUNCTION ml.unplanned(bigint) IS 'Pairs of model and chunk that need a job and have none yet.';
 
-CREATE VIEW ml.progress AS
+CREATE OR REPLACE VIEW ml.progress AS
 SELECT m.name, m.dataset, m.state,
        coalesce(sum(c.n_inputs), 0) AS inputs,
        coalesce(sum(c.n_inputs) FILTER (WHERE w.state = 'done'), 0) AS inputs_done,
@@ -43,7 +42,7 @@ GROUP BY m.model_id
 ORDER BY m.model_id;
 COMMENT ON VIEW ml.progress IS 'Jobs and inputs of each model, done and open, including chunks that are not planned yet.';
 
-CREATE VIEW ml.promotions AS
+CREATE OR REPLACE VIEW ml.promotions AS
 SELECT p.created_at AS at, p.dataset, p.action, f.bundle_id AS from_bundle, t.bundle_id AS to_bundle, p.why,
        p.from_model_id, p.to_model_id, p.promotion_id
 FROM ml.promotion p
@@ -52,7 +51,7 @@ LEFT JOIN ml.model t ON t.model_id = p.to_model_id
 ORDER BY p.promotion_id DESC;
 COMMENT ON VIEW ml.promotions IS 'Each change of a serving model: time, old and new model, reason; the newest first.';
 
-CREATE VIEW ml.inputs AS
+CREATE OR REPLACE VIEW ml.inputs AS
 SELECT coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, c.classes[i.label_no + 1] AS label, c.dataset,
        c.dtype, c.shape, c.source, c.created_at AS loaded_at, octet_length(i.payload) AS payload_bytes,
        i.input_id, c.chunk_id, i.sample_no
@@ -60,7 +59,7 @@ FROM ml.input i JOIN ml.chunk c USING (chunk_id)
 LEFT JOIN ml.input_name n ON n.chunk_id = i.chunk_id AND n.sample_no = i.sample_no;
 COMMENT ON VIEW ml.inputs IS 'Every input without its payload: name, label, dtype, shape, size in bytes, source.';
 
-CREATE VIEW ml.outcome AS
+CREATE OR REPLACE VIEW ml.outcome AS
 SELECT coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name,
        c.classes[i.label_no + 1] AS label, m.classes[p.class_no + 1] AS predicted, p.score, m.dataset,
        h.model_id IS NOT NULL AS in_test_set, p.in_training, c.source, p.created_at AS predicted_at,
@@ -74,7 +73,7 @@ LEFT JOIN ml.test_set h ON h.model_id = p.model_id AND h.chunk_id = c.chunk_id;
 COMMENT ON VIEW ml.outcome IS
     'Every prediction with its label (NULL: no label), as class names; in_training: the content was in training or validation.';
 
-CREATE VIEW ml.accuracy AS
+CREATE OR REPLACE VIEW ml.accuracy AS
 SELECT m.name, m.dataset, o.n_correct::double precision / o.n AS accuracy, o.n, o.n_correct,
        o.in_test_set, o.in_training,
        CASE WHEN o.in_test_set THEN (m.metrics ->> 'accuracy')::double precision END AS manifest_accuracy,
@@ -88,14 +87,14 @@ ORDER BY m.model_id, o.in_test_set DESC, o.in_training;
 COMMENT ON VIEW ml.accuracy IS
     'Share of correct predictions: on the test set, with the manifest''s value; on other inputs, in training or not.';
 
-CREATE VIEW ml.confusion AS
+CREATE OR REPLACE VIEW ml.confusion AS
 SELECT dataset, label, predicted, count(*) AS n, in_test_set, in_training, model_id
 FROM ml.outcome WHERE label IS NOT NULL
 GROUP BY model_id, dataset, in_test_set, in_training, label, predicted
 ORDER BY model_id, in_test_set DESC, in_training, label, predicted;
 COMMENT ON VIEW ml.confusion IS 'Confusion matrix, one row per label and predicted class with its count n.';
 
-CREATE VIEW ml.class_report AS
+CREATE OR REPLACE VIEW ml.class_report AS
 SELECT m.dataset, k.class,
        count(*) FILTER (WHERE o.label = k.class) AS support,
        count(*) FILTER (WHERE o.label = k.class AND o.predicted = k.class)::double precision
@@ -112,14 +111,14 @@ GROUP BY m.model_id, o.in_test_set, o.in_training, k.class, k.no
 ORDER BY m.model_id, o.in_test_set DESC, o.in_training, k.no;
 COMMENT ON VIEW ml.class_report IS 'Precision, recall and F1 per class; NULL: the class was never predicted or has no input.';
 
-CREATE VIEW ml.misclassified AS
+CREATE OR REPLACE VIEW ml.misclassified AS
 SELECT name, label, predicted, score, dataset, in_test_set, source, model_id, input_id
 FROM ml.outcome WHERE label <> predicted
 ORDER BY score DESC, input_id;
 COMMENT ON VIEW ml.misclassified IS 'Wrong predictions, the most confident first.';
 
 -- The drawings take about a millisecond each, so the view has few rows. ml.misclassified has all, and ml.show draws any.
-CREATE VIEW ml.gallery AS
+CREATE OR REPLACE VIEW ml.gallery AS
 SELECT w.name, w.label, w.predicted, w.score, ml.show(w.input_id) AS input, w.dataset, w.in_test_set, w.source,
        w.model_id, w.input_id
 FROM ml.model m CROSS JOIN LATERAL (SELECT * FROM ml.misclassified w WHERE w.model_id = m.model_id LIMIT 50) w
@@ -127,13 +126,13 @@ WHERE m.state = 'serving';
 COMMENT ON VIEW ml.gallery IS
     'The 50 most confident wrong predictions of each serving model, with the input as text: an image is drawn.';
 
-CREATE VIEW ml.latest_predictions AS
+CREATE OR REPLACE VIEW ml.latest_predictions AS
 SELECT DISTINCT ON (input_id) name, label, predicted, score, dataset, source, predicted_at, model_id, input_id
 FROM ml.outcome
 ORDER BY input_id, model_id DESC;
 COMMENT ON VIEW ml.latest_predictions IS 'For every input, the prediction of the newest model that predicted it.';
 
-CREATE VIEW ml.lineage AS
+CREATE OR REPLACE VIEW ml.lineage AS
 SELECT coalesce(n.name, 'row ' || c.first_row + i.sample_no) AS name, m.dataset, m.bundle_id,
        m.manifest #>> '{git,commit}' AS git_commit, (m.manifest #>> '{git,dirty}')::boolean AS git_dirty,
        coalesce(m.manifest #>> '{tracked_run,url}', m.manifest #>> '{tracked_run,directory}') AS tracked_run,
@@ -152,7 +151,7 @@ COMMENT ON VIEW ml.lineage IS 'The origin of each prediction: input hash, model 
 -- share is 0. Customary: below 0.1 no change, from 0.25 on a large one. A few inputs differ by chance: without a change,
 -- psi / (1/n + 1/test_n) is about chi-squared with k - 1 degrees of freedom, for k classes (Yurdakul, Statistical
 -- Properties of Population Stability Index, 2018). psi_by_chance is its mean and three standard deviations.
-CREATE VIEW ml.drift AS
+CREATE OR REPLACE VIEW ml.drift AS
 WITH counted AS (
     SELECT p.model_id, h.model_id IS NOT NULL AS in_test_set,
            CASE WHEN h.model_id IS NULL THEN (c.created_at AT TIME ZONE 'UTC')::date END AS day,
@@ -188,7 +187,7 @@ ORDER BY m.model_id, a.day DESC, a.source;
 COMMENT ON VIEW ml.drift IS
     'Per model, day (UTC) and source: predicted class shares and mean score beside the test set''s; psi over 0.25: other inputs.';
 
-CREATE VIEW ml.integrity AS
+CREATE OR REPLACE VIEW ml.integrity AS
 WITH outcome AS (
     SELECT model_id, input_id FROM ml.prediction
     UNION ALL

@@ -1,6 +1,7 @@
 """The schema keeps its rules by itself, and each role can do its work and nothing else."""
 
 import select
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def test_migrate_refuses_an_unknown_revision(owner: sa.Engine) -> None:
 def test_migrate_gives_up_on_an_open_transaction(owner: sa.Engine, db: Database) -> None:
     reader = db.engine("reader")
     with reader.begin() as connection:
-        connection.execute(sa.text("SELECT * FROM ml.accuracy"))  # DROP VIEW must wait for the end of this transaction
+        connection.execute(sa.text("SELECT * FROM ml.accuracy"))  # to replace the view must wait for the end
         with pytest.raises(PypredictError, match=r"for 0.1 s; nothing was changed: end that transaction"):
             migrate.migrate(owner, REPO / "db", [], lock_seconds=0.1)
     reader.dispose()
@@ -76,6 +77,55 @@ def test_migrate_gives_up_on_an_open_transaction(owner: sa.Engine, db: Database)
 
 def test_migrating_again_changes_nothing(owner: sa.Engine) -> None:
     assert migrate.migrate(owner, REPO / "db", []) == schema.REVISION
+
+
+def test_views_and_grants_of_others_survive_a_migration(owner: sa.Engine, db: Database) -> None:
+    alice = f"alice_{db.name}"
+    objects = ("ml.misclassified", "ml.outcome", "ml.prediction", "ml.server_state()")
+    rights = (
+        "SELECT has_table_privilege(:alice, 'ml.outcome', 'SELECT'), has_table_privilege(:alice, 'ml.prediction',"
+        " 'SELECT'), has_function_privilege(:alice, 'ml.server_state()', 'EXECUTE')"
+    )
+    execute(owner, f"CREATE ROLE {alice}")
+    try:
+        execute(owner, f"GRANT SELECT ON ml.outcome, ml.prediction TO {alice}")
+        execute(owner, f"GRANT EXECUTE ON FUNCTION ml.server_state() TO {alice}")
+        execute(owner, "CREATE SCHEMA team")
+        for number, name in enumerate(objects):
+            execute(owner, f"CREATE VIEW team.v{number} AS SELECT * FROM {name}")
+        migrate.migrate(owner, REPO / "db", [])
+        assert tuple(execute(owner, rights, alice=alice).one()) == (True, True, True)
+        for number in range(len(objects)):
+            execute(owner, f"SELECT * FROM team.v{number}")
+    finally:
+        execute(owner, f"DROP OWNED BY {alice}")
+        execute(owner, f"DROP ROLE {alice}")
+
+
+def test_view_with_other_columns_is_named_and_kept(owner: sa.Engine) -> None:
+    execute(owner, "DROP VIEW ml.lineage")
+    execute(owner, "CREATE VIEW ml.lineage AS SELECT 1 AS mine")
+    with pytest.raises(PypredictError, match=r"^view ml\.lineage cannot be replaced .*; nothing was changed: drop"):
+        migrate.migrate(owner, REPO / "db", [])
+    assert execute(owner, "SELECT mine FROM ml.lineage").scalar_one() == 1
+
+
+def test_function_with_other_columns_is_named(owner: sa.Engine) -> None:
+    execute(owner, "DROP FUNCTION ml.server_state()")
+    execute(owner, "CREATE FUNCTION ml.server_state() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+    with pytest.raises(PypredictError, match=r"^function ml\.server_state cannot be replaced"):
+        migrate.migrate(owner, REPO / "db", [])
+
+
+def test_migration_names_a_view_of_others_that_is_in_its_way(owner: sa.Engine, tmp_path: Path) -> None:
+    """A later version drops a view whose columns it changes."""
+    changed = shutil.copytree(REPO / "db", tmp_path / "db")
+    views = changed / "views.sql"
+    views.write_text("DROP VIEW ml.misclassified;\n" + views.read_text(encoding="utf-8"), encoding="utf-8")
+    execute(owner, "CREATE SCHEMA team")
+    execute(owner, "CREATE VIEW team.mistakes AS SELECT input_id FROM ml.misclassified")
+    with pytest.raises(PypredictError, match=r"view team\.mistakes depends on.*nothing was changed: drop"):
+        migrate.migrate(owner, changed, [])
 
 
 def test_every_table_view_and_column_has_a_comment(owner: sa.Engine) -> None:

@@ -6,6 +6,7 @@ server's log.
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -36,13 +37,23 @@ VERSION_TABLE = sa.text("""
     CREATE TABLE IF NOT EXISTS ml.alembic_version
         (version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY)""")
 LOCK = sa.text("LOCK TABLE ml.alembic_version IN SHARE ROW EXCLUSIVE MODE")
+# Each view and function of a SQL file is a statement of its own, since PostgreSQL's error does not always name it.
+SEPARATOR = re.compile(r";\n+(?=(?:(?:--.*)?\n)*CREATE OR REPLACE )")
+REPLACED = re.compile(r"^CREATE OR REPLACE (VIEW|FUNCTION) ([\w.]+)", re.MULTILINE)
+NOT_REPLACEABLE = (
+    psycopg2.errors.DependentObjectsStillExist,
+    psycopg2.errors.InvalidTableDefinition,  # a view has other columns
+    psycopg2.errors.InvalidFunctionDefinition,
+    psycopg2.errors.WrongObjectType,
+)
 
 
 def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: float = LOCK_SECONDS) -> str:
     """Run the missing migrations in one transaction; return the old revision (or "none").
 
-    db: the directory with migrations/ and the SQL files. Raises PypredictError when it does not exist, and when
-    another transaction locks a table or view for longer than lock_seconds.
+    db: the directory with migrations/ and the SQL files. Raises PypredictError when it does not exist, when
+    another transaction locks a table or view for longer than lock_seconds, and when a view or function of the database
+    cannot be replaced.
     """
     if not (db / "migrations" / "env.py").is_file():
         raise PypredictError(f"{db} holds no migrations; set the project's db directory with --db")
@@ -52,13 +63,27 @@ def migrate(engine: sa.Engine, db: Path, passfiles: list[Path], lock_seconds: fl
             connection.execute(VERSION_TABLE)
         with _transaction(engine, lock_seconds) as connection:
             return _migrate(connection, db, passfiles)
-    except (sa.exc.OperationalError, psycopg2.OperationalError) as error:
-        if not isinstance(getattr(error, "orig", error), psycopg2.errors.LockNotAvailable):
+    except (sa.exc.DBAPIError, psycopg2.Error) as error:
+        cause = getattr(error, "orig", error)
+        if isinstance(cause, NOT_REPLACEABLE):
+            raise PypredictError(_explain_not_replaceable(cause)) from error
+        if not isinstance(cause, psycopg2.errors.LockNotAvailable):
             raise
         raise PypredictError(
             f"another transaction has locked tables or views for {lock_seconds:g} s; nothing was changed: end that "
             "transaction (pg_stat_activity shows it) and migrate again"
         ) from error
+
+
+def _explain_not_replaceable(error: psycopg2.Error) -> str:
+    """Name the view or function, or, in a migration, its statement's error, and what to do."""
+    query = error.cursor.query if error.cursor is not None else None
+    found = REPLACED.search((query or b"").decode(errors="replace"))
+    name = f"{found[1].lower()} {found[2]}" if found else "a view or function of the schema ml"
+    return (
+        f"{name} cannot be replaced ({one_line(error)}); nothing was changed: drop it with CASCADE, which drops the "
+        "views that use it, too, migrate again, and make your own views again"
+    )
 
 
 @contextmanager
@@ -86,7 +111,8 @@ def _migrate(connection: sa.Connection, db: Path, passfiles: list[Path]) -> str:
     driver.notices.clear()
     with closing(driver.cursor()) as cursor:
         for name in ("functions.sql", "views.sql", "references.sql", "roles.sql"):
-            cursor.execute((db / name).read_text(encoding="utf-8"))  # without parameters, so that % needs no escape
+            for statements in SEPARATOR.split((db / name).read_text(encoding="utf-8")):
+                cursor.execute(statements)  # without parameters, so that % needs no escape
     for notice in driver.notices:
         if notice.startswith("WARNING"):
             log.warning("%s", one_line(notice.partition(":")[2]))
