@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,13 +13,16 @@ import pytest
 import sqlalchemy as sa
 from conftest import Database
 from support.bundles import arrays_and_labels, publish_bundle
+from support.prune import prune
 from support.tflite_models import dense_model, pack
 from support.workers import load, rows, scalar
+from typer.testing import CliRunner
 
 from bundle.inference.load import load_model
 from bundle.verify import Bundle
 from pypredict import PypredictError, promotion, registry
-from pypredict.models import Models
+from pypredict.cli import app
+from pypredict.models import Models, open_registered
 from pypredict.replay import parse_amount, replay_predictions
 from pypredict.worker import Worker
 
@@ -175,6 +180,52 @@ def test_another_model_file_under_the_same_id_is_a_problem(
 def test_a_wrong_amount_is_refused(given: str) -> None:
     with pytest.raises(PypredictError, match="give a number of predictions from 1 on, or all"):
         parse_amount(given)
+
+
+def problems_of(db: Database, meanwhile: Callable[[], object], *command: str) -> str:
+    """Call a command in this process, and another function after it has read the models; return the problems."""
+
+    def wait_and_open(directory: Path, model: registry.Model) -> Bundle:
+        meanwhile()
+        return open_registered(directory, model)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pypredict.replay.open_registered", wait_and_open)
+        called = CliRunner().invoke(app, command, env={"DATABASE_URL": db.url("pypredict")})
+    assert isinstance(called.exception, PypredictError), called.exception
+    return str(called.exception)
+
+
+@pytest.mark.parametrize("command", [["check"], ["report", "--html", "report.html"]], ids=["check", "report"])
+def test_model_that_takes_longer_than_the_servers_timeout_is_waited_for(
+    db: Database,
+    owner: sa.Engine,
+    tmp_path: Path,
+    predicted: Bundle,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bundle's accuracy is that of another model: the only problem."""
+    with owner.begin() as connection:
+        timeout = "SET idle_in_transaction_session_timeout = '1s'"
+        connection.execute(sa.text(f'ALTER ROLE pypredict IN DATABASE "{db.name}" {timeout}'))
+    monkeypatch.chdir(tmp_path)
+    said = problems_of(db, lambda: time.sleep(2), *command, "--replay", "1", "--models", str(tmp_path))
+    assert said.startswith("model 1 (toy): SQL counts ")
+    assert "; " not in said
+
+
+def test_inputs_pruned_meanwhile_are_no_problem(
+    db: Database, engine: sa.Engine, tmp_path: Path, predicted: Bundle
+) -> None:
+    said = problems_of(
+        db,
+        lambda: prune(db, "inputs", "--source", "a test", "--yes"),
+        *("check", "--replay", "all", "--models", str(tmp_path)),
+    )
+    assert scalar(engine, "SELECT count(*) FROM ml.input") == N_TEST
+    assert said.startswith("model 1 (toy): SQL counts ")
+    assert "; " not in said
 
 
 def test_the_command_exits_with_1_and_names_the_input(

@@ -337,12 +337,12 @@ def check_command(
 
     --replay reads stored inputs, predicts them again with the model that the prediction names, and compares every bit.
     """
-    from pypredict.replay import parse_amount, replay_predictions
+    from pypredict.replay import open_snapshot, parse_amount, replay_predictions
     from pypredict.report import check
 
     settings = read_settings()
     amount = None if replay is None else parse_amount(replay)
-    with open_database(settings) as engine, engine.begin() as connection:
+    with open_database(settings) as engine, open_snapshot(engine) as connection:
         problems = check(connection)
         if replay is not None:
             replayed = replay_predictions(connection, models or settings.models, amount)

@@ -4,7 +4,8 @@ LiteRT gives a row the same bits for each number of rows and threads, on the sam
 version of LiteRT. Probabilities from another processor or another version may differ by TOLERANCE.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ PREDICTIONS = sa.text("""
     FROM ml.input i JOIN ml.prediction p USING (input_id)
     WHERE p.model_id = :model_id AND i.chunk_id = :chunk_id ORDER BY i.sample_no""")
 LABELS = sa.text("SELECT label_no FROM ml.input WHERE chunk_id = :chunk_id ORDER BY sample_no")
+NO_TIMEOUT = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
 
 
 @dataclass
@@ -76,11 +78,24 @@ def parse_amount(given: str) -> int | None:
     return int(given)
 
 
+@contextmanager
+def open_snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Begin a transaction that only reads: all statements see the same state, and a model may take long between them.
+
+    The timeout of db/roles.sql protects from workers that hold locks on rows; who only reads holds none.
+    """
+    reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    with reading.begin() as connection:
+        connection.execute(NO_TIMEOUT)
+        yield connection
+
+
 def replay_predictions(
     connection: sa.Connection, directory: Path, n: int | None, load: Callable[[Bundle], Predict] = load_predict
 ) -> Replayed:
     """Repeat at least n predictions of chunks chosen at random, or all (None). Reads only; memory: one chunk.
 
+    connection: of open_snapshot, so that no model is new and no input is gone while it works.
     directory: the bundles of the models. A bundle that cannot be loaded, and a payload that changed, is a problem.
     """
     found = Replayed(wanted=n)

@@ -12,7 +12,7 @@ from bundle.messages import shorten
 from bundle.page import printable_value, read_style
 from bundle.whole_file import write_whole
 from pypredict import PypredictError
-from pypredict.replay import parse_amount
+from pypredict.replay import open_snapshot, parse_amount
 from pypredict.report_data import DatasetReport, Report, read_report
 from pypredict.report_metrics import McNemar
 from pypredict.report_section import make_section
@@ -31,8 +31,7 @@ def make_report(engine: sa.Engine, directory: Path, path: Path, replay: str | No
     One transaction, which only reads, so that all parts show the same state. Raises PypredictError.
     """
     amount = 0 if replay is None else parse_amount(replay)
-    reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    with reading.begin() as connection:
+    with open_snapshot(engine) as connection:
         report = read_report(connection, directory, amount)
     write_html(report, path)
     if report.replayed is not None:
