@@ -55,6 +55,8 @@ COUNTS = r"""
     \gexec
     """
 
+KEPT = re.compile(r"(?:data|cluster)-([1-9]\d?)", re.ASCII)
+
 log = logging.getLogger("backup")
 
 
@@ -132,6 +134,15 @@ def wait_ready(database: Database) -> None:
             return
 
 
+def is_kept(name: str, version: str) -> bool:
+    """Return whether an upgrade has made this directory: data-12 of version 12, and not data-12-my-copy.
+
+    version: the content of its PG_VERSION; empty: it cannot be read.
+    """
+    found = KEPT.fullmatch(name)
+    return found is not None and version in ("", found[1])
+
+
 def remove_old(way: Way) -> None:
     """Remove the data that upgrades kept."""
     kept = way.kept()
@@ -160,7 +171,14 @@ class EmbeddedUpgrade:
 
     def kept(self) -> list[str]:
         """See Way."""
-        return sorted(str(path) for path in self.data.parent.glob("data-[0-9]*"))
+        folders = [path for path in self.data.parent.glob("data-*") if path.is_dir()]
+        return sorted(str(path) for path in folders if is_kept(path.name, self._version(path)))
+
+    def _version(self, folder: Path) -> str:
+        try:
+            return (folder / "PG_VERSION").read_text(errors="replace").strip()
+        except OSError:
+            return ""
 
     @contextmanager
     def servers(self) -> Iterator[tuple[Database, Database]]:
@@ -237,7 +255,11 @@ class StackUpgrade:
 
     def kept(self) -> list[str]:
         """See Way."""
-        return self._shell('cd "${PGDATA%/*}" && ls -d cluster-[0-9]* 2>/dev/null || true', self.image).split()
+        script = """
+            cd "${PGDATA%/*}"
+            for folder in cluster-*/; do echo "${folder%/}/$(cat "$folder/PG_VERSION" 2>/dev/null)"; done"""
+        found = [line.rpartition("/") for line in self._shell(script, self.image).splitlines()]
+        return [name for name, _, version in found if is_kept(name, version)]
 
     @contextmanager
     def servers(self) -> Iterator[tuple[Database, Database]]:
@@ -279,7 +301,7 @@ class StackUpgrade:
     def exchange(self, old: int) -> None:
         """See Way. Both servers have ended."""
         self._shell(
-            f'rm -f {RUNNING} && mv "$PGDATA" "$PGDATA-{old}" && mv "$PGDATA.upgrading" "$PGDATA" && sync', IMAGE
+            f'rm -f {RUNNING} && mv -T "$PGDATA" "$PGDATA-{old}" && mv "$PGDATA.upgrading" "$PGDATA" && sync', IMAGE
         )
 
     def settle(self) -> None:
@@ -314,7 +336,7 @@ class StackUpgrade:
 
     def remove_old(self) -> None:
         """See Way."""
-        self._shell('rm -rf "$PGDATA"-[0-9]*', self.image)
+        self._shell(f'cd "${{PGDATA%/*}}" && rm -rf {" ".join(self.kept())}', self.image)
 
     def _image_fits(self) -> bool:
         """Return whether the image of .env has the version of the data."""
