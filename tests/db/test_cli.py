@@ -1,6 +1,8 @@
 """The command line as a process: errors are one sentence, and data are printed unchanged."""
 
+import errno
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import sqlalchemy as sa
 from conftest import Database
 from support.bundles import fake_predict, publish_bundle
 
-from pypredict.cli_context import make_console
+from pypredict.cli_context import explain_error, make_console
 from pypredict.load import load_chunks
 from pypredict.models import Models
 from pypredict.predict_items import Answer
@@ -39,6 +41,52 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     (line,) = done.stderr.splitlines()
     assert line.startswith("pypredict: ")
     return line
+
+
+def in_shell(line: str, db: Database) -> subprocess.CompletedProcess[str]:
+    """Run a line in which `pypredict` is the program and $'...' may hold any bytes."""
+    program = "pypredict() { " + shlex.quote(str(Path(sys.executable).with_name("pypredict"))) + ' "$@"; }; '
+    env = os.environ | {"DATABASE_URL": db.url("pypredict")}
+    words = ["bash", "-c", program + line]
+    return subprocess.run(words, env=env, text=True, capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", ["status", "report --json"])
+def test_full_disk_is_named_in_one_sentence(db: Database, command: str) -> None:
+    assert "No space left on device" in sentence(in_shell(f"pypredict {command} >/dev/full", db))
+
+
+@pytest.mark.parametrize("command", ["status", "report --json"])
+def test_closed_output_is_no_error(db: Database, command: str) -> None:
+    done = in_shell(f"pypredict {command} >&-", db)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_error_with_all_output_closed_is_an_exit_code(db: Database) -> None:
+    assert in_shell("pypredict load /none --dataset toys >&- 2>&-", db).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["load data.npy --dataset $'x\\xff'", "predict hello --dataset $'x\\xff'"])
+def test_argument_that_is_no_utf_8_is_named_in_one_sentence(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.npy").touch()
+    said = sentence(in_shell(f"pypredict {command}", db))
+    assert r"x\xff" in said
+    assert "UTF-8" in said
+
+
+def test_error_of_the_system_names_its_path() -> None:
+    said = explain_error(FileNotFoundError(errno.ENOENT, "No such file or directory", "/none"))
+    assert said is not None
+    assert said.startswith("/none cannot be used (No such file or directory); ")
+
+
+def test_reader_that_ends_early_hears_nothing(db: Database) -> None:
+    done = in_shell("pypredict report | head -1; exit ${PIPESTATUS[0]}", db)
+    assert (done.stdout.split(), done.stderr) == (["Progress"], "")
+    assert done.returncode in (0, 1)  # 0: the pipe has taken all before it was closed
 
 
 def test_an_empty_argument_is_not_the_current_folder() -> None:

@@ -24,6 +24,7 @@ from pypredict.cli_context import (
     explain_error,
     make_console,
     make_worker,
+    open_closed_streams,
     open_database,
     set_verbose,
     start_log,
@@ -49,6 +50,7 @@ class RunEngine(StrEnum):
 
 def main() -> None:
     """Run the command line; print an error as one sentence on stderr, without a traceback, and exit with code 1."""
+    open_closed_streams()
     as_json = start_log()
     logging.getLogger("alembic").setLevel(logging.WARNING)
     refuse_empty_arguments("pypredict")

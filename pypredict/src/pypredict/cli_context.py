@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import BundleError, terminal
+from bundle.messages import shorten
 from pypredict import PypredictError
 from pypredict.config import Settings
 
@@ -31,6 +32,13 @@ ModelsDirectory = Annotated[Path | None, typer.Option("--models", metavar="DIR",
 def make_console() -> "Console":
     """Make a console for data with brackets and colons; control characters are escaped. A pipe has 160 columns."""
     return terminal.make_console(width=None if sys.stdout.isatty() else 160, markup=False)
+
+
+def open_closed_streams() -> None:
+    """Discard what is written to stdout or stderr if the shell has closed it (>&-): then Python has none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
 def start_log() -> bool:
@@ -64,6 +72,8 @@ def explain_error(error: Exception) -> str | None:
     """Explain an error in one sentence; None for an error that is a bug of this program."""
     if isinstance(error, PypredictError | BundleError):
         return str(error)
+    if isinstance(error, OSError | UnicodeError):
+        return _explain_system_error(error)
 
     import psycopg2.errors
     import sqlalchemy as sa
@@ -82,6 +92,14 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, sa.exc.DBAPIError | psycopg2.Error):
         return f"the database refused a statement: {reason(error)}"
     return None
+
+
+def _explain_system_error(error: OSError | UnicodeError) -> str:
+    if isinstance(error, OSError):
+        path = "a file or the output" if error.filename is None else error.filename
+        return f"{path} cannot be used ({error.strerror or error}); check its path, its rights and the free disk space"
+    text = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "a text"
+    return f"{text} cannot be read or written ({error}); use UTF-8, also for the terminal and PGCLIENTENCODING"
 
 
 def make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
