@@ -6,7 +6,8 @@
 
 CREATE OR REPLACE FUNCTION ml.npy_header(
     payload bytea, OUT dtype text, OUT shape integer[], OUT start integer, OUT item_bytes integer
-) LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+SET standard_conforming_strings = on AS $$  -- for the backslashes below
 DECLARE
     head bytea := substring(payload from 1 for 1010);  -- a longer header than 1,000 bytes is refused
     parts text[];

@@ -14,7 +14,7 @@ from support.bundles import publish_bundle, publish_texts
 from support.workers import load, rows, scalar, worker_for
 
 from bundle.verify import Bundle
-from pypredict import registry
+from pypredict import migrate, registry
 from pypredict.codec import DTYPES, encode
 
 ODD = [0.0, -0.0, 1.0, -1.5, 0.1, np.pi, np.inf, -np.inf, np.nan]
@@ -231,6 +231,21 @@ def test_an_input_that_is_missing_or_garbage_is_a_sentence(engine: sa.Engine, ow
         connection.execute(sa.text("UPDATE ml.input SET payload = substring(payload from 1 for 300)"))
     assert scalar(engine, "SELECT ml.show(0)") == "there is no input 0"
     assert "holds no .npy array" in str(scalar(engine, f"SELECT ml.show({number})"))
+
+
+def test_show_and_migrate_work_without_standard_strings(
+    engine: sa.Engine, owner: sa.Engine, db: Database, tmp_path: Path
+) -> None:
+    (input_id,) = store(engine, publish_bundle(tmp_path), np.array([1, 2, 3, 4], np.uint8))
+    with owner.begin() as connection:
+        connection.execute(sa.text(f'ALTER DATABASE "{db.name}" SET standard_conforming_strings = off'))
+    owner.dispose()
+    migrate.migrate(owner, REPO / "db", [])
+    reader = db.engine("reader")
+    assert scalar(reader, "SHOW standard_conforming_strings") == "off"
+    assert scalar(reader, f"SELECT ml.show({input_id})") == "1 2 3 4"
+    assert scalar(reader, "SELECT lower('LOW')") == "low"  # roles.sql takes away lo_creat and others
+    reader.dispose()
 
 
 def test_a_large_payload_is_read_in_part(engine: sa.Engine, reader: sa.Engine, tmp_path: Path) -> None:

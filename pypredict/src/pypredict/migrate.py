@@ -37,6 +37,8 @@ VERSION_TABLE = sa.text("""
     CREATE TABLE IF NOT EXISTS ml.alembic_version
         (version_num varchar(32) NOT NULL CONSTRAINT alembic_version_pkc PRIMARY KEY)""")
 LOCK = sa.text("LOCK TABLE ml.alembic_version IN SHARE ROW EXCLUSIVE MODE")
+# A backslash in our SQL is a plain character, also in a database with another default.
+PLAIN_BACKSLASHES = sa.text("SET LOCAL standard_conforming_strings = on")
 # Each view and function of a SQL file is a statement of its own, since PostgreSQL's error does not always name it.
 SEPARATOR = re.compile(r";\n+(?=(?:(?:--.*)?\n)*CREATE OR REPLACE )")
 REPLACED = re.compile(r"^CREATE OR REPLACE (VIEW|FUNCTION) ([\w.]+)", re.MULTILINE)
@@ -92,6 +94,7 @@ def _transaction(engine: sa.Engine, lock_seconds: float) -> Iterator[sa.Connecti
         connection.execute(
             sa.text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": f"{1000 * lock_seconds}ms"}
         )
+        connection.execute(PLAIN_BACKSLASHES)
         yield connection
 
 
