@@ -174,7 +174,7 @@ def change(owner: sa.Engine, statement: str) -> None:
         connection.execute(sa.text(statement))
 
 
-def test_a_run_ends_when_its_results_cannot_be_stored(
+def test_80_a_run_ends_when_its_results_cannot_be_stored(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, no_backoff: None
 ) -> None:
     publish_bundle(tmp_path)
@@ -184,7 +184,7 @@ def test_a_run_ends_when_its_results_cannot_be_stored(
     assert scalar(engine, "SELECT attempt < 10 FROM ml.job") is True
 
 
-def test_a_daemon_waits_longer_and_longer_when_its_results_cannot_be_stored(
+def test_80_a_daemon_waits_longer_and_longer_when_its_results_cannot_be_stored(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = publish_bundle(tmp_path)
@@ -469,7 +469,7 @@ def test_an_outage_at_the_end_of_a_run_is_tried_again(
     assert lost
 
 
-def test_a_worker_imports_again_what_a_failover_lost(
+def test_81_a_worker_imports_again_what_a_failover_lost(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
 ) -> None:
     publish_bundle(tmp_path, "first", seed=1)
@@ -496,7 +496,7 @@ def test_a_worker_imports_again_what_a_failover_lost(
     assert {number: bundle.manifest.name for number, bundle in worker.models._bundles.items()} == {1: "another"}
 
 
-def test_a_model_that_got_the_number_of_another_is_loaded_anew(tmp_path: Path) -> None:
+def test_81_a_model_that_got_the_number_of_another_is_loaded_anew(tmp_path: Path) -> None:
     models = Models(tmp_path, lambda _: fake_predict)
     for name in ("first", "another"):
         bundle = publish_bundle(tmp_path, name, seed=len(name))
