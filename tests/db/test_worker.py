@@ -469,20 +469,23 @@ def test_an_outage_at_the_end_of_a_run_is_tried_again(
     assert lost
 
 
+# The server that takes over is older, and gives the numbers again.
+EMPTY = """
+    TRUNCATE ml.prediction, ml.job, ml.test_set, ml.input, ml.chunk, ml.model RESTART IDENTITY CASCADE"""
+
+
 def test_81_a_worker_imports_again_what_a_failover_lost(
     engine: sa.Engine, owner: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_backoff: None
 ) -> None:
     publish_bundle(tmp_path, "first", seed=1)
     worker = worker_for(engine, tmp_path)
     plan, lost = jobs.plan_jobs, list[int]()
-    tables = "ml.prediction, ml.job, ml.test_set, ml.input, ml.chunk, ml.model"
 
     def fail_over(connection: sa.Connection, after: int = 0) -> int:
         if worker.predicted == 30 and not lost:
             lost.append(1)
             connection.rollback()
-            with owner.begin() as server:  # the server that takes over is older, and gives the numbers again
-                server.execute(sa.text(f"TRUNCATE {tables} RESTART IDENTITY CASCADE"))
+            change(owner, EMPTY)
             publish_bundle(tmp_path, "another", seed=2)
             raise sa.exc.OperationalError("", None, psycopg2.OperationalError("the server closed the connection"))
         return plan(connection, after)
@@ -494,6 +497,21 @@ def test_81_a_worker_imports_again_what_a_failover_lost(
     assert rows(engine, "SELECT * FROM ml.integrity") == []
     assert scalar(engine, "SELECT count(*) FROM ml.prediction") == 30
     assert {number: bundle.manifest.name for number, bundle in worker.models._bundles.items()} == {1: "another"}
+
+
+def test_81_a_daemon_imports_again_after_a_failover_without_an_error(
+    engine: sa.Engine, owner: sa.Engine, db: Database, tmp_path: Path
+) -> None:
+    publish_bundle(tmp_path)
+    with daemon(engine, tmp_path):
+        until(lambda: scalar(engine, DONE) == 1)
+        change(owner, EMPTY)
+        db.cluster.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{listen.DAEMON}'"
+            f" AND datname = '{db.name}'"
+        )
+        until(lambda: scalar(engine, DONE) == 1)
+    assert rows(engine, "SELECT * FROM ml.integrity") == []
 
 
 def test_81_a_model_that_got_the_number_of_another_is_loaded_anew(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ class Listener:
         self._engine = engine
         self._stop = stop
         self._connection: psycopg2.extensions.connection | None = None
+        self.lost = False  # the server has ended the connection, and `close` was not called since
         self.chunk_id = 0  # the number in a notification, which anybody may send; 0: it had none, or there were several
 
     def open(self) -> None:
@@ -114,6 +115,7 @@ class Listener:
             self.chunk_id = int(said[0]) if len(said) == 1 and re.fullmatch("[0-9]{1,18}", said[0]) else 0
         except OUTAGE:
             self.close()
+            self.lost = True
             return False
         return True
 
@@ -123,3 +125,4 @@ class Listener:
             with contextlib.suppress(psycopg2.Error):
                 self._connection.close()
             self._connection = None
+        self.lost = False

@@ -190,6 +190,8 @@ class Worker:
         After a notification, a job comes before that look.
         """
         if not until_empty:
+            if self._listener.lost:  # perhaps another server has taken over
+                self._forget_database()
             self._listener.open()
         if self._woken:
             self._woken = False
