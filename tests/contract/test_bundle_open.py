@@ -153,7 +153,7 @@ def pointer(bundle_id: str) -> str:
     [
         ("", "is not a valid pointer: the document: invalid JSON"),
         ('{"bundle_id": "toy"}', "sha256: field required"),
-        (pointer("../toy"), "bundle_id: string should match"),
+        (pointer("../toy"), "bundle_id: a name has 1 to 100 characters"),
         (pointer("absent"), "absent/manifest.json cannot be read"),
         (pointer("toy"), "name different models"),
     ],

@@ -80,7 +80,7 @@ def test_bad_inputs_are_named_and_good_inputs_are_predicted(engine: sa.Engine, m
     assert [(answer.item, answer.predicted) for answer in raised.value.answers] == [(good[0], "ant"), (good[1], "bee")]
     said = str(raised.value)
     assert said.startswith(f"2 of 4 inputs could not be predicted: {tmp_path}/absent.png does not exist; ")
-    assert f"{tmp_path}/broken.png: none of 1 images could be read" in said
+    assert f"{tmp_path}/broken.png is not a readable image" in said
 
 
 def test_an_input_with_a_bad_output_is_named(engine: sa.Engine, models: Path) -> None:

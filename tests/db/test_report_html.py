@@ -94,6 +94,20 @@ def test_a_report_without_a_model_says_what_to_do(engine: sa.Engine, tmp_path: P
     assert "no model serves; train one" in Page(report_of(engine, tmp_path)).text
 
 
+def test_inputs_without_a_prediction_are_counted(engine: sa.Engine, tmp_path: Path) -> None:
+    bundle = publish_bundle(tmp_path)
+
+    def predict(arrays: np.ndarray) -> np.ndarray:
+        return np.where((arrays == 9).all(axis=(1, 2)), np.nan, fake_predict(arrays))
+
+    load(engine, bundle, np.full((1, 4, 4, 1), 9, np.uint8))
+    worker_for(engine, tmp_path, predict).run(until_empty=True)
+    assert (
+        "NO PREDICTION: 1 input could not be predicted; the reason is bad_output."
+        in Page(report_of(engine, tmp_path)).text
+    )
+
+
 def test_metrics_in_the_page_equal_those_in_sql(engine: sa.Engine, tmp_path: Path) -> None:
     publish_bundle(tmp_path, n=300)
     worker_for(engine, tmp_path).run(until_empty=True)

@@ -215,6 +215,8 @@ def test_a_folder_without_a_readable_image_is_refused(engine: sa.Engine, models:
     (tmp_path / "photos/broken.jpg").write_bytes(b"nothing")
     with pytest.raises(SourceError, match="none of 1 images could be read"):
         load(engine, models, "pictures", tmp_path / "photos")
+    with pytest.raises(SourceError, match=r"broken\.jpg is not a readable image"):
+        load(engine, models, "pictures", tmp_path / "photos/broken.jpg")
 
 
 def test_texts_of_a_csv_use_the_models_vocabulary(engine: sa.Engine, models: Path, tmp_path: Path) -> None:

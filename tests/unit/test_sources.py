@@ -232,7 +232,7 @@ def test_class_folders_one_level_too_deep_are_named(tmp_path: Path) -> None:
 
 def run_advice(error: BaseException, cwd: Path) -> None:
     """Run the python3 command in an error message, like a person who pastes it."""
-    (command,) = re.findall(r'python3 (-c ".*?"[^;]*)', str(error))
+    (command,) = re.findall(r'python3 (-X utf8 -c ".*?"[^;]*|-c ".*?"[^;]*)', str(error))
     subprocess.run(f"{sys.executable} {command}", shell=True, cwd=cwd, check=True)  # noqa: S602 - as pasted
 
 
@@ -240,12 +240,12 @@ def run_advice(error: BaseException, cwd: Path) -> None:
 def test_the_error_for_tabs_or_semicolons_gives_a_command(
     tmp_path: Path, suffix: str, delimiter: str, called: str
 ) -> None:
-    path = tmp_path / f"x.{suffix}"
-    path.write_text(f"text{delimiter}label\nA good, bad film{delimiter}ant\n")
-    with pytest.raises(FilesError, match=rf"x\.{suffix} is separated by {called}, commas are needed") as raised:
+    path = tmp_path / f"my x.{suffix}"
+    path.write_text(f'"text"{delimiter}label\nA good, bad film{delimiter}ant\n', encoding="utf-8-sig")
+    with pytest.raises(FilesError, match=rf"my x\.{suffix} is separated by {called}, commas are needed") as raised:
         read(path, REVIEWS, "label")
     run_advice(raised.value, tmp_path)
-    (chunk,) = read(tmp_path / "x-commas.csv", REVIEWS, "label")
+    (chunk,) = read(tmp_path / "my x-commas.csv", REVIEWS, "label")
     assert (chunk.arrays.tolist(), labels([chunk])) == ([[0, 0, 0, 1, 2, 4, 5, 6]], ["ant"])
 
 

@@ -63,7 +63,8 @@ def _check_keys(value: Any) -> Any:
 
 
 # A name becomes part of a path: no separators, no leading dot.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+NAME_START = "^[A-Za-z0-9][A-Za-z0-9._-]"
+Name = Annotated[str, StringConstraints(pattern=NAME_START + "{0,99}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Storable = AfterValidator(check_storable)
 FewKeys = BeforeValidator(_check_keys)
@@ -109,5 +110,8 @@ def explain(error: ValidationError, whole: str = "the document") -> str:
     first, *rest = error.errors(include_url=False)
     place = printable(".".join(str(part) for part in first["loc"])[:MAX_PLACE])
     problem = shorten(first["msg"], MAX_CHARACTERS)  # it may repeat a value of any length
+    if (pattern := first.get("ctx", {}).get("pattern", "")).startswith(NAME_START):
+        most = 1 + int(pattern.removeprefix(NAME_START + "{0,").removesuffix("}$"))
+        problem = f"a name has 1 to {most} characters: letters from a to z, digits, and . _ - after the first one"
     more = f" (and {len(rest)} more)" if rest else ""
     return f"{place or whole}: {problem[0].lower()}{problem[1:]}{more}"

@@ -113,7 +113,7 @@ def load_command(
     ignore_labels: Annotated[bool, typer.Option("--ignore-labels", help="Store all inputs without labels.")] = False,
     models: ModelsDirectory = None,
 ) -> None:
-    """Store inputs in the database as BYTEA; equal content is stored once, under its first name.
+    """Store inputs in the database as BYTEA; a chunk of equal content and labels is stored once, under its first name.
 
     When a source cannot be loaded, the others are still loaded; then the command prints the reason and exits with 1.
     """

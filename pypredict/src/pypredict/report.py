@@ -65,7 +65,7 @@ def show(connection: sa.Connection, console: Console) -> None:
         _table(
             "Progress",
             [(r.model_id, r.name, r.dataset, r.state, r.inputs_done, r.inputs - r.inputs_done) for r in progress],
-            ("model", "experiment", "dataset", "state", "predicted", "waiting"),
+            ("model", "experiment", "dataset", "state", "done", "waiting"),
         )
     )
     for row in connection.execute(UNSERVED):

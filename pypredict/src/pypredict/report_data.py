@@ -27,7 +27,7 @@ from pypredict.gallery import Shown, show_inputs
 from pypredict.models import open_registered
 from pypredict.registry import Model
 from pypredict.replay import Replayed, replay_predictions
-from pypredict.report import UNSERVED, check
+from pypredict.report import ERRORS, UNSERVED, check
 from pypredict.report_metrics import McNemar, compare_mcnemar
 
 MAX_VALUES = 20_000_000  # probabilities of one test set in memory: 80 MB
@@ -139,6 +139,7 @@ class Report:
     problems: list[str]
     replayed: Replayed | None
     unserved: list[Any] = field(default_factory=list)
+    refused: list[Any] = field(default_factory=list)
 
 
 def read_report(connection: sa.Connection, directory: Path, replay: int | None = 0) -> Report:
@@ -154,6 +155,7 @@ def read_report(connection: sa.Connection, directory: Path, replay: int | None =
         problems=check(connection),
         replayed=replayed,
         unserved=list(connection.execute(UNSERVED)),
+        refused=list(connection.execute(ERRORS)),
     )
 
 

@@ -197,6 +197,8 @@ def _read_images(path: Path, how: Preparation, labelling: Labelling) -> Iterator
             try:
                 array = prepare_image(file, preprocessing)
             except PreprocessingError as error:
+                if not path.is_dir():
+                    raise SourceError(str(error)) from error
                 skipped += 1
                 log.warning("skipped: %s", error)
                 continue

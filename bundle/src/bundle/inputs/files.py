@@ -190,10 +190,14 @@ def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
         raise FilesError(f"{path} has {count} columns {column!r}, one is needed; rename or remove the others")
     for delimiter, name in (("\t", "tabs"), (";", "semicolons")):
         if any(delimiter in header for header in columns):
-            program = f"csv.writer(sys.stdout).writerows(csv.reader(sys.stdin, delimiter={delimiter!r}))"
+            file = "open(sys.argv[1], encoding='utf-8-sig', newline='')"
+            program = f"csv.writer(sys.stdout).writerows(csv.reader({file}, delimiter={delimiter!r}))"
             raise FilesError(
                 f"{path} is separated by {name}, commas are needed; convert it: "
-                f'python3 -c "import csv, sys; {program}" < {shlex.quote(str(path))} > '
+                f'python3 -X utf8 -c "import csv, sys; {program}" {shlex.quote(str(path))} > '
                 + shlex.quote(f"{path.with_suffix('')}-commas.csv")
             )
-    raise FilesError(f"{path} has no column {column!r}; its header names {list_names(columns) or 'none'}")
+    raise FilesError(
+        f"{path} has no column {column!r}; its header names {list_names(columns) or 'none'}; name another one with "
+        "--text-column and --label-column of pypredict load, or text_column and label_column of the experiment"
+    )

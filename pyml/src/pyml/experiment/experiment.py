@@ -31,7 +31,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from bundle.document import check_storable, explain
+from bundle.document import NAME_START, check_storable, explain
 from bundle.manifest import Dtype
 from bundle.messages import did_you_mean, one_line, shorten
 from bundle.regular_file import open_regular
@@ -42,7 +42,7 @@ from pyml.experiment.grid import GridError, expand_grid
 from pyml.experiment.layers import ALLOWED_LAYERS, ALLOWED_OBJECTS, UNSUPPORTED, WRAPPERS
 
 # Short enough that a bundle id is a valid file name: the name, "-", 12 hexadecimal digits and the number of a rerun.
-ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+ExperimentName = Annotated[str, StringConstraints(pattern=NAME_START + "{0,79}$")]
 Loss = Literal["sparse_categorical_crossentropy", "categorical_crossentropy", "binary_crossentropy"]
 Metric = Literal["accuracy", "AUC", "Precision", "Recall"]
 
