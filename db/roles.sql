@@ -120,7 +120,7 @@ BEGIN
 END $$;
 
 GRANT USAGE ON SCHEMA ml TO ml_loader, ml_predictor, ml_reader;
-REVOKE ALL ON ALL TABLES IN SCHEMA ml FROM ml_loader, ml_predictor, ml_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA ml FROM ml_loader, ml_predictor, ml_reader, pypredict, reader, PUBLIC;
 
 -- Loader: adds inputs. Only the owner may change or delete them.
 GRANT SELECT, INSERT ON ml.chunk, ml.input, ml.input_name, ml.test_set, ml.vocabulary TO ml_loader;

@@ -47,6 +47,7 @@ def in_shell(line: str, db: Database) -> subprocess.CompletedProcess[str]:
     """Run a line in which `pypredict` is the program and $'...' may hold any bytes."""
     program = "pypredict() { " + shlex.quote(str(Path(sys.executable).with_name("pypredict"))) + ' "$@"; }; '
     env = os.environ | {"DATABASE_URL": db.url("pypredict")}
+    env.pop("PYTHONUNBUFFERED", None)  # a person's shell has none
     words = ["bash", "-c", program + line]
     return subprocess.run(words, env=env, text=True, capture_output=True, timeout=60, check=False)
 

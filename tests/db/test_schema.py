@@ -102,6 +102,22 @@ def test_views_and_grants_of_others_survive_a_migration(owner: sa.Engine, db: Da
         execute(owner, f"DROP ROLE {alice}")
 
 
+def test_rights_that_somebody_gave_to_our_logins_are_taken_back(owner: sa.Engine, db: Database) -> None:
+    execute(owner, "GRANT INSERT, DELETE ON ml.input TO reader")
+    execute(owner, "GRANT SELECT (payload) ON ml.input TO reader")
+    execute(owner, "GRANT DELETE ON ml.prediction TO pypredict")
+    execute(owner, "GRANT SELECT ON ml.lineage TO PUBLIC")
+    migrate.migrate(owner, REPO / "db", [])
+    found = execute(
+        owner,
+        "SELECT has_table_privilege('reader', 'ml.input', 'INSERT, DELETE'),"
+        " has_column_privilege('reader', 'ml.input', 'payload', 'SELECT'),"
+        " has_table_privilege('pypredict', 'ml.prediction', 'DELETE'),"
+        " EXISTS (SELECT FROM information_schema.table_privileges WHERE grantee = 'PUBLIC' AND table_schema = 'ml')",
+    )
+    assert tuple(found.one()) == (False, False, False, False)
+
+
 def test_view_with_other_columns_is_named_and_kept(owner: sa.Engine) -> None:
     execute(owner, "DROP VIEW ml.lineage")
     execute(owner, "CREATE VIEW ml.lineage AS SELECT 1 AS mine")

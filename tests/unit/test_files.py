@@ -76,21 +76,21 @@ def test_two_unbalanced_quotes_do_not_merge_the_rows_between(tmp_path: Path) -> 
     rows = [b"film %d,pos\n" % number for number in range(50)]
     rows[10], rows[40] = b'"good film,pos\n', b'"great film,pos\n'
     path = csv_file(tmp_path, b"text,label\n" + b"".join(rows))
-    with pytest.raises(FilesError, match=r"line 12: .*; write each quote inside a quoted text twice") as raised:
+    with pytest.raises(FilesError, match=r"lines 12 to 42: .*; write each quote inside a quoted text twice") as raised:
         list(read_texts(path, "text", "label"))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("content", "line"),
+    ("content", "lines"),
     [
-        (b'text,label\na,b\n"an open quote,pos\nb,c\n', 3),
-        (b'text,label\n"a "good" film",pos\n', 2),
-        (b'"text","label"\n\n"a\nb",c\n"d,e\n', 5),
+        (b'text,label\na,b\n"an open quote,pos\nb,c\n', "3 to 4"),
+        (b'text,label\n"a "good" film",pos\n', "2 to 2"),
+        (b'"text","label"\n\n"a\nb",c\n\n"d,e\n', "5 to 6"),
     ],
 )
-def test_quotes_that_do_not_match_are_named(tmp_path: Path, content: bytes, line: int) -> None:
-    with pytest.raises(FilesError, match=rf"texts\.csv, line {line}: the quotes of this row do not match"):
+def test_quotes_that_do_not_match_are_named(tmp_path: Path, content: bytes, lines: str) -> None:
+    with pytest.raises(FilesError, match=rf"texts\.csv, lines {lines}: the quotes do not match"):
         list(read_texts(csv_file(tmp_path, content), "text", "label"))
 
 

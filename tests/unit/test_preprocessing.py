@@ -126,7 +126,7 @@ def test_51_an_incomplete_image_is_refused_and_named(content: bytes, tmp_path: P
 class Unreadable(io.BytesIO):
     """An open file whose machine fails."""
 
-    def __init__(self, error: OSError) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
         self._error = error
 
@@ -134,7 +134,7 @@ class Unreadable(io.BytesIO):
         raise self._error
 
 
-def fail(error: OSError, *, reading: bool) -> Callable[[Path], io.BytesIO]:
+def fail(error: Exception, *, reading: bool) -> Callable[[Path], io.BytesIO]:
     def open_regular(path: Path) -> io.BytesIO:
         if reading:
             return Unreadable(error)
@@ -153,6 +153,12 @@ def test_failure_of_the_machine_is_not_a_fault_of_the_image(
     with pytest.raises(FilesError) as raised:
         prepare_image(Path("cat.png"), RGB)
     assert str(raised.value) == f"cat.png cannot be read ({os.strerror(number)}); check the machine and run it again"
+
+
+def test_too_little_memory_is_no_fault_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundle.inputs.preprocessing.open_regular", fail(MemoryError(), reading=True))
+    with pytest.raises(FilesError, match=r"cat\.png cannot be read \(too little memory\); free some and run it again"):
+        prepare_image(Path("cat.png"), RGB)
 
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError("it is truncated")])

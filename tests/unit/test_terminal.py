@@ -205,3 +205,13 @@ def test_what_stdout_cannot_encode_is_escaped(program: str) -> None:
 def test_the_log_starts_without_a_stdout_of_its_own(stdout: str) -> None:
     code = f"import io, sys; sys.stdout = {stdout}; from bundle.terminal import log_to_stderr; log_to_stderr('', 10)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("program", ["pyml", "pypredict"])
+def test_a_command_works_when_the_shell_has_closed_its_output(program: str, tmp_path: Path) -> None:
+    """No traceback says that None has no attribute; it could be seen only by its exit code."""
+    path = Path(sys.executable).with_name(program)
+    done = subprocess.run(["bash", "-c", f"{path} --version >&- 2>&-"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    lines = f"{path} {'compare' if program == 'pyml' else 'status'} --help >&-"
+    assert subprocess.run(["bash", "-c", lines], cwd=tmp_path, check=False).returncode == 0

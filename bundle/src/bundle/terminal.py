@@ -8,8 +8,10 @@ The log has lines for people, or one JSON object a line for programs that collec
 import io
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from bundle.messages import printable
@@ -17,6 +19,13 @@ from bundle.messages import printable
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, Task
+
+
+def open_closed_streams() -> None:
+    """Discard what is written to stdout or stderr if the shell has closed it (>&-): then Python has none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
 def log_to_stderr(line: str, level: int, *, as_json: bool = False) -> None:
@@ -37,7 +46,11 @@ def log_fields(**values: object) -> dict[str, dict[str, object]]:
 
 
 def exit_with_error(program: str, sentence: str, code: str | int | None = 1) -> NoReturn:
-    """Write the sentence of an error in the form of the log, and exit."""
+    """Write the sentence of an error in the form of the log, and exit. An output that cannot be written is given up."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # Python would try again at its end, and set another exit code
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
     if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
         logging.getLogger(program).error("%s", sentence)
     else:
@@ -104,6 +117,7 @@ def print_json(document: object) -> None:
     from pydantic_core import to_jsonable_python
 
     sys.stdout.write(json.dumps(to_jsonable_python(document, inf_nan_mode="null"), indent=2) + "\n")
+    sys.stdout.flush()  # here an error of the output can still be explained
 
 
 class StderrHandler(logging.Handler):

@@ -13,7 +13,7 @@ import typer
 
 from bundle import BundleError, __version__
 from bundle.messages import one_line, printable
-from bundle.terminal import exit_with_error, log_to_stderr, print_json, refuse_empty_arguments
+from bundle.terminal import exit_with_error, log_to_stderr, open_closed_streams, print_json, refuse_empty_arguments
 from pyml import PymlError
 from pyml.cli_context import DataDir, Models, Quiet, make_console, make_settings, set_quiet
 from pyml.cli_train import all_command, test_bundle, train_command
@@ -30,6 +30,7 @@ BundleName = Annotated[str, typer.Argument(metavar="BUNDLE", help="The id of a b
 
 def main() -> None:
     """Run the command line. An error prints one sentence on stderr and no traceback, and sets the exit code."""
+    open_closed_streams()
     log_to_stderr("%(message)s", logging.WARNING, as_json=os.environ.get("PYML_LOG") == "json")
     log.setLevel(logging.INFO)
     raise_on_signals()

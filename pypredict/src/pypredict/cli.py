@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import __version__
-from bundle.terminal import exit_with_error, print_json, refuse_empty_arguments
+from bundle.terminal import exit_with_error, open_closed_streams, print_json, refuse_empty_arguments
 from pypredict import PypredictError
 from pypredict.cli_context import (
     Json,
@@ -24,7 +24,6 @@ from pypredict.cli_context import (
     explain_error,
     make_console,
     make_worker,
-    open_closed_streams,
     open_database,
     set_verbose,
     start_log,

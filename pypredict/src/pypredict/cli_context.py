@@ -34,13 +34,6 @@ def make_console() -> "Console":
     return terminal.make_console(width=None if sys.stdout.isatty() else 160, markup=False)
 
 
-def open_closed_streams() -> None:
-    """Discard what is written to stdout or stderr if the shell has closed it (>&-): then Python has none."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
-
-
 def start_log() -> bool:
     """Log to stderr, as lines for people or, by PYPREDICT_LOG, as JSON; return whether it is JSON."""
     as_json = os.environ.get("PYPREDICT_LOG") == "json"  # the settings check its value later
@@ -99,7 +92,7 @@ def _explain_system_error(error: OSError | UnicodeError) -> str:
         path = "a file or the output" if error.filename is None else error.filename
         return f"{path} cannot be used ({error.strerror or error}); check its path, its rights and the free disk space"
     text = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "a text"
-    return f"{text} cannot be read or written ({error}); use UTF-8, also for the terminal and PGCLIENTENCODING"
+    return f"{text} cannot be read or written ({error}); use UTF-8, also for the terminal"
 
 
 def make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":

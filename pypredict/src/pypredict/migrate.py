@@ -81,7 +81,9 @@ def _explain_not_replaceable(error: psycopg2.Error) -> str:
     """Name the view or function, or, in a migration, its statement's error, and what to do."""
     query = error.cursor.query if error.cursor is not None else None
     found = REPLACED.search((query or b"").decode(errors="replace"))
-    name = f"{found[1].lower()} {found[2]}" if found else "a view or function of the schema ml"
+    if found is None:
+        return f"the migration cannot go on ({one_line(error)}); nothing was changed: drop your own views that use it"
+    name = f"{found[1].lower()} {found[2]}"
     return (
         f"{name} cannot be replaced ({one_line(error)}); nothing was changed: drop it with CASCADE, which drops the "
         "views that use it, too, migrate again, and make your own views again"

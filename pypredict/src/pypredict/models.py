@@ -123,8 +123,7 @@ class Models:
         state, held = self._state_of(model), self._bundles.get(model.model_id)
         if held is not None and not _is_registered(held, model):
             # After a failover the database may be without its last models, and give their numbers to others.
-            for cache in (self._bundles, self._predicts, self._training):
-                cache.pop(model.model_id, None)
+            self._forget(model.model_id)
         try:
             if model.model_id not in self._bundles:
                 self._bundles[model.model_id] = open_registered(self._directory, model)
@@ -139,11 +138,15 @@ class Models:
         return state_of(bundle_path(self._directory, model.bundle_id))
 
     def _refuse(self, model_id: int, state: str, problem: str) -> None:
-        self._bundles.pop(model_id, None)
+        self._forget(model_id)
         if self._refusals.add(model_id, state, problem):
             log.error(
                 "model %d is not served: %s", model_id, problem, extra=log_fields(model=model_id, problem=problem)
             )
+
+    def _forget(self, model_id: int) -> None:
+        for cache in (self._bundles, self._predicts, self._training):
+            cache.pop(model_id, None)
 
     def in_training(self, model_id: int, arrays: Array) -> npt.NDArray[np.bool_]:
         """Return for each array (n, ...) whether the same content was in the training or validation part; (n,)."""

@@ -51,18 +51,19 @@ class Publications:
 
     def forget(self) -> None:
         """Import everything again: after an outage, the database may be without what was imported."""
-        self._imported.clear()
+        self._imported = {}  # an import that runs now still writes to the old one
 
     def register_new(self) -> None:
         """Register every bundle that is not registered yet, as available."""
-        paths = [path for path in self._list(list_bundles) if path not in self._imported]
+        imported = self._imported
+        paths = [path for path in self._list(list_bundles) if path not in imported]
         if not paths:
             return
         with self._engine.begin() as connection:
             known = registry.registered_bundles(connection)
         for path in paths:
             if path.name in known:
-                self._imported[path] = ""
+                imported[path] = ""
             else:
                 self._import_once(path, "", self._register)
 
@@ -78,7 +79,8 @@ class Publications:
 
     def _import_once(self, path: Path, state: str, import_path: Callable[[Path], None]) -> list[str]:
         """Import this state of a path once; return the problem, if any."""
-        if self._stopped() or self._imported.get(path) == state:
+        imported = self._imported
+        if self._stopped() or imported.get(path) == state:
             return []
         files = state_of(path) + self._state_of_named(path)
         waiting = self._refusals.waiting(path, files)
@@ -96,7 +98,7 @@ class Publications:
                 log.error("%s is refused, its dataset does not change: %s", printable(path.name), problem, extra=extra)
             return [problem]
         self._refusals.drop(path)
-        self._imported[path] = state
+        imported[path] = state
         return []
 
     def _state_of_named(self, path: Path) -> str:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from bundle import BundleError
 from bundle.terminal import log_fields
 from pypredict import PypredictError, jobs, registry, store
-from pypredict.database import OUTAGE, is_away, is_refused_login, reason
+from pypredict.database import OUTAGE, is_away, is_refused_login, readable, reason
 from pypredict.health import write_health
 from pypredict.jobs import Job
 from pypredict.lease import Leases
@@ -387,7 +387,7 @@ class Worker:
             self._trouble = f"the database refuses the login: {reason(error)}"
             self._write_health()
         log.warning("the database %s (%s); next try in %.1f s", what, reason(error), delay)
-        self._listener.wait(delay)
+        readable([self.stop], delay)  # not a notification: nothing can be stored now
 
     def _nothing_open(self) -> bool:
         with self.engine.begin() as connection:

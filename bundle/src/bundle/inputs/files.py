@@ -144,8 +144,8 @@ def _csv_reader(path: Path) -> Iterator["_Rows"]:
                 yield reader
             except csv.Error as error:
                 raise FilesError(
-                    f"{path}, line {reader.line + 1}: the quotes of this row do not match ({error}); write each "
-                    "quote inside a quoted text twice, and close each quoted text"
+                    f"{path}, lines {reader.line + 1} to {reader.last_line}: the quotes do not match ({error}); write "
+                    "each quote inside a quoted text twice, and nothing but a comma after the last quote"
                 ) from error
     except OSError as error:
         raise FilesError(f"{path} cannot be read ({error.strerror}); a CSV file with a header is needed") from error
@@ -155,19 +155,20 @@ class _Rows(csv.DictReader):  # type: ignore[type-arg]  # it takes no type argum
     """The rows of a CSV file with a header. Raises FilesError at a row over MAX_ROW_CHARACTERS.
 
     The rows are read strictly: two texts that begin with an unbalanced quote would otherwise become one, with all rows
-    between them. The header is not: _check_column explains "text";"label" better. line: the last line of the row.
+    between them. The header is not: _check_column explains "text";"label" better. line: the last line of the row;
+    last_line: of all that was read.
     """
 
     def __init__(self, file: IO[str], path: Path) -> None:
-        self._file, self._path, self._size, self._line = file, path, 0, 0
+        self._file, self._path, self._size, self.last_line = file, path, 0, 0
         lines = self._lines()
         super().__init__(lines, next(csv.reader(lines), []), strict=True)
-        self.line = self._line
+        self.line = self.last_line
 
     def __next__(self) -> dict[str | Any, str | Any]:
         self._size = 0
         row = super().__next__()
-        self.line = self._line
+        self.line = self.last_line
         return row
 
     def _lines(self) -> Iterator[str]:
@@ -175,10 +176,10 @@ class _Rows(csv.DictReader):  # type: ignore[type-arg]  # it takes no type argum
             self._size += len(line)
             if self._size > MAX_ROW_CHARACTERS:
                 raise FilesError(
-                    f"{self._path}, line {self._line + 1}: the row has over {MAX_ROW_CHARACTERS} characters; "
+                    f"{self._path}, line {self.last_line + 1}: the row has over {MAX_ROW_CHARACTERS} characters; "
                     "is it a CSV file, and is each quote closed?"
                 )
-            self._line += 1
+            self.last_line += 1
             yield line
 
 

@@ -116,6 +116,8 @@ def prepare_image(source: Path | bytes, how: ImagePreprocessing) -> npt.NDArray[
                 return np.asarray(_convert(file, how), np.uint8).reshape(how.shape)
     except UnidentifiedImageError as error:
         raise PreprocessingError(f"{name} is not a readable image: it is none of {', '.join(IMAGE_FORMATS)}") from error
+    except MemoryError as error:
+        raise FilesError(f"{name} cannot be read (too little memory); free some and run it again") from error
     except Exception as error:  # Pillow's decoders raise many classes of errors for a broken file
         if isinstance(error, OSError) and error.errno in MACHINE_ERRORS:
             reason = os.strerror(error.errno)
