@@ -9,6 +9,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from bundle.verify import Bundle
 from pypredict.models import Predict
 from pypredict.replay import Replayed
 from pypredict.report_data import read_report
-from pypredict.report_html import make_report, render
+from pypredict.report_html import drift_meaning, make_report, render
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -314,6 +315,20 @@ def test_drift_is_shown_with_its_largest_change(engine: sa.Engine, tmp_path: Pat
     text = Page(report_of(engine, tmp_path)).text
     assert "LARGE CHANGE" in text
     assert re.search(r"(ant|bee|cat): \d+\.\d% to \d+\.\d%", text)
+
+
+@pytest.mark.parametrize(
+    ("psi", "by_chance", "meaning"),
+    [
+        (0.09, 0.01, "no change"),
+        (0.09, 5.0, "no change"),
+        (0.275, 5.461, "too few inputs to tell"),
+        (0.2, 0.1, "some change"),
+        (0.25, 0.2, "LARGE CHANGE"),
+    ],
+)
+def test_a_change_counts_when_it_is_above_chance(psi: float, by_chance: float, meaning: str) -> None:
+    assert drift_meaning(SimpleNamespace(psi=psi, psi_by_chance=by_chance)) == meaning
 
 
 def test_the_replay_is_part_of_the_verdict(engine: sa.Engine, tmp_path: Path) -> None:

@@ -114,8 +114,10 @@ def meaning(test: McNemar) -> str:
 
 def drift_meaning(row: Any) -> str:
     """Say what a row of ml.drift means."""
-    if row.psi < max(NO_CHANGE, row.psi_by_chance):
+    if row.psi < NO_CHANGE:
         return "no change"
+    if row.psi < row.psi_by_chance:
+        return "too few inputs to tell"
     return "LARGE CHANGE" if row.psi >= LARGE_CHANGE else "some change"
 
 
