@@ -13,7 +13,7 @@ from support.bundles import publish_bundle
 from support.workers import console, daemon, load, until, worker_for
 
 from pypredict import PypredictError, promotion, registry
-from pypredict.health import check_health
+from pypredict.health import HealthFile, check_health
 from pypredict.metrics import Collector, serve_metrics
 from pypredict.report import show
 from pypredict.status import Status, read_status, status_lines
@@ -104,13 +104,13 @@ def test_a_worker_writes_its_health_file(engine: sa.Engine, tmp_path: Path) -> N
     check_health(tmp_path / "beat")
 
 
-def test_the_health_file_is_replaced_whole(engine: sa.Engine, tmp_path: Path) -> None:
-    worker = worker_for(engine, tmp_path, health_file=tmp_path / "beat")
-    worker._trouble = "the database refuses the login"
-    worker._write_health()
+def test_the_health_file_is_replaced_whole(tmp_path: Path) -> None:
+    health = HealthFile(tmp_path / "beat")
+    health.trouble = "the database refuses the login"
+    health.write()
     with (tmp_path / "beat").open() as reader:
-        worker._trouble = ""
-        worker._write_health()
+        health.trouble = ""
+        health.write()
         assert reader.read() == "the database refuses the login"
     assert [path.name for path in tmp_path.iterdir()] == ["beat"]
 

@@ -21,7 +21,7 @@ from bundle import BundleError
 from bundle.terminal import log_fields
 from pypredict import PypredictError, jobs, registry, store
 from pypredict.database import OUTAGE, is_away, is_refused_login, readable, reason
-from pypredict.health import write_health
+from pypredict.health import HealthFile
 from pypredict.jobs import Job
 from pypredict.lease import Leases
 from pypredict.listen import Listener, Stop
@@ -79,10 +79,9 @@ class Worker:
         self._outages = 0  # failed claims in a row
         self._refusals = 0  # failed writes of outcomes in a row
         self._refused: Exception | None = None  # the error of the last one, until the worker has waited
-        self._trouble = ""  # why the daemon cannot work now; empty: it can
+        self._health = HealthFile(self.health_file)
         self._planner = Planner()
         self._idle = False
-        self._health_written = True
         self._woken = False  # by a notification
         self._announced = False
         self._leases = Leases(self.engine, self.lease_seconds)
@@ -111,7 +110,7 @@ class Worker:
         ):
             try:
                 while not self.stop.is_set():
-                    self._write_health()
+                    self._health.write()
                     self.run_log.write_line(idle=False)
                     if self._refused is not None:
                         refused, self._refused = self._refused, None
@@ -122,7 +121,7 @@ class Worker:
                         if work is None:
                             ahead = ahead or threads.submit(self._fetch, until_empty)
                             work, ahead = ahead.result(), None
-                        self._outages, self._trouble = 0, ""
+                        self._outages, self._health.trouble = 0, ""
                         if work is None:
                             _end_of(written)
                             if until_empty and self._refused is None and self._nothing_open():
@@ -384,8 +383,8 @@ class Worker:
             raise PypredictError(f"the database {what}: {reason(error)}; {remedy} and run again") from error
         delay = _backoff_seconds(times)
         if is_refused_login(error):
-            self._trouble = f"the database refuses the login: {reason(error)}"
-            self._write_health()
+            self._health.trouble = f"the database refuses the login: {reason(error)}"
+            self._health.write()
         log.warning("the database %s (%s); next try in %.1f s", what, reason(error), delay)
         readable([self.stop], delay)  # not a notification: nothing can be stored now
 
@@ -396,20 +395,8 @@ class Worker:
 
     def _stopped_at_work(self) -> bool:
         """Show between two inputs of a job that the worker is alive, and return whether to stop."""
-        self._write_health()
+        self._health.write()
         return self.stop.is_set()
-
-    def _write_health(self) -> None:
-        if self.health_file is None:
-            return
-        try:
-            write_health(self.health_file, self._trouble)
-        except OSError as error:  # the file grows old, and that tells it
-            if self._health_written:
-                log.warning("%s cannot be written: %s", self.health_file, error.strerror)
-            self._health_written = False
-        else:
-            self._health_written = True
 
 
 def _end_of(written: "Future[None] | None") -> None:
