@@ -101,9 +101,15 @@ def test_a_missing_dataset_without_network_stops_the_training(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        ("PermissionError(13, 'Permission denied', '/models/bundles')", "/models/bundles: Permission denied"),
-        ("OSError(28, 'No space left on device')", "No space left on device"),
-        ("OSError('the lock is lost')", "the lock is lost"),
+        (
+            "PermissionError(13, 'Permission denied', '/models/bundles')",
+            "/models/bundles cannot be used (Permission denied); check",
+        ),
+        (
+            "OSError(28, 'No space left on device')",
+            "a file or the output cannot be used (No space left on device); check",
+        ),
+        ("OSError('the lock is lost')", "a file or the output cannot be used (the lock is lost); check"),
         ("MemoryError()", "not enough memory (MemoryError); free some, or lower batch_size"),
     ],
 )
@@ -118,7 +124,8 @@ sys.argv = ["pyml", "fail"]
 cli.main()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, f"pyml: {said}\n")
+    whole = said.replace("; check", "; check its path, its rights and the free disk space")
+    assert (done.returncode, done.stderr) == (1, f"pyml: {whole}\n")
 
 
 @pytest.mark.parametrize("command", [["test", "x"], ["train", EXPERIMENT]])
@@ -128,7 +135,7 @@ def test_a_models_folder_that_cannot_be_looked_up_is_one_sentence(command: list[
     assert (done.returncode, done.stderr.count("Traceback")) == (1, 0)
     said = done.stderr.splitlines()[-1]
     assert said.startswith(f"pyml: {models}/bundles")
-    assert said.endswith(": File name too long")
+    assert said.endswith("(File name too long); check its path, its rights and the free disk space")
 
 
 def test_a_pipe_that_its_reader_closes_is_no_error_message() -> None:

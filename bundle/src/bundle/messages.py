@@ -44,3 +44,12 @@ def _escaped(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":  # a byte of a file's name
         return f"\\x{ord(letter) - 0xDC00:02x}"
     return letter.encode("unicode_escape").decode()
+
+
+def explain_system_error(error: OSError | UnicodeError) -> str:
+    """Explain an error of a file, the output or the encoding in one sentence."""
+    if isinstance(error, OSError):
+        path = "a file or the output" if error.filename is None else error.filename
+        return f"{path} cannot be used ({error.strerror or error}); check its path, its rights and the free disk space"
+    text = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "a text"
+    return f"{text} cannot be read or written ({error}); use UTF-8, also for the terminal"

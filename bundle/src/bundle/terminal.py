@@ -12,7 +12,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from bundle.messages import printable
 
@@ -25,7 +25,11 @@ def open_closed_streams() -> None:
     """Discard what is written to stdout or stderr if the shell has closed it (>&-): then Python has none."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the end
+            setattr(sys, name, _nowhere())
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def log_to_stderr(line: str, level: int, *, as_json: bool = False) -> None:
@@ -50,7 +54,7 @@ def exit_with_error(program: str, sentence: str, code: str | int | None = 1) -> 
     try:
         sys.stdout.flush()
     except OSError:  # Python would try again at its end, and set another exit code
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+        sys.stdout = _nowhere()
     if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
         logging.getLogger(program).error("%s", sentence)
     else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import BundleError, __version__
-from bundle.messages import one_line, printable
+from bundle.messages import explain_system_error, one_line, printable
 from bundle.terminal import exit_with_error, log_to_stderr, open_closed_streams, print_json, refuse_empty_arguments
 from pyml import PymlError
 from pyml.cli_context import DataDir, Models, Quiet, make_console, make_settings, set_quiet
@@ -39,9 +39,8 @@ def main() -> None:
         app()
     except (PymlError, BundleError) as error:
         exit_with_error("pyml", str(error))
-    except OSError as error:  # not that of a closed pipe, for which click exits
-        place = "" if error.filename is None else f"{error.filename}: "
-        exit_with_error("pyml", f"{place}{error.strerror or one_line(error)}")
+    except (OSError, UnicodeError) as error:  # not that of a closed pipe, for which click exits
+        exit_with_error("pyml", explain_system_error(error))
     except MemoryError as error:
         exit_with_error("pyml", f"not enough memory ({one_line(error)}); free some, or lower batch_size")
     except Stopped as stopped:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bundle import BundleError, terminal
-from bundle.messages import shorten
+from bundle.messages import explain_system_error
 from pypredict import PypredictError
 from pypredict.config import Settings
 
@@ -66,7 +66,7 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, PypredictError | BundleError):
         return str(error)
     if isinstance(error, OSError | UnicodeError):
-        return _explain_system_error(error)
+        return explain_system_error(error)
 
     import psycopg2.errors
     import sqlalchemy as sa
@@ -85,14 +85,6 @@ def explain_error(error: Exception) -> str | None:
     if isinstance(error, sa.exc.DBAPIError | psycopg2.Error):
         return f"the database refused a statement: {reason(error)}"
     return None
-
-
-def _explain_system_error(error: OSError | UnicodeError) -> str:
-    if isinstance(error, OSError):
-        path = "a file or the output" if error.filename is None else error.filename
-        return f"{path} cannot be used ({error.strerror or error}); check its path, its rights and the free disk space"
-    text = shorten(error.object) if isinstance(error, UnicodeEncodeError) else "a text"
-    return f"{text} cannot be read or written ({error}); use UTF-8, also for the terminal"
 
 
 def make_worker(engine: "sa.Engine", settings: Settings, models: Path | None, stop: "Stop") -> "Worker":
