@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from compose.stack import Stack
+from support.terminal import read_terminal
 
 LEARN = {
     "loss": "sparse_categorical_crossentropy",
@@ -140,13 +141,7 @@ def test_psql_in_the_database_container_prints_no_error(stack: Stack) -> None:
     psql = subprocess.Popen(command, cwd=stack.directory, env=stack.environment, stdin=end, stdout=end, stderr=end)
     os.close(end)
     os.write(terminal, b"SELECT 41 + 1 AS answer;\n\\q\n")
-    shown = b""
-    try:
-        while data := os.read(terminal, 4096):
-            shown += data
-    except OSError:
-        pass  # Linux raises it when the other end is closed
-    os.close(terminal)
+    shown = read_terminal(terminal)
     assert psql.wait(timeout=60) == 0
     assert b"42" in shown
     assert b"could not" not in shown, shown.decode()

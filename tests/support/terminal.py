@@ -15,7 +15,7 @@ def run_on_terminal(
     mine, its = pty.openpty()
     settings = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **(env or {})}
     with ThreadPoolExecutor(1) as thread:
-        shown = thread.submit(_read, mine)
+        shown = thread.submit(read_terminal, mine)
         try:
             done = subprocess.run(
                 command, env=settings, stdout=subprocess.PIPE, stderr=its, text=True, timeout=120, check=True
@@ -25,7 +25,7 @@ def run_on_terminal(
         return done, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.result().decode())
 
 
-def _read(terminal: int) -> bytes:
+def read_terminal(terminal: int) -> bytes:
     """Read until the other end is closed; a program that shows more than the terminal holds must not wait for us."""
     shown = b""
     try:

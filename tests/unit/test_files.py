@@ -84,13 +84,13 @@ def test_two_unbalanced_quotes_do_not_merge_the_rows_between(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "lines"),
     [
-        (b'text,label\na,b\n"an open quote,pos\nb,c\n', "3 to 4"),
-        (b'text,label\n"a "good" film",pos\n', "2 to 2"),
-        (b'"text","label"\n\n"a\nb",c\n\n"d,e\n', "5 to 6"),
+        (b'text,label\na,b\n"an open quote,pos\nb,c\n', "lines 3 to 4"),
+        (b'text,label\n"a "good" film",pos\n', "line 2"),
+        (b'"text","label"\n\n"a\nb",c\n\n"d,e\n', "lines 5 to 6"),
     ],
 )
 def test_quotes_that_do_not_match_are_named(tmp_path: Path, content: bytes, lines: str) -> None:
-    with pytest.raises(FilesError, match=rf"texts\.csv, lines {lines}: the quotes do not match"):
+    with pytest.raises(FilesError, match=rf"texts\.csv, {lines}: the quotes do not match"):
         list(read_texts(csv_file(tmp_path, content), "text", "label"))
 
 

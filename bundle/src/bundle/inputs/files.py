@@ -143,9 +143,11 @@ def _csv_reader(path: Path) -> Iterator["_Rows"]:
             try:
                 yield reader
             except csv.Error as error:
+                first, last = reader.line + 1, reader.last_line
+                place = f"line {last}" if first == last else f"lines {first} to {last}"
                 raise FilesError(
-                    f"{path}, lines {reader.line + 1} to {reader.last_line}: the quotes do not match ({error}); write "
-                    "each quote inside a quoted text twice, and nothing but a comma after the last quote"
+                    f"{path}, {place}: the quotes do not match ({error}); write each quote inside a quoted text twice, "
+                    "and nothing but a comma after the last quote"
                 ) from error
     except OSError as error:
         raise FilesError(f"{path} cannot be read ({error.strerror}); a CSV file with a header is needed") from error
