@@ -2,10 +2,7 @@
 
 import csv
 import json
-import logging
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,22 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.trainings import LAST, PYML, SCALE, TINY, experiment, pyml
+from support.trainings import TINY, experiment, pyml
 
 from bundle import BundleError
 from bundle.inference.load import load_model
-from bundle.manifest import InputSpec, TrackedRun
+from bundle.manifest import InputSpec
 from bundle.publish import bundle_path
 from bundle.verify import Bundle, open_bundle
-from pyml import PymlError
 from pyml.config import Settings
-from pyml.datasets.load import DatasetCache, load_dataset
+from pyml.datasets.load import load_dataset
 from pyml.evaluation.metrics import evaluate
 from pyml.evaluation.recheck import recheck
 from pyml.experiment.experiment import Experiment
-from pyml.training import train as training
-from pyml.training.model_file import Served, write_model
-from pyml.training.train import check_experiments, train
+from pyml.training.train import train
 
 
 @pytest.fixture(scope="session")
@@ -234,104 +228,6 @@ def test_33_a_model_with_another_width_than_classes_is_refused(copied: Path) -> 
     fewer = bundle.manifest.model_copy(update={"classes": bundle.manifest.classes[:9]})
     with pytest.raises(BundleError, match=r"gives .* \[-1, 10\]\), float32 \[-1, 9\] is needed"):
         load_model(Bundle(copied, fewer))
-
-
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_training_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
-    (tmp_path / "long.json").write_text(json.dumps({**TINY, "epochs": 100_000}))
-    process = subprocess.Popen(
-        ["env", "--default-signal=INT", PYML, "train", "long.json"],  # background processes of a shell ignore SIGINT
-        cwd=tmp_path,
-        env={**os.environ, "WANDB_MODE": "offline"},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr
-        while not process.stderr.readline().startswith("epoch 1/"):
-            assert process.poll() is None, "the training ended before it began"
-        process.send_signal(stop)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 128 + stop
-    assert said.splitlines()[-1].startswith("pyml: stopped by")
-    assert "Traceback" not in said
-    assert list((tmp_path / "models").rglob("*")) == [tmp_path / "models/bundles"]
-
-
-def test_35_a_tracker_that_dies_logs_one_line(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    import wandb
-
-    def refuse(**_: Any) -> None:
-        raise wandb.errors.CommError("the service process is gone")
-
-    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", "")
-    monkeypatch.setenv("WANDB_SILENT", "")
-    monkeypatch.setattr(wandb, "init", refuse)
-    with caplog.at_level(logging.WARNING, "pyml"):
-        bundle, _ = train(experiment(epochs=1), settings.model_copy(update={"models": tmp_path}))
-    assert bundle.manifest.tracked_run == TrackedRun(mode="disabled")
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("pyml")]
-    assert said == ["W&B: no record (CommError: the service process is gone); the training continues"]
-
-
-def test_a_diverging_training_publishes_nothing(settings: Settings, tmp_path: Path) -> None:
-    exploding = [*TINY["layers"][:-1], {"layer": "Dense", "units": 64, "activation": "exponential"}, TINY["layers"][-1]]
-    diverging = experiment(layers=exploding, optimizer={"name": "SGD", "learning_rate": 1e10})
-    with pytest.raises(PymlError, match=r"diverged in epoch 1: .* is nan; lower the learning rate"):
-        train(diverging, unrecorded(settings).model_copy(update={"models": tmp_path}))
-    assert list(tmp_path.rglob("*")) == [tmp_path / "bundles"]
-
-
-def test_an_error_during_the_training_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
-    lookup = [TINY["layers"][0], {"layer": "Flatten"}, {"layer": "Embedding", "input_dim": 1, "output_dim": 2}]
-    mistaken = experiment(layers=[*lookup, {"layer": "Flatten"}, TINY["layers"][-1]])
-    with pytest.raises(PymlError, match=r"^experiment tiny: training failed: [^\n]*$"):
-        train(mistaken, unrecorded(settings).model_copy(update={"models": tmp_path}))
-
-
-LOSSY = [
-    [{"layer": "RandomZoom", "height_factor": [-0.1, 0.1]}],
-    [{"layer": "LayerNormalization", "axis": [1, 2]}],
-    [{"layer": "UnitNormalization", "axis": [1, 2]}],
-    [{"layer": "Softmax", "axis": [1, 2, 3]}],
-]
-
-
-@pytest.mark.parametrize("lossy", LOSSY, ids=lambda layers: layers[0]["layer"])
-def test_a_layer_that_the_model_file_loses_is_refused(
-    settings: Settings, tmp_path: Path, lossy: list[dict[str, Any]]
-) -> None:
-    losing = experiment(layers=[SCALE, *lossy, {"layer": "Flatten"}, LAST])
-    elsewhere = unrecorded(settings).model_copy(update={"models": tmp_path})
-    said = (
-        r"^experiment tiny: (the model cannot be written to model\.h5: |model\.h5 gives other predictions than)[^\n]*$"
-    )
-    with pytest.raises(PymlError, match=said):
-        check_experiments([losing], elsewhere, DatasetCache(elsewhere))
-    with pytest.raises(PymlError, match=said):
-        train(losing, elsewhere)
-    assert not list(tmp_path.glob("bundles/*"))
-    assert not (tmp_path / "current").exists()
-
-
-def test_nan_predictions_are_refused_in_one_sentence(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def some_nan(*arguments: Any) -> Served:
-        served = write_model(*arguments)
-        served.probabilities[:2] = np.nan
-        return served
-
-    monkeypatch.setattr(training, "write_model", some_nan)
-    monkeypatch.setattr("pyml.training.fit.add_auroc", lambda *_: None)
-    with pytest.raises(PymlError, match="predicts no finite number for 2 test samples; look for extreme values"):
-        train(experiment(), unrecorded(settings).model_copy(update={"models": tmp_path}))
 
 
 def test_a_damaged_bundle_is_trained_again_beside_it_with_force(
