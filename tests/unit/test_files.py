@@ -65,6 +65,12 @@ def test_52_a_line_in_another_encoding_is_named(tmp_path: Path) -> None:
         list(read_texts(path, "text", "label"))
 
 
+def test_a_file_in_utf_16_is_named_by_its_first_line(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "text,label\ngood,pos\n".encode("utf-16"))
+    with pytest.raises(FilesError, match=r"texts\.csv, line 1: not UTF-8; convert the file"):
+        list(read_texts(path, "text", "label"))
+
+
 @pytest.mark.parametrize("row", [b",pos\n", b"fine\n", b"fine,\n", b"fine, \t\n"])
 def test_52_a_row_without_text_or_label_is_named(tmp_path: Path, row: bytes) -> None:
     path = csv_file(tmp_path, b"text,label\ngood,pos\n" + row)

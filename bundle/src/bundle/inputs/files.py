@@ -3,7 +3,7 @@
 import csv
 import io
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,9 +123,7 @@ def read_texts(path: Path, text_column: str, label_column: str | None) -> Iterat
                     f"{place}: the label {shorten(label)!r} has {len(label)} characters, at most {MAX_CLASS_NAME} are "
                     "possible; is it the column of the labels?"
                 )
-            for value in (text, label or ""):
-                if any("\udc80" <= letter <= "\udcff" for letter in value):
-                    raise FilesError(f"{place}: not UTF-8; convert the file, e.g. with iconv")
+            _check_utf8(place, (text, label or ""))
             yield TextRow(reader.line, text, label)
 
 
@@ -185,12 +183,18 @@ class _Rows(csv.DictReader):  # type: ignore[type-arg]  # it takes no type argum
             yield line
 
 
+def _check_utf8(place: str, values: Iterable[str]) -> None:
+    if any("\udc80" <= letter <= "\udcff" for value in values for letter in value):
+        raise FilesError(f"{place}: not UTF-8; convert the file, e.g. with iconv")
+
+
 def _check_column(path: Path, column: str | None, columns: list[str]) -> None:
     """Refuse a header without the column, or with two of it. For tabs or semicolons, give a command to convert it."""
     if column is None or (count := columns.count(column)) == 1:
         return
     if count:
         raise FilesError(f"{path} has {count} columns {column!r}, one is needed; rename or remove the others")
+    _check_utf8(f"{path}, line 1", columns)
     for delimiter, name in (("\t", "tabs"), (";", "semicolons")):
         if any(delimiter in header for header in columns):
             file = "open(sys.argv[1], encoding='utf-8-sig', newline='')"
